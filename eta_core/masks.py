@@ -1,0 +1,111 @@
+"""Cross-attention maps -> region: which pixels belong to a word."""
+
+from __future__ import annotations
+
+from typing import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class MapAverage:
+    """Per-token attention maps of a whole inversion, gathered layer by layer and step by step (paper, section 4.3).
+
+    Per step: the mean over layers, and over the steps so far, of the cross-attention probabilities, each token's map
+    divided by its maximum. The result is the mean over steps.
+    """
+
+    def __init__(self):
+        self._layers: list[Tensor] = []
+        self._running: Tensor | float = 0.0
+        self._total: Tensor | float = 0.0
+        self._steps = 0
+
+    def add(self, probabilities: Tensor) -> None:
+        """One layer's probabilities, averaged over heads: [B, h, w, tokens]."""
+        self._layers.append(probabilities)
+
+    def close_step(self) -> None:
+        if not self._layers:
+            return
+        self._running = self._running + torch.stack(self._layers).mean(0).permute(0, 3, 1, 2)
+        self._total = self._total + self._running / self._running.amax((-2, -1), keepdim=True).clamp(min=1e-12)
+        self._steps += 1
+        self._layers.clear()
+
+    def result(self) -> Tensor | None:
+        """[B, tokens, h, w] in 0..1 on the CPU, or None when no layer was ever recorded."""
+        return (self._total / self._steps).cpu() if self._steps else None
+
+
+def phrase_map(maps: Tensor, occurrences: Sequence[Sequence[int]], size: tuple[int, int]) -> Tensor:
+    """One phrase's map [B, *size] in 0..1 from per-token maps [B, tokens, h, w], resized bicubic (paper).
+
+    The tokens of one occurrence are averaged; repeated occurrences are joined by their maximum.
+    """
+    each = [F.interpolate(maps[:, list(positions)], size, mode="bicubic").clamp(0, 1).mean(1) for positions in occurrences]
+    return torch.stack(each).amax(0)
+
+
+def join_phrases(phrase_maps: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """Several phrases' maps [B, H, W] as one: the strongest weighted phrase wins at each pixel."""
+    return torch.stack([m * w for m, w in zip(phrase_maps, weights)]).amax(0).clamp(0, 1)
+
+
+def harden(soft: Tensor, threshold: float) -> Tensor:
+    """1 where `soft` exceeds the threshold (paper: 0.2), else 0; threshold 0 leaves it soft."""
+    return (soft > threshold).to(soft.dtype) if threshold > 0 else soft
+
+
+def grow(mask: Tensor, pixels: int) -> Tensor:
+    """Dilate [B, H, W] by a disc of radius `pixels`; negative erodes."""
+    if pixels == 0:
+        return mask
+    if pixels < 0:
+        return 1 - grow(1 - mask, -pixels)
+    offsets = torch.arange(-pixels, pixels + 1)
+    rows = [int((pixels * pixels - dy * dy) ** 0.5) for dy in offsets.tolist()]
+    padded = F.pad(mask, (0, 0, pixels, pixels))
+    height = mask.shape[-2]
+    spread = {r: F.max_pool2d(padded[:, None], (1, 2 * r + 1), stride=1, padding=(0, r))[:, 0] for r in set(rows)}
+    return torch.stack([spread[r][:, i:i + height] for i, r in enumerate(rows)]).amax(0)
+
+
+def blur(mask: Tensor, sigma: float) -> Tensor:
+    """Gaussian blur of [B, H, W] with standard deviation `sigma` pixels; edges repeat the border."""
+    if sigma <= 0:
+        return mask
+    radius = int(3 * sigma + 0.5)
+    taps = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, dtype=mask.dtype) / sigma) ** 2)
+    taps = (taps / taps.sum()).to(mask.device)
+    out = F.pad(mask[:, None], (radius, radius, radius, radius), mode="replicate")
+    out = F.conv2d(F.conv2d(out, taps.view(1, 1, 1, -1)), taps.view(1, 1, -1, 1))
+    return out[:, 0].clamp(0, 1)
+
+
+COMBINE = {
+    "replace": lambda region, mask: mask,
+    "intersect": torch.minimum,
+    "union": torch.maximum,
+    "subtract": lambda region, mask: (region - mask).clamp(min=0),
+    "multiply": torch.mul,
+}
+
+
+def combine(region: Tensor, mask: Tensor, how: str) -> Tensor:
+    """`region` and a user's `mask`, both [B, H, W] in 0..1, as one mask."""
+    return COMBINE[how](region, mask).expand(max(len(region), len(mask)), -1, -1)
+
+
+def enlarge(values: Tensor, size: tuple[int, int], hard: bool = False) -> Tensor:
+    """[B, H, W] of the latent's size at the picture's: whole blocks where `hard`, smooth where not."""
+    return F.interpolate(values[:, None], size, mode="nearest" if hard else "bilinear")[:, 0]
+
+
+def resize_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
+    """[B, H, W] to another size: the mean of the pixels covered when it shrinks, the nearest pixel when it grows."""
+    if tuple(mask.shape[-2:]) == tuple(size):
+        return mask
+    shrinks = size[0] <= mask.shape[-2] and size[1] <= mask.shape[-1]
+    return F.interpolate(mask[:, None], size, mode="area" if shrinks else "nearest")[:, 0]

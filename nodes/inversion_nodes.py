@@ -1,0 +1,142 @@
+"""EtaInversion and the files of its result."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from comfy_api.latest import io, ui
+
+from ..eta_core import trajectory as trajectories
+from ..eta_core.invert import invert
+from ..eta_core.trajectory import Trajectory
+from . import host
+from .types import CATEGORY, Inversion, InversionSocket
+
+
+class EtaInversion(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="EtaInversion",
+            display_name="Eta Inversion",
+            category=CATEGORY,
+            description="DDIM inversion of a picture under the prompt that describes it: the start of every edit.",
+            inputs=[
+                io.Model.Input("model", tooltip="The model that will also make the edit (SD1, SD2 or SDXL family)."),
+                io.Conditioning.Input("positive", tooltip="The source prompt: describe the picture as it is, with the word you mean to change."),
+                io.Latent.Input("latent_image", tooltip="The picture, from VAE Encode. A batch is inverted picture by picture, at once."),
+                io.Int.Input("steps", default=50, min=1, max=999, tooltip="Steps of the inversion and of the edit. Paper: 50; 20 to 100 are sensible."),
+                io.Float.Input("cfg", default=1.0, min=0.0, max=30.0, step=0.1, tooltip=(
+                    "Guidance of the inversion. 1 = none (paper, most exact); higher needs `negative` and costs twice.")),
+                io.Combo.Input("scheduler", options=host.SCHEDULERS, tooltip=(
+                    "Noise levels. ddim_uniform is the paper's grid for any number of steps; the others are the host's own.")),
+                io.Conditioning.Input("negative", optional=True, tooltip="Read only when cfg is not 1."),
+            ],
+            outputs=[
+                InversionSocket.Output(display_name="inversion", tooltip="The whole trajectory, the source prompt and its attention maps."),
+                io.Latent.Output(display_name="latent", tooltip=(
+                    "The noise end in the host's sigma space: KSampler (Advanced) with add_noise off continues from it.")),
+            ],
+            hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
+        )
+
+    @classmethod
+    def execute(cls, model, positive, latent_image, steps, cfg, scheduler, negative=None) -> io.NodeOutput:
+        if negative is None and not math.isclose(cfg, 1.0):
+            raise ValueError(f"cfg is {cfg:g} but `negative` is not connected: connect a negative prompt (an empty one will do), or set cfg to 1")
+        if not positive:
+            raise ValueError("positive is empty: connect the prompt that describes the picture")
+        grid = host.make_grid(model, scheduler, steps)
+        z = host.in_model_space(model, host.latent_tensor(model, latent_image, cls.hidden.unique_id))
+        recorder = host.MapRecorder(model, positive, tuple(z.shape[-2:]))
+        tick = host.progress(model, grid.steps)
+        x = host.sample(model, positive, negative, cfg, z, grid.sigmas,
+                        lambda denoise, latent: invert(host.ticking(denoise, tick), latent, grid, recorder.close_step), recorder.install)
+        trajectory = Trajectory(
+            x=x, grid=grid, signature=host.signature(model), fingerprint=host.fingerprint(positive), scale=host.downscale(model),
+            maps=recorder.maps(), no_maps=recorder.problem, prompts=host.upstream_texts(cls.hidden.dynprompt, cls.hidden.unique_id, "positive"),
+        )
+        return io.NodeOutput(Inversion(trajectory, positive), host.to_latent(model, trajectory.x[-1]))
+
+
+class EtaSaveInversion(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="EtaSaveInversion",
+            display_name="Save Eta Inversion",
+            category=CATEGORY,
+            description="Write an inversion to the output folder, to edit the same picture later without inverting it again.",
+            inputs=[
+                InversionSocket.Input("inversion"),
+                io.String.Input("filename_prefix", default="eta/inversion", tooltip="File name below the output folder; a number is added."),
+            ],
+            outputs=[],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, inversion: Inversion, filename_prefix: str) -> io.NodeOutput:
+        path, name = host.new_path(filename_prefix)
+        trajectories.save(path, inversion.trajectory, *_plain(inversion.positive))
+        return io.NodeOutput(ui=ui.PreviewText(name))
+
+
+class EtaLoadInversion(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="EtaLoadInversion",
+            display_name="Load Eta Inversion",
+            category=CATEGORY,
+            description="Read an inversion that Save Eta Inversion wrote.",
+            inputs=[io.Combo.Input("file", options=host.saved_files(), tooltip="A saved inversion in the output or input folder.")],
+            outputs=[InversionSocket.Output(display_name="inversion")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, file) -> bool | str:
+        try:
+            host.saved_path(file)
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, file) -> str:
+        status = host.saved_path(file).stat()
+        return f"{status.st_mtime_ns}-{status.st_size}"
+
+    @classmethod
+    def execute(cls, file: str) -> io.NodeOutput:
+        trajectory, tensors, notes = trajectories.load(host.saved_path(file))
+        positive = [[tensors[f"{i}.cond"], {key: tensors[value["tensor"]] if isinstance(value, dict) else value for key, value in entry.items()}]
+                    for i, entry in enumerate(notes["conditioning"])]
+        return io.NodeOutput(Inversion(trajectory, positive))
+
+
+def _plain(conditioning: list) -> tuple[dict[str, torch.Tensor], dict]:
+    """A CONDITIONING as tensors and JSON values. Raises ValueError for what no file can hold (a ControlNet, hooks)."""
+    tensors, entries = {}, []
+    for i, (cond, extras) in enumerate(conditioning):
+        tensors[f"{i}.cond"] = cond
+        entry = {}
+        for key, value in extras.items():
+            if torch.is_tensor(value):
+                tensors[f"{i}.{key}"] = value
+                value = {"tensor": f"{i}.{key}"}
+            elif not isinstance(value, (str, int, float, bool, type(None))) and not _is_numbers(value):
+                raise ValueError(
+                    f"the source conditioning carries '{key}' ({type(value).__name__}), which a file cannot hold: save an inversion made without it, "
+                    "or keep this one in the graph")
+            entry[key] = value
+        entries.append(entry)
+    return tensors, {"conditioning": entries}
+
+
+def _is_numbers(value) -> bool:
+    return isinstance(value, (list, tuple)) and all(isinstance(v, (int, float, str)) for v in value)
+
+
+NODES = [EtaInversion, EtaSaveInversion, EtaLoadInversion]

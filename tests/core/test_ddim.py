@@ -1,0 +1,75 @@
+"""Each step against the formulas of the literature in the DDIM frame, in float64."""
+
+import math
+
+import pytest
+import torch
+
+from eta_core.ddim import eta_step, invert_step, optimal_noise, split_noise, vp_scale
+
+ABAR = {"from": 0.35, "to": 0.62}
+
+
+def sigma_of(abar):
+    return math.sqrt((1 - abar) / abar)
+
+
+@pytest.fixture
+def tensors():
+    g = torch.Generator().manual_seed(3)
+    return [torch.randn(2, 4, 6, 5, generator=g, dtype=torch.float64) for _ in range(3)]
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.3, 0.7, 1.0])
+def test_the_eta_step_is_ddims_equation_12(tensors, eta):
+    z, eps, noise = tensors
+    a, b = ABAR["from"], ABAR["to"]
+    s = eta * math.sqrt((1 - b) / (1 - a)) * math.sqrt(1 - a / b)
+    z0 = (z - math.sqrt(1 - a) * eps) / math.sqrt(a)
+    expected = math.sqrt(b) * z0 + math.sqrt(1 - b - s * s) * eps + s * noise
+
+    x, sigma, sigma_next = z / math.sqrt(a), sigma_of(a), sigma_of(b)
+    down, up = split_noise(eta, sigma, sigma_next)
+    got = eta_step(x, x - sigma * eps, sigma, down, up, noise) * math.sqrt(b)
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-12)
+
+
+def test_the_inversion_step_asks_the_network_at_the_destination(tensors):
+    z, eps, _ = tensors
+    a, b = ABAR["to"], ABAR["from"]
+    seen = {}
+
+    def denoise(x_in, sigma):
+        seen["z"], seen["sigma"] = x_in / vp_scale(sigma), sigma
+        return x_in - sigma * eps
+
+    z0 = (z - math.sqrt(1 - a) * eps) / math.sqrt(a)
+    expected = math.sqrt(b) * z0 + math.sqrt(1 - b) * eps
+    got = invert_step(denoise, z / math.sqrt(a), sigma_of(a), sigma_of(b)) * math.sqrt(b)
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(seen["z"], z, rtol=0, atol=1e-12)
+    assert seen["sigma"] == sigma_of(b)
+
+
+def test_a_region_scales_eta_per_pixel(tensors):
+    x, denoised, noise = tensors
+    region = torch.zeros(1, 1, 6, 5, dtype=torch.float64)
+    region[..., 2:, :] = 0.5
+    got = eta_step(x, denoised, 2.0, *split_noise(0.8, 2.0, 1.5, region), noise)
+    outside = eta_step(x, denoised, 2.0, *split_noise(0.0, 2.0, 1.5), None)
+    inside = eta_step(x, denoised, 2.0, *split_noise(0.4, 2.0, 1.5), noise)
+    torch.testing.assert_close(got[..., :2, :], outside[..., :2, :], rtol=0, atol=1e-12)
+    torch.testing.assert_close(got[..., 2:, :], inside[..., 2:, :], rtol=0, atol=1e-12)
+
+
+def test_the_optimal_noise_lands_exactly(tensors):
+    x, denoised, x_next = tensors
+    down, up = split_noise(0.4, 2.0, 1.5)
+    noise = optimal_noise(x_next, x, denoised, 2.0, down, up)
+    torch.testing.assert_close(eta_step(x, denoised, 2.0, down, up, noise), x_next, rtol=0, atol=1e-12)
+
+
+def test_at_full_eta_to_sigma_zero_nothing_is_left_but_the_prediction(tensors):
+    x, denoised, noise = tensors
+    assert split_noise(1.0, 2.0, 0.0) == (0.0, 0.0)
+    torch.testing.assert_close(eta_step(x, denoised, 2.0, 0.0, 0.0, noise), denoised)
