@@ -83,7 +83,7 @@ def edit(denoise: Denoise, trajectory: Tensor, grid: Grid, steering: Steering, n
         denoised = denoise(x, step.sigma).to(x)
         eta, region = (0.0, None) if noise is None else (steering.eta(step.time), steering.region)
         down, up = split_noise(eta, step.sigma, step.sigma_next, region)
-        x = eta_step(x, denoised, step.sigma, down, up, noise)
+        x = eta_step(x, denoised, step.sigma, down, up, None if noise is None else noise.to(x))
         if lock is not None:
             x = trajectory[step.index - 1].lerp(x, lock.to(x).expand_as(x))
     return x

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import time
 from itertools import chain
 from pathlib import Path
 from typing import Callable, Generic, NamedTuple, Sequence, TypeVar
@@ -22,6 +23,7 @@ import torch
 from comfy.ldm.modules.attention import SpatialTransformer, optimized_attention
 from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, Upsample
 from comfy.model_management import intermediate_device
+from comfy.patcher_extension import WrappersMP, add_wrapper
 from server import PromptServer
 from torch import Tensor
 
@@ -157,7 +159,7 @@ def fit_mask(mask: Tensor, trajectory: Trajectory, node_id: str | None = None) -
 
     Another size of the same shape is resized with a warning. Raises ValueError for another aspect ratio, batch or range.
     """
-    mask = mask.reshape(-1, *mask.shape[-2:]).float()
+    mask = mask.reshape(-1, *mask.shape[-2:]).float().cpu()
     size, given = trajectory.picture_size, tuple(mask.shape[-2:])
     if len(mask) not in (1, trajectory.batch):
         raise ValueError(f"the mask has {len(mask)} pictures, the inversion {trajectory.batch}: give one mask, or one for each picture")
@@ -191,9 +193,11 @@ class LoopSampler(comfy.samplers.Sampler, Generic[Result]):
         self._loop = loop
         self._patch = patch
         self.result: Result | None = None
+        self.evaluations = 0
 
     def sample(self, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, disable_pbar=False):
-        options = self._patch(extra_args["model_options"])
+        options = self._patch(comfy.model_patcher.create_model_options_clone(extra_args["model_options"]))
+        add_wrapper(WrappersMP.APPLY_MODEL, self._count, options, is_model_options=True)
         seed = extra_args.get("seed")
 
         def denoise(x: Tensor, sigma: float) -> Tensor:
@@ -207,19 +211,25 @@ class LoopSampler(comfy.samplers.Sampler, Generic[Result]):
         self.result = self._loop(denoise, latent_image.float())
         return latent_image
 
+    def _count(self, apply_model, x, *args, **kwargs):
+        self.evaluations += len(x)
+        return apply_model(x, *args, **kwargs)
+
 
 def sample(model, positive: list, negative: list | None, cfg: float, z: Tensor, sigmas: Sequence[float],
            loop: Callable[[Denoise, Tensor], Result], patch: Callable[[dict], dict] = lambda options: options) -> Result:
     """Run `loop` inside the host's sampling of `z` (model's scaled space) and return its result.
 
-    `patch` may copy and extend the model options; they live as long as this run.
+    `patch` may add to the model options it is given, a copy that lives as long as this run.
     """
     guider = comfy.samplers.CFGGuider(model)
     guider.inner_set_conds({"positive": positive} if negative is None else {"positive": positive, "negative": negative})
     guider.set_cfg(cfg)
     latent = model.model.process_latent_out(z)
     sampler = LoopSampler(loop, patch)
+    started = time.perf_counter()
     guider.sample(torch.zeros_like(latent), latent, sampler, torch.tensor(sigmas, dtype=torch.float32), disable_pbar=True)
+    log.info("Eta Inversion: %d network evaluations in %.2f s", sampler.evaluations, time.perf_counter() - started)
     return sampler.result
 
 
@@ -318,12 +328,11 @@ class MapRecorder:
         return None if self.problem else self._average.result()
 
     def install(self, model_options: dict) -> dict:
-        """A copy of `model_options` with the layers' replacements wrapped, so other packs' stay in force."""
-        options = comfy.model_patcher.create_model_options_clone(model_options)
-        replaced = options.setdefault("transformer_options", {}).setdefault("patches_replace", {}).setdefault("attn2", {})
+        """Wrap the layers' replacements in `model_options`, so that other packs' stay in force."""
+        replaced = model_options.setdefault("transformer_options", {}).setdefault("patches_replace", {}).setdefault("attn2", {})
         for layer in self._layers:
             replaced[layer.key] = self._wrap(replaced.get(layer.key, replaced.get(layer.key[:2])))
-        return options
+        return model_options
 
     def _wrap(self, previous):
         def attention(q, k, v, extra_options):

@@ -113,6 +113,8 @@ class EtaLoadInversion(io.ComfyNode):
         trajectory, tensors, notes = trajectories.load(host.saved_path(file))
         positive = [[tensors[f"{i}.cond"], {key: tensors[value["tensor"]] if isinstance(value, dict) else value for key, value in entry.items()}]
                     for i, entry in enumerate(notes["conditioning"])]
+        if host.fingerprint(positive) != trajectory.fingerprint:
+            raise ValueError(f"'{file}' is damaged: its source conditioning is not the one it was saved with; save the inversion again")
         return io.NodeOutput(Inversion(trajectory, positive))
 
 

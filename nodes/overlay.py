@@ -20,13 +20,13 @@ def colours(values: Tensor) -> Tensor:
 def heatmap(soft: Tensor, region: Tensor, image: Tensor | None) -> Tensor:
     """[B, H, W, 3]: the picture in grey under the attention `soft`, the edge of `region` in white; both [B, H, W]."""
     ground = torch.full((*soft.shape, 1), 0.4) if image is None else _grey(image, soft)
-    drawn = torch.lerp(ground.expand(*soft.shape, 3), colours(soft), 0.25 + 0.5 * soft[..., None])
+    drawn = torch.lerp(ground.expand(*soft.shape, 3), colours(soft), 0.15 + 0.6 * soft[..., None])
     return torch.where(_edge(region)[..., None], torch.ones(3), drawn)
 
 
 def _grey(image: Tensor, like: Tensor) -> Tensor:
     """The picture's brightness at the size of `like`, [B, H, W, 1]."""
-    grey = (image[..., :3].float() @ torch.tensor([0.299, 0.587, 0.114]))[:, None]
+    grey = (image[..., :3].float().cpu() @ torch.tensor([0.299, 0.587, 0.114]))[:, None]
     return F.interpolate(grey, like.shape[-2:], mode="bilinear").clamp(0, 1).movedim(1, -1).expand(len(like), -1, -1, -1)
 
 

@@ -1,0 +1,246 @@
+"""Train the embedded model from nothing: python demo/train.py --work DIR
+
+Stages, each resumed from DIR where it was interrupted: autoencoder, latents, UNet with its words, decoder again, judge.
+Seeds are fixed and lengths are counted in steps. On a GPU the same command is merely faster. The defaults are what made
+the weights beside this file; README.md gives the cost. --quick runs every stage for a few steps, to test the path.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import pack
+import scenes
+from judge import Judge, labels_of
+from network import Decoder, Encoder, TextEncoder, UNet, alphas_cumprod
+from words import ROWS, encode_caption
+
+STEPS = {"autoencoder": 5000, "unet": 10000, "decoder": 4000, "judge": 2500}
+BATCH = {"autoencoder": 8, "unet": 16, "decoder": 8, "judge": 32}
+RATE = {"autoencoder": 2e-3, "unet": 1e-3, "decoder": 1e-3, "judge": 2e-3}
+SCENES = 20000
+DROPPED_CAPTIONS = 0.1
+UNKNOWN_WORDS = 0.1  # captions with one word the model does not know, so that punctuation and strange words do no harm
+INITIAL_SEED = 67280421310721  # torch's own default: a stage starts the same alone and after another
+MIN_SNR = 5.0  # Hang et al. 2023, the loss weight min(SNR, 5) / SNR
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints and the result, weights.safetensors and judge.safetensors")
+    parser.add_argument("--stages", nargs="*", default=["autoencoder", "unet", "decoder", "judge"], choices=list(STEPS))
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--quick", action="store_true")
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    if options.quick:
+        STEPS.update(dict.fromkeys(STEPS, 3))
+    data = Data(200 if options.quick else SCENES)
+    for stage in options.stages:
+        STAGES[stage](Run(stage, options.work, options.device), data)
+
+
+class Data:
+    """Training scenes, rendered when they are asked for; `latents` once the encoder is trained."""
+
+    def __init__(self, count: int):
+        self.count = count
+
+    def pictures(self, indices) -> tuple[Tensor, list[scenes.Scene]]:
+        """[B, 3, H, W] in 0..1 and the scenes."""
+        batch = [scenes.render(scenes.TRAIN + int(i)) for i in indices]
+        return to_tensor(batch), batch
+
+
+def to_tensor(batch: list[scenes.Scene]) -> Tensor:
+    return torch.from_numpy(np.stack([s.image for s in batch])).permute(0, 3, 1, 2).float() / 255
+
+
+def validation(count: int = 48) -> Tensor:
+    return to_tensor([scenes.render(scenes.VALIDATION + i) for i in range(count)])
+
+
+class Run:
+    """One stage: its random numbers, rate, log and checkpoint."""
+
+    def __init__(self, stage: str, work: Path, device: str):
+        self.stage, self.work, self.device = stage, work, torch.device(device)
+        self.steps, self.batch = STEPS[stage], BATCH[stage]
+        torch.manual_seed(INITIAL_SEED)
+        self.path = work / f"{stage}.pt"
+        self.started, self.last = time.time(), None
+
+    def train(self, modules: dict[str, nn.Module], data: Data, loss_of, average: bool = False) -> dict[str, nn.Module]:
+        """Minimise loss_of(indices, generator) over the modules; the (averaged) modules of the last step."""
+        torch.manual_seed(0)
+        together = nn.ModuleDict(modules).to(self.device)
+        kept = copy.deepcopy(together) if average else together
+        matrices = [p for p in together.parameters() if p.ndim > 1]
+        vectors = [p for p in together.parameters() if p.ndim <= 1]
+        groups = [{"params": matrices, "weight_decay": 0.01}, {"params": vectors, "weight_decay": 0.0}]
+        optimizer = torch.optim.AdamW(groups, RATE[self.stage], betas=(0.9, 0.98), fused=True)
+        first = self._resume(together, kept, optimizer)
+        for step in range(first, self.steps):
+            for group in optimizer.param_groups:
+                group["lr"] = RATE[self.stage] * min(1, (step + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / self.steps)))
+            generator = np.random.default_rng([STAGE_SEED[self.stage], step])
+            torch.manual_seed(step)
+            loss = loss_of(generator.integers(0, data.count, self.batch), generator)
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(together.parameters(), 1.0)
+            optimizer.step()
+            if average:
+                rate = 1 - min(0.999, (1 + step) / (10 + step))
+                with torch.no_grad():
+                    torch._foreach_lerp_(list(kept.parameters()), list(together.parameters()), rate)
+            self.last = loss.item() if self.last is None else 0.98 * self.last + 0.02 * loss.item()
+            if (step + 1) % 100 == 0:
+                print(f"{self.stage} {step + 1}/{self.steps} loss {self.last:.5f} {time.time() - self.started:.0f} s", flush=True)
+            if (step + 1) % 500 == 0 or step + 1 == self.steps:
+                state = {"step": step + 1, "modules": together.state_dict(), "kept": kept.state_dict(), "optimizer": optimizer.state_dict()}
+                torch.save(state, self.path.with_suffix(".tmp"))
+                self.path.with_suffix(".tmp").replace(self.path)
+        return dict(kept.eval().items())
+
+    def _resume(self, together: nn.Module, kept: nn.Module, optimizer) -> int:
+        if not self.path.exists():
+            return 0
+        state = torch.load(self.path, map_location=self.device)
+        together.load_state_dict(state["modules"])
+        kept.load_state_dict(state["kept"])
+        optimizer.load_state_dict(state["optimizer"])
+        print(f"{self.stage}: resumed at step {state['step']}", flush=True)
+        return state["step"]
+
+
+STAGE_SEED = {"autoencoder": 1, "unet": 2, "decoder": 3, "judge": 4}
+
+
+# --- stages ----------------------------------------------------------------------------------------------------------
+
+
+def difference(a: Tensor, b: Tensor) -> Tensor:
+    """Reconstruction loss: absolute, squared, and of the gradients (edges)."""
+    d = a - b
+    edges = (d[..., 1:] - d[..., :-1]).abs().mean() + (d[..., 1:, :] - d[..., :-1, :]).abs().mean()
+    return d.abs().mean() + 3 * d.square().mean() + 0.3 * edges
+
+
+def train_autoencoder(run: Run, data: Data) -> None:
+    encoder, decoder = Encoder(), Decoder()
+
+    def loss_of(indices, generator):
+        x = data.pictures(indices)[0].to(run.device)
+        z = encoder(x)
+        flat = z.transpose(0, 1).flatten(1)
+        centred = flat - flat.mean(1, keepdim=True)
+        covariance = centred @ centred.T / centred.shape[1]
+        whiteness = flat.mean(1).square().mean() + (covariance - torch.eye(4, device=run.device)).square().mean()
+        return difference(decoder(z + 0.03 * torch.randn_like(z)), x) + 0.02 * whiteness
+
+    trained = run.train({"encoder": encoder, "decoder": decoder}, data, loss_of)
+    with torch.no_grad():
+        mse = (trained["decoder"](trained["encoder"](validation().to(run.device))).clamp(0, 1).cpu() - validation()).square().mean((1, 2, 3))
+    print(f"autoencoder: {-10 * mse.log10().mean():.2f} dB on validation scenes", flush=True)
+
+
+def encoder_of(run: Run) -> Encoder:
+    encoder = Encoder().to(run.device).eval().requires_grad_(False)
+    state = torch.load(run.work / "autoencoder.pt", map_location=run.device)["modules"]
+    encoder.load_state_dict({k.removeprefix("encoder."): v for k, v in state.items() if k.startswith("encoder.")})
+    return encoder
+
+
+def latents(run: Run, data: Data) -> dict:
+    """Every training scene encoded once, to mean 0 and deviation 1, with its thing and background."""
+    path = run.work / "latents.pt"
+    if not path.exists():
+        encoder, found, names = encoder_of(run), [], []
+        for start in range(0, data.count, 50):
+            pictures, batch = data.pictures(range(start, min(start + 50, data.count)))
+            found.append(encoder(pictures.to(run.device)).cpu())
+            names += [(s.thing, s.background) for s in batch]
+        z = torch.cat(found)
+        torch.save({"z": ((z - z.mean()) / z.std()).half(), "mean": z.mean().item(), "std": z.std().item(), "names": names}, path)
+    return torch.load(path)
+
+
+def train_unet(run: Run, data: Data) -> None:
+    known = latents(run, data)
+    unet, text = UNet(), TextEncoder(len(ROWS))
+    abar = alphas_cumprod().to(run.device)
+    weight = (abar / (1 - abar)).clamp(max=MIN_SNR) / (abar / (1 - abar))
+
+    def caption_of(index, generator):
+        thing, background = known["names"][index]
+        words = scenes.caption(scenes.Scene(None, None, thing, background), generator).split()
+        if generator.random() < UNKNOWN_WORDS:
+            words.insert(generator.integers(len(words) + 1), "<unknown>")
+        return "" if generator.random() < DROPPED_CAPTIONS else " ".join(words)
+
+    def loss_of(indices, generator):
+        z = known["z"][indices].float().to(run.device)
+        rows, weights = encode_caption([caption_of(i, generator) for i in indices])
+        t = torch.randint(0, 1000, (len(z),)).to(run.device)
+        noise = torch.randn(z.shape).to(run.device)
+        a = abar[t][:, None, None, None]
+        predicted = unet(a.sqrt() * z + (1 - a).sqrt() * noise, t, text(rows.to(run.device)), weights.to(run.device))
+        return ((predicted - noise).square().mean((1, 2, 3)) * weight[t]).mean()
+
+    run.train({"unet": unet, "text": text}, data, loss_of, average=True)
+    pack.write(run.work)
+
+
+def train_decoder(run: Run, data: Data) -> None:
+    """The decoder alone, further: the encoder is fixed, so the UNet's latents stay what they were."""
+    encoder, decoder = encoder_of(run), Decoder()
+    state = torch.load(run.work / "autoencoder.pt", map_location="cpu")["modules"]
+    decoder.load_state_dict({k.removeprefix("decoder."): v for k, v in state.items() if k.startswith("decoder.")})
+
+    def loss_of(indices, generator):
+        x = data.pictures(indices)[0].to(run.device)
+        z = encoder(x)
+        return difference(decoder(z + 0.04 * torch.randn_like(z)), x)
+
+    trained = run.train({"decoder": decoder}, data, loss_of)
+    with torch.no_grad():
+        mse = (trained["decoder"](encoder(validation().to(run.device))).clamp(0, 1).cpu() - validation()).square().mean((1, 2, 3))
+    print(f"decoder: {-10 * mse.log10().mean():.2f} dB on validation scenes", flush=True)
+    pack.write(run.work)
+
+
+def train_judge(run: Run, data: Data) -> None:
+    judge = Judge()
+
+    def loss_of(indices, generator):
+        x, batch = data.pictures(indices)
+        things, backgrounds = labels_of(batch)
+        x = blurred(x, generator) + 0.03 * torch.randn_like(x)
+        thing, background = judge(x.to(run.device))
+        return F.cross_entropy(thing, things.to(run.device)) + F.cross_entropy(background, backgrounds.to(run.device))
+
+    run.train({"judge": judge}, data, loss_of, average=True)
+    pack.write_judge(run.work)
+
+
+def blurred(x: Tensor, generator) -> Tensor:
+    """Half of the batches lose detail, as pictures from an autoencoder do."""
+    if generator.random() < 0.5:
+        return x
+    return F.interpolate(F.avg_pool2d(x, 2), scale_factor=2, mode="bilinear")
+
+
+STAGES = {"autoencoder": train_autoencoder, "unet": train_unet, "decoder": train_decoder, "judge": train_judge}
+
+if __name__ == "__main__":
+    main()

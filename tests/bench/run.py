@@ -1,0 +1,272 @@
+"""The tables of the README, measured in the real host on the embedded model: python dev.py bench [quality] [cost]
+
+quality  pairs of words swapped in unseen scenes: success by the judge against background PSNR, this pack beside the host's means
+cost     network evaluations, time for each against the stock KSampler in the same run, peak memory of whole processes
+Everything goes to --out (bench-output): a table, the raw figures, a sheet of pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Callable, NamedTuple
+
+import torch
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path += [str(ROOT), str(ROOT / "demo")]
+import judge  # noqa: E402
+import scenes  # noqa: E402
+from eta_core import metrics  # noqa: E402
+from prepare import CHECKPOINT, prepare  # noqa: E402
+from tests.host.conftest import Host, boot  # noqa: E402
+
+CFG = 7.5
+DEFAULT = {"preset": "paper_strong", "threshold": 0.2, "grow": 0, "blur": 0.0, "background_lock": 1.0}
+# (thing in the picture, thing wanted, background); a word swap each
+SWAPS = (
+    ("cat", "dog", "grass"), ("dog", "fox", "sand"), ("apple", "orange", "wood"), ("panda", "bear", "snow"), ("frog", "piglet", "water"),
+    ("red heart", "blue heart", "brickwork"), ("yellow ball", "purple ball", "night"), ("orange", "apple", "sky"), ("bear", "panda", "grass"),
+    ("strawberry", "sunflower", "sand"),
+)
+
+
+class Studio:
+    """The loaded model, and one call for each thing a workflow does."""
+
+    def __init__(self, host: Host):
+        self.host = host
+        prepare(host.base)
+        self.model, self.clip, self.vae = host.call("CheckpointLoaderSimple", ckpt_name=CHECKPOINT)
+        self.negative = self.prompt("")
+
+    def prompt(self, text: str) -> list:
+        return self.host.call("CLIPTextEncode", clip=self.clip, text=text)[0]
+
+    def encode(self, pictures: torch.Tensor) -> dict:
+        return self.host.call("VAEEncode", vae=self.vae, pixels=pictures)[0]
+
+    def decode(self, latent: dict) -> torch.Tensor:
+        return self.host.call("VAEDecode", vae=self.vae, samples=latent)[0].clamp(0, 1).cpu()
+
+    def invert(self, source: list, latent: dict, steps: int):
+        return self.host.call("EtaInversion", model=self.model, positive=source, latent_image=latent, steps=steps, cfg=1.0, scheduler="ddim_uniform")[0]
+
+    def eta(self, preset: str, end_eta: float = 0.4):
+        return self.host.call("EtaSchedule", preset=preset, start_t=0.0, start_eta=0.0, end_t=1.0, end_eta=end_eta, power=1.0)[0]
+
+    def mask(self, inversion, words: str, source: str, **settings) -> torch.Tensor:
+        chosen = {k: DEFAULT[k] for k in ("threshold", "grow", "blur")} | settings
+        return self.host.call("AttentionMask", inversion=inversion, clip=self.clip, words=words, invert=False, source_prompt=source, **chosen)[0]
+
+    def edit(self, inversion, target: list, eta, seed: int = 0, **settings) -> dict:
+        return self.host.call("EtaSampler", model=self.model, inversion=inversion, eta=eta, positive=target, negative=self.negative, cfg=CFG, seed=seed,
+                              **({"noise_candidates": 10, "noise_blend": 0.0} | settings))[0]
+
+    def img2img(self, target: list, latent: dict, steps: int, denoise: float, cfg: float = CFG) -> dict:
+        return self.host.call("KSampler", model=self.model, seed=0, steps=steps, cfg=cfg, sampler_name="euler", scheduler="ddim_uniform",
+                              positive=target, negative=self.negative, latent_image=latent, denoise=denoise)[0]
+
+    def unsample(self, source: list, target: list, latent: dict, steps: int) -> dict:
+        """FlipSigmas: sampling with the noise levels reversed, then sampling the target."""
+        sigmas = self.host.call("BasicScheduler", model=self.model, scheduler="ddim_uniform", steps=steps, denoise=1.0)[0]
+        flipped = self.host.call("FlipSigmas", sigmas=sigmas)[0]
+        sampler = self.host.call("KSamplerSelect", sampler_name="euler")[0]
+        common = {"model": self.model, "add_noise": False, "noise_seed": 0, "negative": self.negative, "sampler": sampler}
+        noise = self.host.call("SamplerCustom", cfg=1.0, positive=source, sigmas=flipped, latent_image=latent, **common)[0]
+        return self.host.call("SamplerCustom", cfg=CFG, positive=target, sigmas=sigmas, latent_image=noise, **common)[0]
+
+
+# --- quality ---------------------------------------------------------------------------------------------------------
+
+
+class Case(NamedTuple):
+    """One swap in a batch of scenes that share both prompts."""
+
+    thing: str
+    wanted: str
+    background: str
+    batch: list[scenes.Scene]
+
+    @property
+    def pictures(self) -> torch.Tensor:
+        return torch.stack([torch.from_numpy(s.image.copy()) for s in self.batch]).float() / 255
+
+    @property
+    def truth(self) -> torch.Tensor:
+        return torch.stack([torch.from_numpy(s.mask.copy()) for s in self.batch]).float() / 255
+
+
+def cases(count: int, first_seed: int) -> list[Case]:
+    """`count` scenes, shared out over SWAPS."""
+    each = -(-count // len(SWAPS))
+    return [Case(thing, wanted, background, [scenes.render(first_seed + 100 + each * k + i, thing, background) for i in range(each)])
+            for k, (thing, wanted, background) in enumerate(SWAPS)]
+
+
+def methods(studio: Studio, case: Case, steps: int) -> dict[str, Callable[[], dict]]:
+    source_text, target_text = (scenes.prompt_of(thing, case.background) for thing in (case.thing, case.wanted))
+    source, target = studio.prompt(source_text), studio.prompt(target_text)
+    latent = studio.encode(case.pictures)
+    inversion = studio.invert(source, latent, steps)
+    mask = studio.mask(inversion, case.thing, source_text)
+    eta = studio.eta(DEFAULT["preset"])
+    lock = {"mask": mask, "background_lock": DEFAULT["background_lock"]}
+    return {
+        "this pack, default (mask, lock, paper_strong)": lambda: studio.edit(inversion, target, eta, **lock),
+        "this pack, default with eta 0": lambda: studio.edit(inversion, target, studio.eta("constant", 0.0), **lock),
+        "this pack, paper's method: mask, no lock, parity": lambda: studio.edit(inversion, target, eta, mask=mask, parity=True),
+        "this pack, no mask, no lock": lambda: studio.edit(inversion, target, eta),
+        "this pack, eta 0, no mask (Direct Inversion)": lambda: studio.edit(inversion, target, studio.eta("constant", 0.0)),
+        "host, KSampler img2img denoise 0.4": lambda: studio.img2img(target, latent, steps, 0.4),
+        "host, KSampler img2img denoise 0.6": lambda: studio.img2img(target, latent, steps, 0.6),
+        "host, KSampler img2img denoise 0.8": lambda: studio.img2img(target, latent, steps, 0.8),
+        "host, FlipSigmas unsample + resample": lambda: studio.unsample(source, target, latent, steps),
+        "(VAE round trip, no edit)": lambda: latent,
+    }
+
+
+def quality(studio: Studio, options: argparse.Namespace) -> list[str]:
+    judges, rows, sheet = judge.load(), {}, []
+    for case in cases(options.scenes, scenes.VALIDATION if options.validation else scenes.TEST):
+        strip = [case.pictures[0]]
+        for name, run in methods(studio, case, options.steps).items():
+            started = time.perf_counter()
+            pictures = studio.decode(run())
+            said = judge.say(judges, pictures)
+            psnr = metrics.background_psnr(case.pictures, pictures, case.truth).tolist()
+            rows.setdefault(name, []).extend(
+                {"swap": f"{case.thing} -> {case.wanted}", "shows": thing, "success": thing == case.wanted, "background_psnr": p} for (thing, _), p in zip(said, psnr))
+            strip.append(pictures[0])
+            print(f"{case.thing} -> {case.wanted}: {name}: {sum(t == case.wanted for t, _ in said)}/{len(said)}, {statistics.mean(psnr):.1f} dB, "
+                  f"{time.perf_counter() - started:.0f} s", flush=True)
+        sheet.append(torch.cat(strip, 1))
+    (options.out / "quality.json").write_text(json.dumps(rows, indent=1))
+    Image.fromarray((torch.cat(sheet) * 255).byte().numpy()).save(options.out / "quality.png")
+    lines = ["| method | success | background PSNR dB, mean | worst |", "|---|---|---|---|"]
+    for name, found in rows.items():
+        psnr = [row["background_psnr"] for row in found]
+        success = sum(row["success"] for row in found)
+        lines.append(f"| {name} | {success}/{len(found)} ({100 * success / len(found):.0f} %) | {statistics.mean(psnr):.2f} | {min(psnr):.2f} |")
+    return [f"{options.scenes} unseen scenes, {options.steps} steps, cfg {CFG:g}; columns of quality.png in this order, after the source:", "", *lines]
+
+
+# --- cost ------------------------------------------------------------------------------------------------------------
+
+
+def cost(studio: Studio, options: argparse.Namespace) -> list[str]:
+    case = cases(len(SWAPS), scenes.TEST)[0]
+    source, target = (studio.prompt(scenes.prompt_of(thing, case.background)) for thing in (case.thing, case.wanted))
+    latent, steps = studio.encode(case.pictures), options.steps
+    counter = Counter(studio)
+    inversion = studio.invert(source, latent, steps)
+    off, strong = studio.eta("constant", 0.0), studio.eta("paper_strong")
+    jobs = {
+        "KSampler, cfg 7.5": lambda: studio.img2img(target, latent, steps, 1.0),
+        "KSampler, cfg 1": lambda: studio.img2img(target, latent, steps, 1.0, cfg=1.0),
+        "EtaInversion": lambda: studio.invert(source, latent, steps),
+        "EtaSampler, eta 0": lambda: studio.edit(inversion, target, off),
+        "EtaSampler, paper_strong": lambda: studio.edit(inversion, target, strong),
+    }
+    times: dict[str, list[float]] = {name: [] for name in jobs}
+    calls: dict[str, tuple[int, int]] = {}
+    for name, run in jobs.items():
+        run()
+    for _ in range(options.rounds):
+        for name, run in jobs.items():
+            counter.reset()
+            started = time.perf_counter()
+            run()
+            times[name].append(time.perf_counter() - started)
+            calls[name] = (counter.calls, counter.rows)
+    baseline = {"EtaInversion": "KSampler, cfg 1"}
+    lines = [f"{steps} steps, one picture of 128 px, {options.rounds} rounds in turn; ratio = median over the rounds of time per network call against KSampler",
+             "", "| node | network calls | rows | seconds, median | ratio per call |", "|---|---|---|---|---|"]
+    for name, taken in times.items():
+        other = baseline.get(name, "KSampler, cfg 7.5")
+        ratios = [a / calls[name][0] / (b / calls[other][0]) for a, b in zip(taken, times[other])]
+        lines.append(f"| {name} | {calls[name][0]} | {calls[name][1]} | {statistics.median(taken):.2f} | {statistics.median(ratios):.3f} |")
+    whole = sum(calls[n][1] for n in ("EtaInversion", "EtaSampler, paper_strong"))
+    lines += ["", f"A whole edit: {whole} rows through the network; the reference program: {6 * steps}.", "", *memory(options)]
+    return lines
+
+
+class Counter:
+    """Counts the network's calls and rows on the studio's model, ours and the stock sampler's alike."""
+
+    def __init__(self, studio: Studio):
+        from comfy.patcher_extension import WrappersMP
+
+        self.reset()
+        studio.model = studio.model.clone()
+        studio.model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "bench", self._count)
+
+    def reset(self) -> None:
+        self.calls = self.rows = 0
+
+    def _count(self, apply_model, x, *args, **kwargs):
+        self.calls, self.rows = self.calls + 1, self.rows + len(x)
+        return apply_model(x, *args, **kwargs)
+
+
+def memory(options: argparse.Namespace) -> list[str]:
+    """Peak resident memory of whole processes: the same start, then one job each."""
+    lines = ["| process | peak memory MB |", "|---|---|"]
+    for job in ("load", "ksampler", "edit"):
+        printed = subprocess.run([sys.executable, __file__, "--peak", job, "--steps", str(options.steps)], stdout=subprocess.PIPE, text=True, check=True).stdout
+        lines.append(f"| {PEAKS[job]} | {printed.split()[-1]} |")
+    return lines
+
+
+PEAKS = {"load": "model loaded, nothing sampled", "ksampler": "KSampler, cfg 7.5", "edit": "EtaInversion + AttentionMask + EtaSampler"}
+
+
+def peak(studio: Studio, options: argparse.Namespace) -> None:
+    import resource
+
+    case = cases(len(SWAPS), scenes.TEST)[0]
+    source_text = scenes.prompt_of(case.thing, case.background)
+    source, target = studio.prompt(source_text), studio.prompt(scenes.prompt_of(case.wanted, case.background))
+    latent = studio.encode(case.pictures)
+    if options.peak == "ksampler":
+        studio.img2img(target, latent, options.steps, 1.0)
+    if options.peak == "edit":
+        inversion = studio.invert(source, latent, options.steps)
+        studio.edit(inversion, target, studio.eta("paper_strong"), mask=studio.mask(inversion, case.thing, source_text))
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+
+
+TABLES = {"quality": quality, "cost": cost}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tables", nargs="*", choices=[*TABLES, []], default=list(TABLES))
+    parser.add_argument("--scenes", type=int, default=50)
+    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--validation", action="store_true", help="scenes of the validation range, for tuning; never report these")
+    parser.add_argument("--out", type=Path, default=ROOT / "bench-output")
+    parser.add_argument("--peak", choices=list(PEAKS), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        sys.argv = sys.argv[:1]
+        studio = Studio(boot(Path(folder)))
+        if options.peak:
+            return peak(studio, options)
+        for name in options.tables or TABLES:
+            text = "\n".join(TABLES[name](studio, options)) + "\n"
+            (options.out / f"{name}.md").write_text(text)
+            print(f"\n{text}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
