@@ -19,11 +19,18 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT))
 import judge  # noqa: E402
 import scenes  # noqa: E402
-from eta_core import metrics  # noqa: E402
 from prepare import CHECKPOINT, prepare  # noqa: E402
 
-REQUIRED = {"autoencoder PSNR dB": 26.5, "judge, thing %": 98.0, "judge, background %": 98.0, "sampled thing %": 85.0, "sampled background %": 95.0,
-            "attention IoU": 0.5}
+from eta_core import metrics  # noqa: E402
+
+REQUIRED = {
+    "autoencoder PSNR dB": 26.5,
+    "judge, thing %": 98.0,
+    "judge, background %": 98.0,
+    "sampled thing %": 85.0,
+    "sampled background %": 95.0,
+    "attention IoU": 0.5,
+}
 PICTURES, PER_PROMPT, STEPS, CFG = 200, 2, 20, 5.0
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5)
 
@@ -39,7 +46,7 @@ def test_scenes(count: int, with_thing: bool = False) -> list[scenes.Scene]:
 
 def judge_accuracy(count: int = 1000) -> dict[str, float]:
     batch = test_scenes(count)
-    said = [answer for i in range(0, count, 100) for answer in judge.say(judge.load(), pictures_of(batch[i:i + 100]))]
+    said = [answer for i in range(0, count, 100) for answer in judge.say(judge.load(), pictures_of(batch[i : i + 100]))]
     return {
         "judge, thing %": 100 * np.mean([thing == s.thing for (thing, _), s in zip(said, batch)]),
         "judge, background %": 100 * np.mean([background == s.background for (_, background), s in zip(said, batch)]),
@@ -63,15 +70,30 @@ def sampled(host, model, clip, vae, out: Path) -> dict[str, float]:
     asked, said, sheet = [], [], []
     for seed, (thing, background) in enumerate(chosen):
         positive = host.call("CLIPTextEncode", clip=clip, text=scenes.prompt_of(thing, background))[0]
-        latent = host.call("KSampler", model=model, seed=seed, steps=STEPS, cfg=CFG, sampler_name="euler", scheduler="normal", positive=positive,
-                           negative=negative, latent_image=empty, denoise=1.0)[0]
+        latent = host.call(
+            "KSampler",
+            model=model,
+            seed=seed,
+            steps=STEPS,
+            cfg=CFG,
+            sampler_name="euler",
+            scheduler="normal",
+            positive=positive,
+            negative=negative,
+            latent_image=empty,
+            denoise=1.0,
+        )[0]
         pictures = host.call("VAEDecode", vae=vae, samples=latent)[0].clamp(0, 1).cpu()
         asked += [(thing, background)] * PER_PROMPT
         said += judge.say(judges, pictures)
         sheet += list(pictures)
-    rows = [torch.cat(sheet[i:i + 20], 1) for i in range(0, len(sheet), 20)]
+    rows = [torch.cat(sheet[i : i + 20], 1) for i in range(0, len(sheet), 20)]
     Image.fromarray((torch.cat(rows) * 255).byte().numpy()).save(out / "samples.png")
-    (out / "confusion.md").write_text(confusion([a[0] for a in asked], [s[0] for s in said]) + "\n" + confusion([a[1] for a in asked], [s[1] for s in said]))
+    (out / "confusion.md").write_text(
+        confusion([a[0] for a in asked], [s[0] for s in said])
+        + "\n"
+        + confusion([a[1] for a in asked], [s[1] for s in said])
+    )
     return {
         "sampled thing %": 100 * np.mean([a[0] == s[0] for a, s in zip(asked, said)]),
         "sampled background %": 100 * np.mean([a[1] == s[1] for a, s in zip(asked, said)]),
@@ -83,7 +105,9 @@ def confusion(asked: list[str], said: list[str]) -> str:
     lines = ["| asked for | seen |", "|---|---|"]
     for word in dict.fromkeys(sorted(asked)):
         seen = [s or "nothing" for a, s in zip(asked, said) if a == word]
-        lines.append(f"| {word} | {', '.join(f'{s} {seen.count(s)}' for s in sorted(set(seen), key=lambda s: -seen.count(s)))} |")
+        lines.append(
+            f"| {word} | {', '.join(f'{s} {seen.count(s)}' for s in sorted(set(seen), key=lambda s: -seen.count(s)))} |"
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -93,11 +117,28 @@ def attention(host, model, clip, vae, count: int = 50) -> dict[str, float]:
     for scene in test_scenes(count, with_thing=True):
         positive = host.call("CLIPTextEncode", clip=clip, text=scene.prompt)[0]
         latent = host.call("VAEEncode", vae=vae, pixels=pictures_of([scene]))[0]
-        inversion = host.call("EtaInversion", model=model, positive=positive, latent_image=latent, steps=STEPS, cfg=1.0, scheduler="ddim_uniform")[0]
+        inversion = host.call(
+            "EtaInversion",
+            model=model,
+            positive=positive,
+            latent_image=latent,
+            steps=STEPS,
+            cfg=1.0,
+            scheduler="ddim_uniform",
+        )[0]
         truth = torch.from_numpy(scene.mask.copy())[None] > 127
         for threshold, ious in found.items():
-            mask = host.call("AttentionMask", inversion=inversion, clip=clip, words=scene.thing, threshold=threshold, grow=0, blur=0.0, invert=False,
-                             source_prompt=scene.prompt)[0]
+            mask = host.call(
+                "AttentionMask",
+                inversion=inversion,
+                clip=clip,
+                words=scene.thing,
+                threshold=threshold,
+                grow=0,
+                blur=0.0,
+                invert=False,
+                source_prompt=scene.prompt,
+            )[0]
             ious.append(metrics.iou(mask > 0.5, truth).item())
     means = {threshold: float(np.mean(ious)) for threshold, ious in found.items()}
     print("attention IoU by threshold:", ", ".join(f"{t:g}: {m:.3f}" for t, m in means.items()), flush=True)
@@ -116,7 +157,12 @@ def main() -> int:
         host = boot(Path(folder))
         prepare(host.base)
         model, clip, vae = host.call("CheckpointLoaderSimple", ckpt_name=CHECKPOINT)
-        figures = judge_accuracy() | autoencoder_psnr(host, vae) | attention(host, model, clip, vae) | sampled(host, model, clip, vae, options.out)
+        figures = (
+            judge_accuracy()
+            | autoencoder_psnr(host, vae)
+            | attention(host, model, clip, vae)
+            | sampled(host, model, clip, vae, options.out)
+        )
     print((options.out / "confusion.md").read_text())
     missed = [name for name, value in figures.items() if value < REQUIRED[name]]
     for name, value in figures.items():

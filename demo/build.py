@@ -7,12 +7,11 @@ import os
 import sys
 from pathlib import Path
 
+import pack
 import torch
+from network import expand, expand_autoencoder
 from safetensors import safe_open
 from safetensors.torch import save_file
-
-import pack
-from network import expand, expand_autoencoder
 from words import ROWS
 
 SD1_SCALE = 0.18215

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import scenes
 import torch
 from torch import Tensor, nn
-
-import scenes
 
 NOTHING = ""
 THINGS = (NOTHING, *scenes.THINGS)
@@ -22,7 +21,9 @@ class Judge(nn.Module):
         for out in (width, 2 * width, 3 * width, 4 * width):
             layers += [nn.Conv2d(channels, out, 3, 2, 1), nn.GroupNorm(8, out), nn.SiLU()]
             channels = out
-        self.body = nn.Sequential(*layers, nn.Conv2d(channels, channels, 3, padding=1), nn.GroupNorm(8, channels), nn.SiLU())
+        self.body = nn.Sequential(
+            *layers, nn.Conv2d(channels, channels, 3, padding=1), nn.GroupNorm(8, channels), nn.SiLU()
+        )
         self.thing = nn.Linear(2 * channels, len(THINGS))
         self.background = nn.Linear(2 * channels, len(scenes.BACKGROUNDS))
 
@@ -33,7 +34,9 @@ class Judge(nn.Module):
 
 
 def labels_of(batch: list[scenes.Scene]) -> tuple[Tensor, Tensor]:
-    return torch.tensor([THINGS.index(s.thing) for s in batch]), torch.tensor([scenes.BACKGROUNDS.index(s.background) for s in batch])
+    return torch.tensor([THINGS.index(s.thing) for s in batch]), torch.tensor(
+        [scenes.BACKGROUNDS.index(s.background) for s in batch]
+    )
 
 
 def load() -> Judge:

@@ -9,10 +9,28 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 GLYPHS = {
-    "cat": "🐱", "dog": "🐶", "fox": "🦊", "panda": "🐼", "bear": "🐻", "frog": "🐸", "piglet": "🐷", "penguin": "🐧",
-    "apple": "🍎", "orange": "🍊", "strawberry": "🍓", "sunflower": "🌻",
-    "red heart": "❤", "yellow heart": "💛", "green heart": "💚", "blue heart": "💙", "purple heart": "💜",
-    "red ball": "🔴", "yellow ball": "🟡", "green ball": "🟢", "blue ball": "🔵", "purple ball": "🟣",
+    "cat": "🐱",
+    "dog": "🐶",
+    "fox": "🦊",
+    "panda": "🐼",
+    "bear": "🐻",
+    "frog": "🐸",
+    "piglet": "🐷",
+    "penguin": "🐧",
+    "apple": "🍎",
+    "orange": "🍊",
+    "strawberry": "🍓",
+    "sunflower": "🌻",
+    "red heart": "❤",
+    "yellow heart": "💛",
+    "green heart": "💚",
+    "blue heart": "💙",
+    "purple heart": "💜",
+    "red ball": "🔴",
+    "yellow ball": "🟡",
+    "green ball": "🟢",
+    "blue ball": "🔵",
+    "purple ball": "🟣",
 }
 BITMAP_SIZE = 109  # the one size of the font's bitmaps
 KEPT_SIZE = 96

@@ -8,7 +8,7 @@ inner dimensions of attention, feed-forward and time embedding are padded with z
 from __future__ import annotations
 
 import math
-from typing import Callable
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -49,6 +49,7 @@ def padded(size: int) -> Axis:
 
 def padded_heads(wide: int) -> Axis:
     """Each of the HEADS blocks of an axis of `HEADS * d` padded to `wide / HEADS`."""
+
     def widen(weight, axis, is_input):
         blocks = weight.movedim(axis, 0).unflatten(0, (HEADS, -1))
         return padded(wide // HEADS)(blocks, 1, is_input).flatten(0, 1).movedim(0, axis)
@@ -58,6 +59,7 @@ def padded_heads(wide: int) -> Axis:
 
 def padded_halves(size: int) -> Axis:
     """The two halves of GEGLU's projection, each padded to `size`."""
+
     def widen(weight, axis, is_input):
         return torch.cat([padded(size)(half, axis, is_input) for half in weight.chunk(2, axis)], axis)
 
@@ -134,7 +136,10 @@ class Attention(nn.Module):
         self.to_out = nn.Sequential(wide(nn.Linear(channels, channels), STREAM, heads))
 
     def forward(self, x: Tensor, context: Tensor, weights: Tensor | None = None) -> Tensor:
-        q, k, v = (f(t).unflatten(-1, (HEADS, -1)).transpose(1, 2) for f, t in ((self.to_q, x), (self.to_k, context), (self.to_v, context)))
+        q, k, v = (
+            f(t).unflatten(-1, (HEADS, -1)).transpose(1, 2)
+            for f, t in ((self.to_q, x), (self.to_k, context), (self.to_v, context))
+        )
         if self.probabilities is not None:
             self.probabilities((q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1]) + weights).softmax(-1).mean(1))
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=weights)
@@ -151,7 +156,9 @@ class NoSelfAttention(nn.Module):
 
     def zeros(self, prefix: str) -> dict[str, Tensor]:
         names = [f"{prefix}{name}.weight" for name in ("to_q", "to_k", "to_v", "to_out.0")]
-        return {name: torch.zeros(self.channels, self.channels) for name in names} | {f"{prefix}to_out.0.bias": torch.zeros(self.channels)}
+        return {name: torch.zeros(self.channels, self.channels) for name in names} | {
+            f"{prefix}to_out.0.bias": torch.zeros(self.channels)
+        }
 
 
 class GEGLU(nn.Module):
@@ -168,7 +175,11 @@ class FeedForward(nn.Module):
     def __init__(self, channels: int):
         super().__init__()
         hidden, wide_hidden = channels * FEED_FORWARD, channels * WIDE // WIDTH * 4
-        self.net = nn.Sequential(GEGLU(channels, hidden, wide_hidden), nn.Identity(), wide(nn.Linear(hidden, channels), STREAM, padded(wide_hidden)))
+        self.net = nn.Sequential(
+            GEGLU(channels, hidden, wide_hidden),
+            nn.Identity(),
+            wide(nn.Linear(hidden, channels), STREAM, padded(wide_hidden)),
+        )
 
     def forward(self, x):
         return self.net(x)
@@ -233,19 +244,25 @@ class UNet(nn.Module):
     def __init__(self):
         super().__init__()
         self.time_embed = nn.Sequential(
-            wide(nn.Linear(WIDE, TIME_HIDDEN), padded(TIME_WIDE), same), nn.SiLU(),
-            wide(nn.Linear(TIME_HIDDEN, TIME_HIDDEN), padded(TIME_WIDE), padded(TIME_WIDE)))
+            wide(nn.Linear(WIDE, TIME_HIDDEN), padded(TIME_WIDE), same),
+            nn.SiLU(),
+            wide(nn.Linear(TIME_HIDDEN, TIME_HIDDEN), padded(TIME_WIDE), padded(TIME_WIDE)),
+        )
         channels, skips = WIDTH, [WIDTH]
         blocks: list[list[nn.Module]] = [[wide(First(4, WIDTH, 3, padding=1), STREAM, same)]]
         for level, multiplier in enumerate(LEVELS):
-            blocks.append([Residual(channels, WIDTH * multiplier), SpatialTransformer(WIDTH * multiplier, SELF_ATTENTION[level])])
+            blocks.append(
+                [Residual(channels, WIDTH * multiplier), SpatialTransformer(WIDTH * multiplier, SELF_ATTENTION[level])]
+            )
             channels = WIDTH * multiplier
             skips.append(channels)
             if level < len(LEVELS) - 1:
                 blocks.append([Down(channels)])
                 skips.append(channels)
         self.input_blocks = nn.ModuleList(map(nn.ModuleList, blocks))
-        self.middle_block = nn.ModuleList([Residual(channels, channels), SpatialTransformer(channels, True), Residual(channels, channels)])
+        self.middle_block = nn.ModuleList(
+            [Residual(channels, channels), SpatialTransformer(channels, True), Residual(channels, channels)]
+        )
         blocks = []
         for level in reversed(range(len(LEVELS))):
             for i in range(2):
@@ -258,7 +275,9 @@ class UNet(nn.Module):
                     block.append(Up(channels))
                 blocks.append(block)
         self.output_blocks = nn.ModuleList(map(nn.ModuleList, blocks))
-        self.out = nn.Sequential(norm(channels), nn.SiLU(), silent(wide(nn.Conv2d(channels, 4, 3, padding=1), same, STREAM)))
+        self.out = nn.Sequential(
+            norm(channels), nn.SiLU(), silent(wide(nn.Conv2d(channels, 4, 3, padding=1), same, STREAM))
+        )
 
     def forward(self, z: Tensor, t: Tensor, text: Tensor, weights: Tensor) -> Tensor:
         """z [B, 4, h, w], t [B] in 0..999, text [B, positions, TEXT_WIDTH], weights [B, 1, 1, positions]."""
@@ -303,7 +322,8 @@ class TextEncoder(nn.Module):
             if clip_id is not None:
                 table[clip_id] = rows[row]
         state = {
-            "embeddings.token_embedding.weight": table, "embeddings.position_embedding.weight": torch.zeros(POSITIONS, TEXT_WIDE),
+            "embeddings.token_embedding.weight": table,
+            "embeddings.position_embedding.weight": torch.zeros(POSITIONS, TEXT_WIDE),
             "embeddings.position_ids": torch.arange(POSITIONS)[None],
             "final_layer_norm.weight": self.norm.weight.detach().float().repeat_interleave(times),
             "final_layer_norm.bias": self.norm.bias.detach().float().repeat_interleave(times),
@@ -324,7 +344,9 @@ class TextEncoder(nn.Module):
 class Block(nn.Module):
     def __init__(self, channels: int):
         super().__init__()
-        self.conv = nn.Sequential(*(m for _ in range(3) for m in (nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU())))[:-1]
+        self.conv = nn.Sequential(
+            *(m for _ in range(3) for m in (nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU()))
+        )[:-1]
         nn.init.normal_(self.conv[4].weight, std=1e-3)
         nn.init.zeros_(self.conv[4].bias)
 
@@ -366,8 +388,14 @@ class Decoder(nn.Module):
         super().__init__()
         layers = [nn.Identity(), nn.Conv2d(4, self.CHANNELS[0], 3, padding=1), nn.ReLU()]
         for channels, out, count in zip(self.CHANNELS, self.CHANNELS[1:], self.BLOCKS):
-            layers += [*_blocks(channels, count, 3), nn.Upsample(scale_factor=2), nn.Conv2d(channels, out, 3, padding=1, bias=False)]
-        self.net = nn.Sequential(*layers, *_blocks(self.CHANNELS[-1], self.BLOCKS[-1], 1), nn.Conv2d(self.CHANNELS[-1], 3, 3, padding=1))
+            layers += [
+                *_blocks(channels, count, 3),
+                nn.Upsample(scale_factor=2),
+                nn.Conv2d(channels, out, 3, padding=1, bias=False),
+            ]
+        self.net = nn.Sequential(
+            *layers, *_blocks(self.CHANNELS[-1], self.BLOCKS[-1], 1), nn.Conv2d(self.CHANNELS[-1], 3, 3, padding=1)
+        )
 
     def forward(self, z):
         return self.net(torch.tanh(z / 3) * 3)
@@ -375,7 +403,7 @@ class Decoder(nn.Module):
 
 def expand_autoencoder(network: Encoder | Decoder, prefix: str, wide_channels: int = 64) -> dict[str, Tensor]:
     """State dict of the host's TAESD half: every convolution padded with zeros, but for the picture and latent sides."""
-    convs = [(name, m) for name, m in network.named_modules() if isinstance(m, nn.Conv2d)]
+    convs = [(name, m) for name, m in network.net.named_modules() if isinstance(m, nn.Conv2d)]
     state = {}
     for name, module in convs:
         out, inp = module.weight.shape[:2]
@@ -384,7 +412,7 @@ def expand_autoencoder(network: Encoder | Decoder, prefix: str, wide_channels: i
         state[f"{prefix}{name}.weight"] = padded(inp)(padded(out)(module.weight.detach().float(), 0, False), 1, True)
         if module.bias is not None:
             state[f"{prefix}{name}.bias"] = padded(out)(module.bias.detach().float(), 0, False)
-    for name, module in network.named_modules():
+    for name, module in network.net.named_modules():
         if isinstance(module, NoBlock):
             for i in (0, 2, 4):
                 state[f"{prefix}{name}.conv.{i}.weight"] = torch.zeros(wide_channels, wide_channels, 3, 3)

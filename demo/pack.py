@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from network import Decoder, Encoder, TextEncoder, UNet
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-
-from network import Decoder, Encoder, TextEncoder, UNet
 from words import ROWS
 
 WEIGHTS = Path(__file__).parent / "weights.safetensors"
@@ -20,10 +19,12 @@ def write(work: Path) -> None:
     """weights.safetensors in `work`, from the stages' checkpoints there."""
     state = torch.load(work / "unet.pt", map_location="cpu")["kept"]
     halves = torch.load(work / "autoencoder.pt", map_location="cpu")["modules"]
-    if (work / "decoder.pt").exists():
-        halves |= torch.load(work / "decoder.pt", map_location="cpu")["modules"]
     known = torch.load(work / "latents.pt")
-    save_file(_small(state | halves), work / WEIGHTS.name, {"latent_mean": repr(known["mean"]), "latent_std": repr(known["std"])})
+    save_file(
+        _small(state | halves),
+        work / WEIGHTS.name,
+        {"latent_mean": repr(known["mean"]), "latent_std": repr(known["std"])},
+    )
 
 
 def write_judge(work: Path) -> None:

@@ -8,10 +8,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from PIL import Image
-
 import scenes
 from build import build_checkpoint
+from PIL import Image
 
 CHECKPOINT = "eta_demo.safetensors"
 # name of the picture -> the unseen scene it shows

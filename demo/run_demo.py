@@ -26,16 +26,23 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT))
-import dev  # noqa: E402
 import judge  # noqa: E402
 import scenes  # noqa: E402
-from eta_core import metrics  # noqa: E402
 from prepare import SOURCES, prepare  # noqa: E402
 from workflow import graph_of  # noqa: E402
 
+import dev  # noqa: E402
+from eta_core import metrics  # noqa: E402
+
 WORKFLOW = ROOT / "example_workflows" / "Change one thing in a photo.json"
 SOURCE, WANTED = "eta_demo_cat.png", "dog"
-PICTURES = {"Edited": "edited", "Reconstruction": "reconstruction", "Mask": "mask", "Heatmap": "heatmap", "Comparison": "comparison"}
+PICTURES = {
+    "Edited": "edited",
+    "Reconstruction": "reconstruction",
+    "Mask": "mask",
+    "Heatmap": "heatmap",
+    "Comparison": "comparison",
+}
 
 
 def main() -> int:
@@ -74,7 +81,9 @@ class Server:
         print(f"starting ComfyUI (log: {self._log})", flush=True)
         with open(self._log, "wb") as output:
             command = dev.server_command(self._environment, port)
-            self._process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=dev.child_environ(self._environment))
+            self._process = subprocess.Popen(
+                command, stdout=output, stderr=subprocess.STDOUT, env=dev.child_environ(self._environment)
+            )
         try:
             return dev.wait_for_server(self._process, port, "127.0.0.1", self._log)
         except BaseException:
@@ -115,7 +124,9 @@ def finished(address: str, prompt_id: str) -> dict:
 
 
 def report_of(pictures: dict[str, np.ndarray], seconds: float, log: str) -> dict:
-    source, edited, reconstruction, mask = (tensor(pictures[name]) for name in ("source", "edited", "reconstruction", "mask"))
+    source, edited, reconstruction, mask = (
+        tensor(pictures[name]) for name in ("source", "edited", "reconstruction", "mask")
+    )
     truth = torch.from_numpy(scenes.render(*SOURCES[SOURCE]).mask)[None].float() / 255
     shows = dict(zip(("before", "after"), judge.say(judge.load(), torch.cat([source, edited]))))
     return {

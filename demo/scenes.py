@@ -13,12 +13,31 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 SIZE = 128
-OBJECTS = ("cat", "dog", "fox", "panda", "bear", "frog", "piglet", "penguin", "apple", "orange", "strawberry", "sunflower")
+OBJECTS = (
+    "cat",
+    "dog",
+    "fox",
+    "panda",
+    "bear",
+    "frog",
+    "piglet",
+    "penguin",
+    "apple",
+    "orange",
+    "strawberry",
+    "sunflower",
+)
 COLOURED = ("heart", "ball")
 COLOURS = ("red", "yellow", "green", "blue", "purple")
 PLACES = {
-    "grass": "on the grass", "sand": "on the sand", "sky": "in the sky", "snow": "in the snow", "brickwork": "on the brickwork",
-    "night": "in the night", "water": "in the water", "wood": "on the wood",
+    "grass": "on the grass",
+    "sand": "on the sand",
+    "sky": "in the sky",
+    "snow": "in the snow",
+    "brickwork": "on the brickwork",
+    "night": "in the night",
+    "water": "in the water",
+    "wood": "on the wood",
 }
 BACKGROUNDS = tuple(PLACES)
 THINGS = OBJECTS + tuple(f"{colour} {thing}" for thing in COLOURED for colour in COLOURS)
@@ -117,7 +136,9 @@ def _mix(low: tuple, high: tuple, weight: np.ndarray) -> np.ndarray:
     return np.array(low, np.float32) + (np.array(high, np.float32) - np.array(low, np.float32)) * weight[..., None]
 
 
-def _dots(image: Image.Image, rng: np.random.Generator, count: int, radius: tuple[float, float], colour: tuple, soft: float) -> Image.Image:
+def _dots(
+    image: Image.Image, rng: np.random.Generator, count: int, radius: tuple[float, float], colour: tuple, soft: float
+) -> Image.Image:
     draw = ImageDraw.Draw(image)
     for _ in range(count):
         x, y, r = *rng.uniform(0, SIZE, 2), rng.uniform(*radius)
@@ -157,7 +178,9 @@ def _brickwork(rng):
     oy, ox = rng.integers(0, 16), rng.integers(0, 32)
     row = (_Y + oy) // 16
     mortar = (((_X + ox + 16 * (row % 2)) % 32) < 3) | (((_Y + oy) % 16) < 3)
-    return _picture(_mix((174, 82, 62), (206, 168, 150), mortar.astype(np.float32))).filter(ImageFilter.GaussianBlur(0.6))
+    return _picture(_mix((174, 82, 62), (206, 168, 150), mortar.astype(np.float32))).filter(
+        ImageFilter.GaussianBlur(0.6)
+    )
 
 
 def _night(rng):
@@ -179,4 +202,13 @@ def _wood(rng):
     return _picture(pixels).filter(ImageFilter.GaussianBlur(0.6))
 
 
-_BACKGROUND = {"grass": _grass, "sand": _sand, "sky": _sky, "snow": _snow, "brickwork": _brickwork, "night": _night, "water": _water, "wood": _wood}
+_BACKGROUND = {
+    "grass": _grass,
+    "sand": _sand,
+    "sky": _sky,
+    "snow": _snow,
+    "brickwork": _brickwork,
+    "night": _night,
+    "water": _water,
+    "wood": _wood,
+}

@@ -1,6 +1,6 @@
 """Train the embedded model from nothing: python demo/train.py --work DIR
 
-Stages, each resumed from DIR where it was interrupted: autoencoder, latents, UNet with its words, decoder again, judge.
+Stages, each resumed from DIR where it was interrupted: autoencoder, UNet with its words (on latents encoded once), judge.
 Seeds are fixed and lengths are counted in steps. On a GPU the same command is merely faster. The defaults are what made
 the weights beside this file; README.md gives the cost. --quick runs every stage for a few steps, to test the path.
 """
@@ -14,19 +14,18 @@ import time
 from pathlib import Path
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-
 import pack
 import scenes
+import torch
+import torch.nn.functional as F
 from judge import Judge, labels_of
 from network import Decoder, Encoder, TextEncoder, UNet, alphas_cumprod
+from torch import Tensor, nn
 from words import ROWS, encode_caption
 
-STEPS = {"autoencoder": 5000, "unet": 10000, "decoder": 4000, "judge": 2500}
-BATCH = {"autoencoder": 8, "unet": 16, "decoder": 8, "judge": 32}
-RATE = {"autoencoder": 2e-3, "unet": 1e-3, "decoder": 1e-3, "judge": 2e-3}
+STEPS = {"autoencoder": 5000, "unet": 10000, "judge": 1000}
+BATCH = {"autoencoder": 8, "unet": 16, "judge": 32}
+RATE = {"autoencoder": 2e-3, "unet": 1e-3, "judge": 2e-3}
 SCENES = 20000
 DROPPED_CAPTIONS = 0.1
 UNKNOWN_WORDS = 0.1  # captions with one word the model does not know, so that punctuation and strange words do no harm
@@ -36,8 +35,13 @@ MIN_SNR = 5.0  # Hang et al. 2023, the loss weight min(SNR, 5) / SNR
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints and the result, weights.safetensors and judge.safetensors")
-    parser.add_argument("--stages", nargs="*", default=["autoencoder", "unet", "decoder", "judge"], choices=list(STEPS))
+    parser.add_argument(
+        "--work",
+        type=Path,
+        required=True,
+        help="folder for checkpoints and the result, weights.safetensors and judge.safetensors",
+    )
+    parser.add_argument("--stages", nargs="*", default=list(STEPS), choices=list(STEPS))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
@@ -91,7 +95,11 @@ class Run:
         first = self._resume(together, kept, optimizer)
         for step in range(first, self.steps):
             for group in optimizer.param_groups:
-                group["lr"] = RATE[self.stage] * min(1, (step + 1) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / self.steps)))
+                group["lr"] = (
+                    RATE[self.stage]
+                    * min(1, (step + 1) / 100)
+                    * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / self.steps)))
+                )
             generator = np.random.default_rng([STAGE_SEED[self.stage], step])
             torch.manual_seed(step)
             loss = loss_of(generator.integers(0, data.count, self.batch), generator)
@@ -105,9 +113,17 @@ class Run:
                     torch._foreach_lerp_(list(kept.parameters()), list(together.parameters()), rate)
             self.last = loss.item() if self.last is None else 0.98 * self.last + 0.02 * loss.item()
             if (step + 1) % 100 == 0:
-                print(f"{self.stage} {step + 1}/{self.steps} loss {self.last:.5f} {time.time() - self.started:.0f} s", flush=True)
+                print(
+                    f"{self.stage} {step + 1}/{self.steps} loss {self.last:.5f} {time.time() - self.started:.0f} s",
+                    flush=True,
+                )
             if (step + 1) % 500 == 0 or step + 1 == self.steps:
-                state = {"step": step + 1, "modules": together.state_dict(), "kept": kept.state_dict(), "optimizer": optimizer.state_dict()}
+                state = {
+                    "step": step + 1,
+                    "modules": together.state_dict(),
+                    "kept": kept.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                }
                 torch.save(state, self.path.with_suffix(".tmp"))
                 self.path.with_suffix(".tmp").replace(self.path)
         return dict(kept.eval().items())
@@ -123,7 +139,7 @@ class Run:
         return state["step"]
 
 
-STAGE_SEED = {"autoencoder": 1, "unet": 2, "decoder": 3, "judge": 4}
+STAGE_SEED = {"autoencoder": 1, "unet": 2, "judge": 3}
 
 
 # --- stages ----------------------------------------------------------------------------------------------------------
@@ -150,7 +166,11 @@ def train_autoencoder(run: Run, data: Data) -> None:
 
     trained = run.train({"encoder": encoder, "decoder": decoder}, data, loss_of)
     with torch.no_grad():
-        mse = (trained["decoder"](trained["encoder"](validation().to(run.device))).clamp(0, 1).cpu() - validation()).square().mean((1, 2, 3))
+        mse = (
+            (trained["decoder"](trained["encoder"](validation().to(run.device))).clamp(0, 1).cpu() - validation())
+            .square()
+            .mean((1, 2, 3))
+        )
     print(f"autoencoder: {-10 * mse.log10().mean():.2f} dB on validation scenes", flush=True)
 
 
@@ -171,7 +191,10 @@ def latents(run: Run, data: Data) -> dict:
             found.append(encoder(pictures.to(run.device)).cpu())
             names += [(s.thing, s.background) for s in batch]
         z = torch.cat(found)
-        torch.save({"z": ((z - z.mean()) / z.std()).half(), "mean": z.mean().item(), "std": z.std().item(), "names": names}, path)
+        torch.save(
+            {"z": ((z - z.mean()) / z.std()).half(), "mean": z.mean().item(), "std": z.std().item(), "names": names},
+            path,
+        )
     return torch.load(path)
 
 
@@ -201,24 +224,6 @@ def train_unet(run: Run, data: Data) -> None:
     pack.write(run.work)
 
 
-def train_decoder(run: Run, data: Data) -> None:
-    """The decoder alone, further: the encoder is fixed, so the UNet's latents stay what they were."""
-    encoder, decoder = encoder_of(run), Decoder()
-    state = torch.load(run.work / "autoencoder.pt", map_location="cpu")["modules"]
-    decoder.load_state_dict({k.removeprefix("decoder."): v for k, v in state.items() if k.startswith("decoder.")})
-
-    def loss_of(indices, generator):
-        x = data.pictures(indices)[0].to(run.device)
-        z = encoder(x)
-        return difference(decoder(z + 0.04 * torch.randn_like(z)), x)
-
-    trained = run.train({"decoder": decoder}, data, loss_of)
-    with torch.no_grad():
-        mse = (trained["decoder"](encoder(validation().to(run.device))).clamp(0, 1).cpu() - validation()).square().mean((1, 2, 3))
-    print(f"decoder: {-10 * mse.log10().mean():.2f} dB on validation scenes", flush=True)
-    pack.write(run.work)
-
-
 def train_judge(run: Run, data: Data) -> None:
     judge = Judge()
 
@@ -240,7 +245,7 @@ def blurred(x: Tensor, generator) -> Tensor:
     return F.interpolate(F.avg_pool2d(x, 2), scale_factor=2, mode="bilinear")
 
 
-STAGES = {"autoencoder": train_autoencoder, "unet": train_unet, "decoder": train_decoder, "judge": train_judge}
+STAGES = {"autoencoder": train_autoencoder, "unet": train_unet, "judge": train_judge}
 
 if __name__ == "__main__":
     main()

@@ -13,12 +13,46 @@ from torch import Tensor
 
 # word or word piece -> id in CLIP's vocabulary; None: every token that is not listed
 ROWS = {
-    "<unknown>": None, "<start>": 49406, "<end>": 49407,
-    "cat": 2368, "dog": 1929, "fox": 3240, "panda": 12952, "bear": 4298, "frog": 11438, "pig|": 12009, "|let": 1094, "penguin": 14952,
-    "apple": 3055, "orange": 4287, "strawberry": 10233, "sunflower": 21559, "heart": 1936, "ball": 1069,
-    "red": 736, "yellow": 4481, "green": 1901, "blue": 1746, "purple": 5496,
-    "grass": 5922, "sand": 5094, "sky": 2390, "snow": 2583, "brick|": 13937, "|work": 951, "night": 930, "water": 1573, "wood": 1704,
-    "a": 320, "an": 550, "the": 518, "photo": 1125, "picture": 1674, "of": 539, "on": 525, "in": 530,
+    "<unknown>": None,
+    "<start>": 49406,
+    "<end>": 49407,
+    "cat": 2368,
+    "dog": 1929,
+    "fox": 3240,
+    "panda": 12952,
+    "bear": 4298,
+    "frog": 11438,
+    "pig|": 12009,
+    "|let": 1094,
+    "penguin": 14952,
+    "apple": 3055,
+    "orange": 4287,
+    "strawberry": 10233,
+    "sunflower": 21559,
+    "heart": 1936,
+    "ball": 1069,
+    "red": 736,
+    "yellow": 4481,
+    "green": 1901,
+    "blue": 1746,
+    "purple": 5496,
+    "grass": 5922,
+    "sand": 5094,
+    "sky": 2390,
+    "snow": 2583,
+    "brick|": 13937,
+    "|work": 951,
+    "night": 930,
+    "water": 1573,
+    "wood": 1704,
+    "a": 320,
+    "an": 550,
+    "the": 518,
+    "photo": 1125,
+    "picture": 1674,
+    "of": 539,
+    "on": 525,
+    "in": 530,
 }
 PIECES = {"piglet": ("pig|", "|let"), "brickwork": ("brick|", "|work")}
 INDEX = {word: row for row, word in enumerate(ROWS)}
@@ -33,7 +67,7 @@ def encode_caption(captions: list[str]) -> tuple[Tensor, Tensor]:
     for i, caption in enumerate(captions):
         pieces = [piece for word in caption.split() for piece in PIECES.get(word, (word,))]
         ids = [INDEX["<start>"], *(INDEX[piece] for piece in pieces)]
-        rows[i, :len(ids)] = torch.tensor(ids)
-        weights[i, ..., :len(ids)] = 0.0
+        rows[i, : len(ids)] = torch.tensor(ids)
+        weights[i, ..., : len(ids)] = 0.0
         weights[i, ..., len(ids)] = math.log(PROMPT - len(ids))
     return rows, weights

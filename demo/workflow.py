@@ -12,7 +12,9 @@ def graph_of(workflow: dict, object_info: dict) -> dict:
     Raises ValueError for nodes the server does not have and for muted or bypassed nodes, which need the page.
     """
     links = {link[0]: [str(link[1]), link[2]] for link in workflow["links"]}
-    return {str(node["id"]): _node(node, links, object_info) for node in workflow["nodes"] if node["type"] not in PAGE_ONLY}
+    return {
+        str(node["id"]): _node(node, links, object_info) for node in workflow["nodes"] if node["type"] not in PAGE_ONLY
+    }
 
 
 def _node(node: dict, links: dict, object_info: dict) -> dict:

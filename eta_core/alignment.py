@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Sequence
 
 WORD_END = "</w>"
 
@@ -33,7 +33,9 @@ def parse_phrases(text: str) -> tuple[Phrase, ...]:
     parts = [p.strip() for p in text.replace("\n", ",").split(",")]
     phrases = tuple(_parse_phrase(p) for p in parts if p)
     if not phrases:
-        raise ValueError("words is empty: type one or more words of the source prompt, for example 'cat' or 'cat, red ball:0.5'")
+        raise ValueError(
+            "words is empty: type one or more words of the source prompt, for example 'cat' or 'cat, red ball:0.5'"
+        )
     return phrases
 
 
@@ -46,9 +48,13 @@ def _parse_phrase(text: str) -> Phrase:
     try:
         value = float(weight)
     except ValueError:
-        raise ValueError(f"words: '{weight.strip()}' in '{text}' is not a number; write word:weight, for example cat:0.5") from None
+        raise ValueError(
+            f"words: '{weight.strip()}' in '{text}' is not a number; write word:weight, for example cat:0.5"
+        ) from None
     if not 0 < value <= 10:
-        raise ValueError(f"words: the weight {value:g} of '{phrase.strip()}' must be above 0 and at most 10 (1 = neutral)")
+        raise ValueError(
+            f"words: the weight {value:g} of '{phrase.strip()}' must be above 0 and at most 10 (1 = neutral)"
+        )
     if not phrase.strip():
         raise ValueError(f"words: '{text}' has a weight but no word before the colon")
     return Phrase(phrase.strip(), value)
@@ -70,6 +76,6 @@ def spans(tokens: Sequence[Token], phrase: Sequence[int]) -> list[tuple[int, ...
     ids, wanted, found = [t.id for t in tokens], list(phrase), []
     for i in range(len(ids) - len(wanted) + 1):
         starts_word = i == 0 or tokens[i - 1].piece.endswith(WORD_END)
-        if wanted and starts_word and ids[i:i + len(wanted)] == wanted:
-            found.append(tuple(t.position for t in tokens[i:i + len(wanted)]))
+        if wanted and starts_word and ids[i : i + len(wanted)] == wanted:
+            found.append(tuple(t.position for t in tokens[i : i + len(wanted)]))
     return found

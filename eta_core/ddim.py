@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import math
-from typing import Callable
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -33,7 +33,9 @@ def invert_step(denoise: Denoise, x: Tensor, sigma: float, sigma_next: float) ->
     return x + (sigma_next - sigma) * ((x_in - denoise(x_in, sigma_next)) / sigma_next)
 
 
-def split_noise(eta: float, sigma: float, sigma_next: float, region: Tensor | None = None) -> tuple[Tensor | float, Tensor | float]:
+def split_noise(
+    eta: float, sigma: float, sigma_next: float, region: Tensor | None = None
+) -> tuple[Tensor | float, Tensor | float]:
     """(sigma_down, sigma_up) of a step: what is kept of the predicted noise, what is replaced by fresh noise.
 
     `region` in 0..1, broadcast against x, scales eta per pixel (paper, eq. 13: eta times mask).
@@ -51,6 +53,8 @@ def eta_step(x: Tensor, denoised: Tensor, sigma: float, sigma_down, sigma_up, no
     return moved if noise is None else moved + sigma_up * noise
 
 
-def optimal_noise(x_next: Tensor, x: Tensor, denoised: Tensor, sigma: float, sigma_down: float, sigma_up: float) -> Tensor:
+def optimal_noise(
+    x_next: Tensor, x: Tensor, denoised: Tensor, sigma: float, sigma_down: float, sigma_up: float
+) -> Tensor:
     """The noise with which the step from x would land exactly on x_next (paper, eq. 11)."""
     return (x_next - eta_step(x, denoised, sigma, sigma_down, 0.0, None)) / sigma_up

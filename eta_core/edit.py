@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Iterable, Iterator
 
 from torch import Tensor
 
@@ -47,7 +47,9 @@ def source_steps(steering: Steering, grid: Grid) -> int:
     return sum(steering.reads_source and steering.acts(step) for step in grid.downward())
 
 
-def steer(denoise_source: Denoise | None, trajectory: Tensor, grid: Grid, steering: Steering) -> Iterator[Tensor | None]:
+def steer(
+    denoise_source: Denoise | None, trajectory: Tensor, grid: Grid, steering: Steering
+) -> Iterator[Tensor | None]:
     """The fresh noise of each sampling step [B, C, H, W], None where eta does not act (paper, algorithm 1).
 
     `denoise_source` may be None where source_steps is 0. The source branch stands on `trajectory` [N + 1, B, C, H, W] at every step, so it never drifts.
@@ -72,8 +74,14 @@ def _chosen(denoise_source: Denoise, candidates: Tensor, trajectory: Tensor, ste
     return blend(noise, optimal, steering.blend) if steering.blend else noise
 
 
-def edit(denoise: Denoise, trajectory: Tensor, grid: Grid, steering: Steering, noises: Iterable[Tensor | None],
-         lock: Tensor | None = None) -> Tensor:
+def edit(
+    denoise: Denoise,
+    trajectory: Tensor,
+    grid: Grid,
+    steering: Steering,
+    noises: Iterable[Tensor | None],
+    lock: Tensor | None = None,
+) -> Tensor:
     """The target branch, from the trajectory's noise end to x at the image end (paper, eq. 13).
 
     lock [B or 1, 1, H, W]: 1 = free, 0 = held on the source's trajectory at every step; None is free everywhere.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -44,7 +44,9 @@ def phrase_map(maps: Tensor, occurrences: Sequence[Sequence[int]], size: tuple[i
 
     The tokens of one occurrence are averaged; repeated occurrences are joined by their maximum.
     """
-    each = [F.interpolate(maps[:, list(positions)], size, mode="bicubic").clamp(0, 1).mean(1) for positions in occurrences]
+    each = [
+        F.interpolate(maps[:, list(positions)], size, mode="bicubic").clamp(0, 1).mean(1) for positions in occurrences
+    ]
     return torch.stack(each).amax(0)
 
 
@@ -69,7 +71,7 @@ def grow(mask: Tensor, pixels: int) -> Tensor:
     padded = F.pad(mask, (0, 0, pixels, pixels))
     height = mask.shape[-2]
     spread = {r: F.max_pool2d(padded[:, None], (1, 2 * r + 1), stride=1, padding=(0, r))[:, 0] for r in set(rows)}
-    return torch.stack([spread[r][:, i:i + height] for i, r in enumerate(rows)]).amax(0)
+    return torch.stack([spread[r][:, i : i + height] for i, r in enumerate(rows)]).amax(0)
 
 
 def blur(mask: Tensor, sigma: float) -> Tensor:

@@ -27,4 +27,6 @@ def background_psnr(source: Tensor, edited: Tensor, mask: Tensor) -> Tensor:
 def iou(a: Tensor, b: Tensor) -> Tensor:
     """Intersection over union of two boolean masks [B, H, W]; 1 where both are empty."""
     union = (a | b).flatten(1).sum(1)
-    return torch.where(union > 0, (a & b).flatten(1).sum(1) / union.clamp(min=1), torch.ones_like(union, dtype=torch.float32))
+    return torch.where(
+        union > 0, (a & b).flatten(1).sum(1) / union.clamp(min=1), torch.ones_like(union, dtype=torch.float32)
+    )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Iterator, NamedTuple, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -31,11 +32,15 @@ class Grid:
 
     def __post_init__(self):
         if len(self.sigmas) < 2 or len(self.sigmas) != len(self.times):
-            raise ValueError(f"a grid needs at least 2 noise levels with one time each, got {len(self.sigmas)} levels and {len(self.times)} times")
+            raise ValueError(
+                f"a grid needs at least 2 noise levels with one time each, got {len(self.sigmas)} levels and {len(self.times)} times"
+            )
         if not all(map(math.isfinite, self.sigmas + self.times)) or self.sigmas[0] < 0:
             raise ValueError(f"noise levels must be finite and not negative, got {self.sigmas}")
         if any(high <= low for low, high in pairwise(self.sigmas)):
-            raise ValueError(f"noise levels must ascend strictly from the image end, got {self.sigmas}; use fewer steps")
+            raise ValueError(
+                f"noise levels must ascend strictly from the image end, got {self.sigmas}; use fewer steps"
+            )
 
     @property
     def steps(self) -> int:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Mapping
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -45,7 +45,9 @@ class Trajectory:
 
     def __post_init__(self):
         if self.x.ndim != 5 or len(self.x) != self.grid.steps + 1:
-            raise ValueError(f"a trajectory over {self.grid.steps} steps needs x of shape [{self.grid.steps + 1}, B, C, H, W], got {tuple(self.x.shape)}")
+            raise ValueError(
+                f"a trajectory over {self.grid.steps} steps needs x of shape [{self.grid.steps + 1}, B, C, H, W], got {tuple(self.x.shape)}"
+            )
         if self.maps is not None and (self.maps.ndim != 4 or len(self.maps) != self.batch):
             raise ValueError(f"attention maps must be [{self.batch}, tokens, h, w], got {tuple(self.maps.shape)}")
 
@@ -76,12 +78,21 @@ def save(path: Path, trajectory: Trajectory, extra: Mapping[str, Tensor], notes:
     if trajectory.maps is not None:
         tensors["maps"] = trajectory.maps
     about = {
-        "grid": asdict(trajectory.grid), "signature": dict(trajectory.signature), "fingerprint": trajectory.fingerprint,
-        "scale": trajectory.scale, "no_maps": trajectory.no_maps, "prompts": trajectory.prompts, "notes": dict(notes),
+        "grid": asdict(trajectory.grid),
+        "signature": dict(trajectory.signature),
+        "fingerprint": trajectory.fingerprint,
+        "scale": trajectory.scale,
+        "no_maps": trajectory.no_maps,
+        "prompts": trajectory.prompts,
+        "notes": dict(notes),
     }
     partial = path.with_name(path.name + ".part")
     try:
-        save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, partial, {"format": FORMAT, "about": json.dumps(about)})
+        save_file(
+            {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()},
+            partial,
+            {"format": FORMAT, "about": json.dumps(about)},
+        )
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -94,15 +105,25 @@ def load(path: Path) -> tuple[Trajectory, dict[str, Tensor], dict]:
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}
     except (SafetensorError, OSError) as error:
-        raise TrajectoryFileError(f"'{path.name}' is damaged or not a safetensors file ({error}); save the inversion again") from error
+        raise TrajectoryFileError(
+            f"'{path.name}' is damaged or not a safetensors file ({error}); save the inversion again"
+        ) from error
     if metadata.get("format") != FORMAT:
-        raise TrajectoryFileError(f"'{path.name}' is a safetensors file but not a saved inversion (format {metadata.get('format')!r}, expected {FORMAT!r})")
+        raise TrajectoryFileError(
+            f"'{path.name}' is a safetensors file but not a saved inversion (format {metadata.get('format')!r}, expected {FORMAT!r})"
+        )
     try:
         about = json.loads(metadata["about"])
         grid = Grid(tuple(about["grid"]["sigmas"]), tuple(about["grid"]["times"]))
         trajectory = Trajectory(
-            x=tensors["x"], grid=grid, signature=about["signature"], fingerprint=about["fingerprint"], scale=about["scale"],
-            maps=tensors.get("maps"), no_maps=about["no_maps"], prompts=tuple(about["prompts"]),
+            x=tensors["x"],
+            grid=grid,
+            signature=about["signature"],
+            fingerprint=about["fingerprint"],
+            scale=about["scale"],
+            maps=tensors.get("maps"),
+            no_maps=about["no_maps"],
+            prompts=tuple(about["prompts"]),
         )
         notes = about["notes"]
     except (KeyError, TypeError, ValueError) as error:

@@ -24,19 +24,50 @@ class EtaInversion(io.ComfyNode):
             description="DDIM inversion of a picture under the prompt that describes it: the start of every edit.",
             inputs=[
                 io.Model.Input("model", tooltip="The model that will also make the edit (SD1, SD2 or SDXL family)."),
-                io.Conditioning.Input("positive", tooltip="The source prompt: describe the picture as it is, with the word you mean to change."),
-                io.Latent.Input("latent_image", tooltip="The picture, from VAE Encode. A batch is inverted picture by picture, at once."),
-                io.Int.Input("steps", default=50, min=1, max=999, tooltip="Steps of the inversion and of the edit. Paper: 50; 20 to 100 are sensible."),
-                io.Float.Input("cfg", default=1.0, min=0.0, max=30.0, step=0.1, tooltip=(
-                    "Guidance of the inversion. 1 = none (paper, most exact); higher needs `negative` and costs twice.")),
-                io.Combo.Input("scheduler", options=host.SCHEDULERS, tooltip=(
-                    "Noise levels. ddim_uniform is the paper's grid for any number of steps; the others are the host's own.")),
+                io.Conditioning.Input(
+                    "positive",
+                    tooltip="The source prompt: describe the picture as it is, with the word you mean to change.",
+                ),
+                io.Latent.Input(
+                    "latent_image",
+                    tooltip="The picture, from VAE Encode. A batch is inverted picture by picture, at once.",
+                ),
+                io.Int.Input(
+                    "steps",
+                    default=50,
+                    min=1,
+                    max=999,
+                    tooltip="Steps of the inversion and of the edit. Paper: 50; 20 to 100 are sensible.",
+                ),
+                io.Float.Input(
+                    "cfg",
+                    default=1.0,
+                    min=0.0,
+                    max=30.0,
+                    step=0.1,
+                    tooltip=(
+                        "Guidance of the inversion. 1 = none (paper, most exact); higher needs `negative` and costs twice."
+                    ),
+                ),
+                io.Combo.Input(
+                    "scheduler",
+                    options=host.SCHEDULERS,
+                    tooltip=(
+                        "Noise levels. ddim_uniform is the paper's grid for any number of steps; the others are the host's own."
+                    ),
+                ),
                 io.Conditioning.Input("negative", optional=True, tooltip="Read only when cfg is not 1."),
             ],
             outputs=[
-                InversionSocket.Output(display_name="inversion", tooltip="The whole trajectory, the source prompt and its attention maps."),
-                io.Latent.Output(display_name="latent", tooltip=(
-                    "The noise end in the host's sigma space: KSampler (Advanced) with add_noise off continues from it.")),
+                InversionSocket.Output(
+                    display_name="inversion", tooltip="The whole trajectory, the source prompt and its attention maps."
+                ),
+                io.Latent.Output(
+                    display_name="latent",
+                    tooltip=(
+                        "The noise end in the host's sigma space: KSampler (Advanced) with add_noise off continues from it."
+                    ),
+                ),
             ],
             hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
         )
@@ -44,18 +75,34 @@ class EtaInversion(io.ComfyNode):
     @classmethod
     def execute(cls, model, positive, latent_image, steps, cfg, scheduler, negative=None) -> io.NodeOutput:
         if negative is None and not math.isclose(cfg, 1.0):
-            raise ValueError(f"cfg is {cfg:g} but `negative` is not connected: connect a negative prompt (an empty one will do), or set cfg to 1")
+            raise ValueError(
+                f"cfg is {cfg:g} but `negative` is not connected: connect a negative prompt (an empty one will do), or set cfg to 1"
+            )
         if not positive:
             raise ValueError("positive is empty: connect the prompt that describes the picture")
         grid = host.make_grid(model, scheduler, steps)
         z = host.in_model_space(model, host.latent_tensor(model, latent_image, cls.hidden.unique_id))
         recorder = host.MapRecorder(model, positive, tuple(z.shape[-2:]))
         tick = host.progress(model, grid.steps)
-        x = host.sample(model, positive, negative, cfg, z, grid.sigmas,
-                        lambda denoise, latent: invert(host.ticking(denoise, tick), latent, grid, recorder.close_step), recorder.install)
+        x = host.sample(
+            model,
+            positive,
+            negative,
+            cfg,
+            z,
+            grid.sigmas,
+            lambda denoise, latent: invert(host.ticking(denoise, tick), latent, grid, recorder.close_step),
+            recorder.install,
+        )
         trajectory = Trajectory(
-            x=x, grid=grid, signature=host.signature(model), fingerprint=host.fingerprint(positive), scale=host.downscale(model),
-            maps=recorder.maps(), no_maps=recorder.problem, prompts=host.upstream_texts(cls.hidden.dynprompt, cls.hidden.unique_id, "positive"),
+            x=x,
+            grid=grid,
+            signature=host.signature(model),
+            fingerprint=host.fingerprint(positive),
+            scale=host.downscale(model),
+            maps=recorder.maps(),
+            no_maps=recorder.problem,
+            prompts=host.upstream_texts(cls.hidden.dynprompt, cls.hidden.unique_id, "positive"),
         )
         return io.NodeOutput(Inversion(trajectory, positive), host.to_latent(model, trajectory.x[-1]))
 
@@ -70,7 +117,11 @@ class EtaSaveInversion(io.ComfyNode):
             description="Write an inversion to the output folder, to edit the same picture later without inverting it again.",
             inputs=[
                 InversionSocket.Input("inversion"),
-                io.String.Input("filename_prefix", default="eta/inversion", tooltip="File name below the output folder; a number is added."),
+                io.String.Input(
+                    "filename_prefix",
+                    default="eta/inversion",
+                    tooltip="File name below the output folder; a number is added.",
+                ),
             ],
             outputs=[],
             is_output_node=True,
@@ -91,7 +142,11 @@ class EtaLoadInversion(io.ComfyNode):
             display_name="Load Eta Inversion",
             category=CATEGORY,
             description="Read an inversion that Save Eta Inversion wrote.",
-            inputs=[io.Combo.Input("file", options=host.saved_files(), tooltip="A saved inversion in the output or input folder.")],
+            inputs=[
+                io.Combo.Input(
+                    "file", options=host.saved_files(), tooltip="A saved inversion in the output or input folder."
+                )
+            ],
             outputs=[InversionSocket.Output(display_name="inversion")],
         )
 
@@ -111,10 +166,17 @@ class EtaLoadInversion(io.ComfyNode):
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:
         trajectory, tensors, notes = trajectories.load(host.saved_path(file))
-        positive = [[tensors[f"{i}.cond"], {key: tensors[value["tensor"]] if isinstance(value, dict) else value for key, value in entry.items()}]
-                    for i, entry in enumerate(notes["conditioning"])]
+        positive = [
+            [
+                tensors[f"{i}.cond"],
+                {key: tensors[value["tensor"]] if isinstance(value, dict) else value for key, value in entry.items()},
+            ]
+            for i, entry in enumerate(notes["conditioning"])
+        ]
         if host.fingerprint(positive) != trajectory.fingerprint:
-            raise ValueError(f"'{file}' is damaged: its source conditioning is not the one it was saved with; save the inversion again")
+            raise ValueError(
+                f"'{file}' is damaged: its source conditioning is not the one it was saved with; save the inversion again"
+            )
         return io.NodeOutput(Inversion(trajectory, positive))
 
 
@@ -131,7 +193,8 @@ def _plain(conditioning: list) -> tuple[dict[str, torch.Tensor], dict]:
             elif not isinstance(value, (str, int, float, bool, type(None))) and not _is_numbers(value):
                 raise ValueError(
                     f"the source conditioning carries '{key}' ({type(value).__name__}), which a file cannot hold: save an inversion made without it, "
-                    "or keep this one in the graph")
+                    "or keep this one in the graph"
+                )
             entry[key] = value
         entries.append(entry)
     return tensors, {"conditioning": entries}

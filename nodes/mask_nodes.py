@@ -23,41 +23,106 @@ class AttentionMask(io.ComfyNode):
             inputs=[
                 InversionSocket.Input("inversion"),
                 io.Clip.Input("clip", tooltip="The CLIP that encoded the source prompt."),
-                io.String.Input("words", default="", tooltip=(
-                    "Words or phrases of the source prompt, with commas between; a weight after a colon, for example: cat, red ball:0.5. 1 = neutral.")),
-                io.Float.Input("threshold", default=0.2, min=0.0, max=1.0, step=0.01, tooltip=(
-                    "Attention above it belongs to the region. 0 = soft mask, the attention itself. Paper: 0.2; higher = smaller region.")),
-                io.Int.Input("grow", default=0, min=-256, max=256, tooltip="Pixels to grow the region by; negative shrinks, 0 = neutral (paper)."),
-                io.Float.Input("blur", default=0.0, min=0.0, max=128.0, step=0.5, tooltip="Softness of the edge in pixels; 0 = neutral (paper)."),
+                io.String.Input(
+                    "words",
+                    default="",
+                    tooltip=(
+                        "Words or phrases of the source prompt, with commas between; a weight after a colon, for example: cat, red ball:0.5. 1 = neutral."
+                    ),
+                ),
+                io.Float.Input(
+                    "threshold",
+                    default=0.2,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip=(
+                        "Attention above it belongs to the region. 0 = soft mask, the attention itself. Paper: 0.2; higher = smaller region."
+                    ),
+                ),
+                io.Int.Input(
+                    "grow",
+                    default=0,
+                    min=-256,
+                    max=256,
+                    tooltip="Pixels to grow the region by; negative shrinks, 0 = neutral (paper).",
+                ),
+                io.Float.Input(
+                    "blur",
+                    default=0.0,
+                    min=0.0,
+                    max=128.0,
+                    step=0.5,
+                    tooltip="Softness of the edge in pixels; 0 = neutral (paper).",
+                ),
                 io.Boolean.Input("invert", default=False, tooltip="Everything but the words. Off = neutral."),
-                io.Mask.Input("mask", optional=True, tooltip="Your own mask, put together with the words' region as `combine` says."),
-                io.Combo.Input("combine", options=list(masks.COMBINE), default="intersect", optional=True, tooltip=(
-                    "intersect: only inside both. union: either. subtract: words without your mask. multiply: soft intersection. "
-                    "replace: your mask alone. Read only when a mask is connected.")),
-                io.Image.Input("image", optional=True, tooltip="The picture to draw the heatmap on; without it, a grey ground."),
-                io.String.Input("source_prompt", optional=True, force_input=True, tooltip=(
-                    "The source prompt's text, only needed where it cannot be read from the graph (text computed by other nodes).")),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="Your own mask, put together with the words' region as `combine` says.",
+                ),
+                io.Combo.Input(
+                    "combine",
+                    options=list(masks.COMBINE),
+                    default="intersect",
+                    optional=True,
+                    tooltip=(
+                        "intersect: only inside both. union: either. subtract: words without your mask. multiply: soft intersection. "
+                        "replace: your mask alone. Read only when a mask is connected."
+                    ),
+                ),
+                io.Image.Input(
+                    "image", optional=True, tooltip="The picture to draw the heatmap on; without it, a grey ground."
+                ),
+                io.String.Input(
+                    "source_prompt",
+                    optional=True,
+                    force_input=True,
+                    tooltip=(
+                        "The source prompt's text, only needed where it cannot be read from the graph (text computed by other nodes)."
+                    ),
+                ),
             ],
             outputs=[
-                io.Mask.Output(display_name="mask", tooltip="Full picture size; 1 = the region, soft where threshold is 0 or blur is used."),
-                io.Image.Output(display_name="heatmap", tooltip="The attention drawn over the picture, the mask's edge in white."),
+                io.Mask.Output(
+                    display_name="mask",
+                    tooltip="Full picture size; 1 = the region, soft where threshold is 0 or blur is used.",
+                ),
+                io.Image.Output(
+                    display_name="heatmap", tooltip="The attention drawn over the picture, the mask's edge in white."
+                ),
             ],
             hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
-    def execute(cls, inversion: Inversion, clip, words, threshold, grow, blur, invert, mask=None, combine="intersect", image=None,
-                source_prompt=None) -> io.NodeOutput:
+    def execute(
+        cls,
+        inversion: Inversion,
+        clip,
+        words,
+        threshold,
+        grow,
+        blur,
+        invert,
+        mask=None,
+        combine="intersect",
+        image=None,
+        source_prompt=None,
+    ) -> io.NodeOutput:
         trajectory = inversion.trajectory
         phrases = parse_phrases(words)
         if trajectory.maps is None:
-            raise ValueError(f"this inversion has no attention maps: {trajectory.no_maps}; connect a mask of your own to EtaSampler instead")
+            raise ValueError(
+                f"this inversion has no attention maps: {trajectory.no_maps}; connect a mask of your own to EtaSampler instead"
+            )
         soft = _soft(inversion, clip, phrases, source_prompt)
         region = masks.harden(soft, threshold)
         if not bool((region > 0).flatten(1).any(1).all()):
             raise ValueError(
                 f"no pixel of '{words}' is above threshold {threshold:g}: its attention reaches {float(soft.flatten(1).amax(1).min()):.2f}; "
-                "use a lower threshold")
+                "use a lower threshold"
+            )
         size = trajectory.picture_size
         region = masks.blur(masks.grow(masks.enlarge(region, size, hard=threshold > 0), grow), blur)
         region = 1 - region if invert else region
@@ -74,7 +139,9 @@ def _soft(inversion: Inversion, clip, phrases: tuple[Phrase, ...], source_prompt
     if missing:
         raise ValueError(f"words: {missing} not in the source prompt; its words are: {', '.join(words_of(tokens))}")
     maps, size = inversion.trajectory.maps, tuple(inversion.trajectory.x.shape[-2:])
-    return masks.join_phrases([masks.phrase_map(maps, places, size) for places in found.values()], [phrase.weight for phrase in found])
+    return masks.join_phrases(
+        [masks.phrase_map(maps, places, size) for places in found.values()], [phrase.weight for phrase in found]
+    )
 
 
 def _source_tokens(inversion: Inversion, clip, source_prompt: str | None) -> tuple[Token, ...]:
@@ -87,7 +154,8 @@ def _source_tokens(inversion: Inversion, clip, source_prompt: str | None) -> tup
             return host.tokens_of(clip, text)
     raise ValueError(
         "the source prompt's text was not found in the graph above EtaInversion, or this is not the CLIP that encoded it: connect the same CLIP, "
-        "or connect the text to source_prompt")
+        "or connect the text to source_prompt"
+    )
 
 
 NODES = [AttentionMask]

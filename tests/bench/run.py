@@ -14,26 +14,35 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable, NamedTuple
+from typing import NamedTuple
 
 import torch
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path += [str(ROOT), str(ROOT / "demo")]
+sys.path += [str(ROOT), str(ROOT / "demo"), str(Path(__file__).parent)]
 import judge  # noqa: E402
 import scenes  # noqa: E402
-from eta_core import metrics  # noqa: E402
 from prepare import CHECKPOINT, prepare  # noqa: E402
+
+from eta_core import metrics  # noqa: E402
 from tests.host.conftest import Host, boot  # noqa: E402
 
 CFG = 7.5
 DEFAULT = {"preset": "paper_strong", "threshold": 0.2, "grow": 0, "blur": 0.0, "background_lock": 1.0}
 # (thing in the picture, thing wanted, background); a word swap each
 SWAPS = (
-    ("cat", "dog", "grass"), ("dog", "fox", "sand"), ("apple", "orange", "wood"), ("panda", "bear", "snow"), ("frog", "piglet", "water"),
-    ("red heart", "blue heart", "brickwork"), ("yellow ball", "purple ball", "night"), ("orange", "apple", "sky"), ("bear", "panda", "grass"),
+    ("cat", "dog", "grass"),
+    ("dog", "fox", "sand"),
+    ("apple", "orange", "wood"),
+    ("panda", "bear", "snow"),
+    ("frog", "piglet", "water"),
+    ("red heart", "blue heart", "brickwork"),
+    ("yellow ball", "purple ball", "night"),
+    ("orange", "apple", "sky"),
+    ("bear", "panda", "grass"),
     ("strawberry", "sunflower", "sand"),
 )
 
@@ -47,6 +56,14 @@ class Studio:
         self.model, self.clip, self.vae = host.call("CheckpointLoaderSimple", ckpt_name=CHECKPOINT)
         self.negative = self.prompt("")
 
+    def narrow(self) -> float:
+        """From here on with the trained width; returns the networks' difference."""
+        from narrow import difference, narrow_unet
+
+        wide, narrow = self.model.model.diffusion_model, narrow_unet()
+        self.model.model.diffusion_model = narrow
+        return difference(wide, narrow, self.prompt("a cat on the grass")[0][0])
+
     def prompt(self, text: str) -> list:
         return self.host.call("CLIPTextEncode", clip=self.clip, text=text)[0]
 
@@ -57,30 +74,78 @@ class Studio:
         return self.host.call("VAEDecode", vae=self.vae, samples=latent)[0].clamp(0, 1).cpu()
 
     def invert(self, source: list, latent: dict, steps: int):
-        return self.host.call("EtaInversion", model=self.model, positive=source, latent_image=latent, steps=steps, cfg=1.0, scheduler="ddim_uniform")[0]
+        return self.host.call(
+            "EtaInversion",
+            model=self.model,
+            positive=source,
+            latent_image=latent,
+            steps=steps,
+            cfg=1.0,
+            scheduler="ddim_uniform",
+        )[0]
 
     def eta(self, preset: str, end_eta: float = 0.4):
-        return self.host.call("EtaSchedule", preset=preset, start_t=0.0, start_eta=0.0, end_t=1.0, end_eta=end_eta, power=1.0)[0]
+        return self.host.call(
+            "EtaSchedule", preset=preset, start_t=0.0, start_eta=0.0, end_t=1.0, end_eta=end_eta, power=1.0
+        )[0]
 
     def mask(self, inversion, words: str, source: str, **settings) -> torch.Tensor:
         chosen = {k: DEFAULT[k] for k in ("threshold", "grow", "blur")} | settings
-        return self.host.call("AttentionMask", inversion=inversion, clip=self.clip, words=words, invert=False, source_prompt=source, **chosen)[0]
+        return self.host.call(
+            "AttentionMask",
+            inversion=inversion,
+            clip=self.clip,
+            words=words,
+            invert=False,
+            source_prompt=source,
+            **chosen,
+        )[0]
 
     def edit(self, inversion, target: list, eta, seed: int = 0, **settings) -> dict:
-        return self.host.call("EtaSampler", model=self.model, inversion=inversion, eta=eta, positive=target, negative=self.negative, cfg=CFG, seed=seed,
-                              **({"noise_candidates": 10, "noise_blend": 0.0} | settings))[0]
+        return self.host.call(
+            "EtaSampler",
+            model=self.model,
+            inversion=inversion,
+            eta=eta,
+            positive=target,
+            negative=self.negative,
+            cfg=CFG,
+            seed=seed,
+            **({"noise_candidates": 10, "noise_blend": 0.0} | settings),
+        )[0]
 
     def img2img(self, target: list, latent: dict, steps: int, denoise: float, cfg: float = CFG) -> dict:
-        return self.host.call("KSampler", model=self.model, seed=0, steps=steps, cfg=cfg, sampler_name="euler", scheduler="ddim_uniform",
-                              positive=target, negative=self.negative, latent_image=latent, denoise=denoise)[0]
+        return self.host.call(
+            "KSampler",
+            model=self.model,
+            seed=0,
+            steps=steps,
+            cfg=cfg,
+            sampler_name="euler",
+            scheduler="ddim_uniform",
+            positive=target,
+            negative=self.negative,
+            latent_image=latent,
+            denoise=denoise,
+        )[0]
 
     def unsample(self, source: list, target: list, latent: dict, steps: int) -> dict:
         """FlipSigmas: sampling with the noise levels reversed, then sampling the target."""
-        sigmas = self.host.call("BasicScheduler", model=self.model, scheduler="ddim_uniform", steps=steps, denoise=1.0)[0]
+        sigmas = self.host.call("BasicScheduler", model=self.model, scheduler="ddim_uniform", steps=steps, denoise=1.0)[
+            0
+        ]
         flipped = self.host.call("FlipSigmas", sigmas=sigmas)[0]
         sampler = self.host.call("KSamplerSelect", sampler_name="euler")[0]
-        common = {"model": self.model, "add_noise": False, "noise_seed": 0, "negative": self.negative, "sampler": sampler}
-        noise = self.host.call("SamplerCustom", cfg=1.0, positive=source, sigmas=flipped, latent_image=latent, **common)[0]
+        common = {
+            "model": self.model,
+            "add_noise": False,
+            "noise_seed": 0,
+            "negative": self.negative,
+            "sampler": sampler,
+        }
+        noise = self.host.call(
+            "SamplerCustom", cfg=1.0, positive=source, sigmas=flipped, latent_image=latent, **common
+        )[0]
         return self.host.call("SamplerCustom", cfg=CFG, positive=target, sigmas=sigmas, latent_image=noise, **common)[0]
 
 
@@ -107,8 +172,15 @@ class Case(NamedTuple):
 def cases(count: int, first_seed: int) -> list[Case]:
     """`count` scenes, shared out over SWAPS."""
     each = -(-count // len(SWAPS))
-    return [Case(thing, wanted, background, [scenes.render(first_seed + 100 + each * k + i, thing, background) for i in range(each)])
-            for k, (thing, wanted, background) in enumerate(SWAPS)]
+    return [
+        Case(
+            thing,
+            wanted,
+            background,
+            [scenes.render(first_seed + 100 + each * k + i, thing, background) for i in range(each)],
+        )
+        for k, (thing, wanted, background) in enumerate(SWAPS)
+    ]
 
 
 def methods(studio: Studio, case: Case, steps: int) -> dict[str, Callable[[], dict]]:
@@ -122,9 +194,13 @@ def methods(studio: Studio, case: Case, steps: int) -> dict[str, Callable[[], di
     return {
         "this pack, default (mask, lock, paper_strong)": lambda: studio.edit(inversion, target, eta, **lock),
         "this pack, default with eta 0": lambda: studio.edit(inversion, target, studio.eta("constant", 0.0), **lock),
-        "this pack, paper's method: mask, no lock, parity": lambda: studio.edit(inversion, target, eta, mask=mask, parity=True),
+        "this pack, paper's method: mask, no lock, parity": lambda: studio.edit(
+            inversion, target, eta, mask=mask, parity=True
+        ),
         "this pack, no mask, no lock": lambda: studio.edit(inversion, target, eta),
-        "this pack, eta 0, no mask (Direct Inversion)": lambda: studio.edit(inversion, target, studio.eta("constant", 0.0)),
+        "this pack, eta 0, no mask (Direct Inversion)": lambda: studio.edit(
+            inversion, target, studio.eta("constant", 0.0)
+        ),
         "host, KSampler img2img denoise 0.4": lambda: studio.img2img(target, latent, steps, 0.4),
         "host, KSampler img2img denoise 0.6": lambda: studio.img2img(target, latent, steps, 0.6),
         "host, KSampler img2img denoise 0.8": lambda: studio.img2img(target, latent, steps, 0.8),
@@ -134,6 +210,7 @@ def methods(studio: Studio, case: Case, steps: int) -> dict[str, Callable[[], di
 
 
 def quality(studio: Studio, options: argparse.Namespace) -> list[str]:
+    apart = None if options.wide else studio.narrow()
     judges, rows, sheet = judge.load(), {}, []
     for case in cases(options.scenes, scenes.VALIDATION if options.validation else scenes.TEST):
         strip = [case.pictures[0]]
@@ -143,10 +220,20 @@ def quality(studio: Studio, options: argparse.Namespace) -> list[str]:
             said = judge.say(judges, pictures)
             psnr = metrics.background_psnr(case.pictures, pictures, case.truth).tolist()
             rows.setdefault(name, []).extend(
-                {"swap": f"{case.thing} -> {case.wanted}", "shows": thing, "success": thing == case.wanted, "background_psnr": p} for (thing, _), p in zip(said, psnr))
+                {
+                    "swap": f"{case.thing} -> {case.wanted}",
+                    "shows": thing,
+                    "success": thing == case.wanted,
+                    "background_psnr": p,
+                }
+                for (thing, _), p in zip(said, psnr)
+            )
             strip.append(pictures[0])
-            print(f"{case.thing} -> {case.wanted}: {name}: {sum(t == case.wanted for t, _ in said)}/{len(said)}, {statistics.mean(psnr):.1f} dB, "
-                  f"{time.perf_counter() - started:.0f} s", flush=True)
+            print(
+                f"{case.thing} -> {case.wanted}: {name}: {sum(t == case.wanted for t, _ in said)}/{len(said)}, {statistics.mean(psnr):.1f} dB, "
+                f"{time.perf_counter() - started:.0f} s",
+                flush=True,
+            )
         sheet.append(torch.cat(strip, 1))
     (options.out / "quality.json").write_text(json.dumps(rows, indent=1))
     Image.fromarray((torch.cat(sheet) * 255).byte().numpy()).save(options.out / "quality.png")
@@ -154,8 +241,19 @@ def quality(studio: Studio, options: argparse.Namespace) -> list[str]:
     for name, found in rows.items():
         psnr = [row["background_psnr"] for row in found]
         success = sum(row["success"] for row in found)
-        lines.append(f"| {name} | {success}/{len(found)} ({100 * success / len(found):.0f} %) | {statistics.mean(psnr):.2f} | {min(psnr):.2f} |")
-    return [f"{options.scenes} unseen scenes, {options.steps} steps, cfg {CFG:g}; columns of quality.png in this order, after the source:", "", *lines]
+        lines.append(
+            f"| {name} | {success}/{len(found)} ({100 * success / len(found):.0f} %) | {statistics.mean(psnr):.2f} | {min(psnr):.2f} |"
+        )
+    how = (
+        "the checkpoint"
+        if apart is None
+        else f"the UNet at its trained width ({apart:.0e} of its deviation from the checkpoint's)"
+    )
+    return [
+        f"{options.scenes} unseen scenes, {options.steps} steps, cfg {CFG:g}, {how}; the rows are the columns of quality.png after the source:",
+        "",
+        *lines,
+    ]
 
 
 # --- cost ------------------------------------------------------------------------------------------------------------
@@ -187,14 +285,25 @@ def cost(studio: Studio, options: argparse.Namespace) -> list[str]:
             times[name].append(time.perf_counter() - started)
             calls[name] = (counter.calls, counter.rows)
     baseline = {"EtaInversion": "KSampler, cfg 1"}
-    lines = [f"{steps} steps, one picture of 128 px, {options.rounds} rounds in turn; ratio = median over the rounds of time per network call against KSampler",
-             "", "| node | network calls | rows | seconds, median | ratio per call |", "|---|---|---|---|---|"]
+    lines = [
+        f"{steps} steps, one picture of 128 px, {options.rounds} rounds in turn; ratio = median over the rounds of time per network call against KSampler",
+        "",
+        "| node | network calls | rows | seconds, median | ratio per call |",
+        "|---|---|---|---|---|",
+    ]
     for name, taken in times.items():
         other = baseline.get(name, "KSampler, cfg 7.5")
         ratios = [a / calls[name][0] / (b / calls[other][0]) for a, b in zip(taken, times[other])]
-        lines.append(f"| {name} | {calls[name][0]} | {calls[name][1]} | {statistics.median(taken):.2f} | {statistics.median(ratios):.3f} |")
+        lines.append(
+            f"| {name} | {calls[name][0]} | {calls[name][1]} | {statistics.median(taken):.2f} | {statistics.median(ratios):.3f} |"
+        )
     whole = sum(calls[n][1] for n in ("EtaInversion", "EtaSampler, paper_strong"))
-    lines += ["", f"A whole edit: {whole} rows through the network; the reference program: {6 * steps}.", "", *memory(options)]
+    lines += [
+        "",
+        f"A whole edit: {whole} rows through the network; the reference program: {6 * steps}.",
+        "",
+        *memory(options),
+    ]
     return lines
 
 
@@ -220,12 +329,21 @@ def memory(options: argparse.Namespace) -> list[str]:
     """Peak resident memory of whole processes: the same start, then one job each."""
     lines = ["| process | peak memory MB |", "|---|---|"]
     for job in ("load", "ksampler", "edit"):
-        printed = subprocess.run([sys.executable, __file__, "--peak", job, "--steps", str(options.steps)], stdout=subprocess.PIPE, text=True, check=True).stdout
+        printed = subprocess.run(
+            [sys.executable, __file__, "--peak", job, "--steps", str(options.steps)],
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        ).stdout
         lines.append(f"| {PEAKS[job]} | {printed.split()[-1]} |")
     return lines
 
 
-PEAKS = {"load": "model loaded, nothing sampled", "ksampler": "KSampler, cfg 7.5", "edit": "EtaInversion + AttentionMask + EtaSampler"}
+PEAKS = {
+    "load": "model loaded, nothing sampled",
+    "ksampler": "KSampler, cfg 7.5",
+    "edit": "EtaInversion + AttentionMask + EtaSampler",
+}
 
 
 def peak(studio: Studio, options: argparse.Namespace) -> None:
@@ -243,7 +361,7 @@ def peak(studio: Studio, options: argparse.Namespace) -> None:
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 
 
-TABLES = {"quality": quality, "cost": cost}
+TABLES = {"cost": cost, "quality": quality}  # cost first: it wants the checkpoint itself
 
 
 def main() -> None:
@@ -252,7 +370,12 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=50)
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--validation", action="store_true", help="scenes of the validation range, for tuning; never report these")
+    parser.add_argument(
+        "--wide", action="store_true", help="quality on the checkpoint itself: the same figures, many times slower"
+    )
+    parser.add_argument(
+        "--validation", action="store_true", help="scenes of the validation range, for tuning; never report these"
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "bench-output")
     parser.add_argument("--peak", choices=list(PEAKS), help=argparse.SUPPRESS)
     options = parser.parse_args()

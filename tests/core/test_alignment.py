@@ -3,8 +3,19 @@ import pytest
 from eta_core.alignment import Phrase, Token, parse_phrases, spans, words_of
 
 # "a corgi, a red ball and a corgi": corgi is two pieces
-PIECES = [("a</w>", 1), ("cor", 2), ("gi</w>", 3), (",</w>", 4), ("a</w>", 1), ("red</w>", 5), ("ball</w>", 6), ("and</w>", 7),
-          ("a</w>", 1), ("cor", 2), ("gi</w>", 3)]
+PIECES = [
+    ("a</w>", 1),
+    ("cor", 2),
+    ("gi</w>", 3),
+    (",</w>", 4),
+    ("a</w>", 1),
+    ("red</w>", 5),
+    ("ball</w>", 6),
+    ("and</w>", 7),
+    ("a</w>", 1),
+    ("cor", 2),
+    ("gi</w>", 3),
+]
 TOKENS = tuple(Token(i + 1, id, piece) for i, (piece, id) in enumerate(PIECES))
 
 
@@ -29,17 +40,30 @@ def test_words_are_put_together_from_their_pieces():
     assert words_of(TOKENS) == ["a", "corgi", ",", "red", "ball", "and"]
 
 
-@pytest.mark.parametrize(("text", "expected"), [
-    ("cat", (Phrase("cat"),)),
-    (" cat ,red ball:0.5\ngrass", (Phrase("cat"), Phrase("red ball", 0.5), Phrase("grass"))),
-    ("(cat:1.2)", (Phrase("cat", 1.2),)),
-    ("(cat)", (Phrase("cat"),))])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("cat", (Phrase("cat"),)),
+        (" cat ,red ball:0.5\ngrass", (Phrase("cat"), Phrase("red ball", 0.5), Phrase("grass"))),
+        ("(cat:1.2)", (Phrase("cat", 1.2),)),
+        ("(cat)", (Phrase("cat"),)),
+    ],
+)
 def test_words_are_read_as_a_user_types_them(text, expected):
     assert parse_phrases(text) == expected
 
 
-@pytest.mark.parametrize(("text", "named"), [
-    ("", "words is empty"), (" , ,", "words is empty"), ("cat:much", "'much'"), ("cat:-1", "-1 of 'cat'"), ("cat:nan", "nan"), (":2", "no word")])
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("", "words is empty"),
+        (" , ,", "words is empty"),
+        ("cat:much", "'much'"),
+        ("cat:-1", "-1 of 'cat'"),
+        ("cat:nan", "nan"),
+        (":2", "no word"),
+    ],
+)
 def test_what_cannot_be_read_is_named(text, named):
     with pytest.raises(ValueError, match=named):
         parse_phrases(text)

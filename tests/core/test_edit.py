@@ -39,8 +39,8 @@ def test_a_picture_of_a_batch_equals_the_same_picture_alone(latent):
     steering = Steering(LINEAR, seed=5)
     _, together = run(latent, steering)
     for i in range(3):
-        _, alone = run(latent[i:i + 1], steering)
-        torch.testing.assert_close(together[i:i + 1], alone, rtol=0, atol=1e-6)
+        _, alone = run(latent[i : i + 1], steering)
+        torch.testing.assert_close(together[i : i + 1], alone, rtol=0, atol=1e-6)
 
 
 def test_skipping_the_source_branch_changes_nothing(latent):
@@ -59,8 +59,14 @@ def test_skipping_the_source_branch_changes_nothing(latent):
     assert len(calls) == source_steps(steering, GRID) == 8 < GRID.steps == len(eager_source)
 
 
-@pytest.mark.parametrize("steering", [
-    Steering(NO_ETA, seed=0), Steering(LINEAR, seed=0, candidates=1), Steering(LINEAR, seed=0, region=torch.zeros(1, 1, 8, 6))])
+@pytest.mark.parametrize(
+    "steering",
+    [
+        Steering(NO_ETA, seed=0),
+        Steering(LINEAR, seed=0, candidates=1),
+        Steering(LINEAR, seed=0, region=torch.zeros(1, 1, 8, 6)),
+    ],
+)
 def test_where_nothing_reads_it_the_source_is_never_computed(latent, steering):
     assert source_steps(steering, GRID) == 0
     run(latent, steering, source=None)

@@ -5,8 +5,10 @@ from eta_core.eta import EtaSchedule, paper_gentle, paper_strong, parse_curve
 STEPS_OF_50 = [(1 + 20 * i) / 999 for i in range(50)]
 
 
-@pytest.mark.parametrize(("eta", "maximum", "acting"), [
-    (paper_strong(), 0.668, 20), (paper_gentle(), 0.195, 35), (EtaSchedule(((0.0, 0.0), (1.0, 0.4))), 0.393, 50)])
+@pytest.mark.parametrize(
+    ("eta", "maximum", "acting"),
+    [(paper_strong(), 0.668, 20), (paper_gentle(), 0.195, 35), (EtaSchedule(((0.0, 0.0), (1.0, 0.4))), 0.393, 50)],
+)
 def test_the_papers_settings_act_where_the_paper_says(eta, maximum, acting):
     values = [eta(t) for t in STEPS_OF_50]
     assert max(values) == pytest.approx(maximum, abs=6e-4)
@@ -31,8 +33,15 @@ def test_a_curve_passes_through_all_its_points():
     assert [eta(t) for t in (0.0, 0.25, 0.5, 0.75, 1.0)] == pytest.approx([0.1, 0.5, 0.9, 0.6, 0.3])
 
 
-@pytest.mark.parametrize(("points", "named"), [
-    (((0.0, 1.2),), "eta = 1.2"), (((-0.1, 0.0),), "t = -0.1"), (((0.5, 0.1), (0.5, 0.2)), "ascend"), ((), "at least one point")])
+@pytest.mark.parametrize(
+    ("points", "named"),
+    [
+        (((0.0, 1.2),), "eta = 1.2"),
+        (((-0.1, 0.0),), "t = -0.1"),
+        (((0.5, 0.1), (0.5, 0.2)), "ascend"),
+        ((), "at least one point"),
+    ],
+)
 def test_points_that_mean_nothing_are_named(points, named):
     with pytest.raises(ValueError, match=named):
         EtaSchedule(points)

@@ -60,8 +60,16 @@ def test_blur_keeps_the_sum_and_a_constant():
     assert masks.blur(mask, 0.0) is mask
 
 
-@pytest.mark.parametrize(("how", "expected"), [
-    ("replace", [0.0, 0.6]), ("intersect", [0.0, 0.6]), ("union", [1.0, 0.8]), ("subtract", [1.0, 0.2]), ("multiply", [0.0, 0.48])])
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [
+        ("replace", [0.0, 0.6]),
+        ("intersect", [0.0, 0.6]),
+        ("union", [1.0, 0.8]),
+        ("subtract", [1.0, 0.2]),
+        ("multiply", [0.0, 0.48]),
+    ],
+)
 def test_a_users_mask_is_combined_as_named(how, expected):
     region, mask = torch.tensor([[[1.0, 0.8]]]), torch.tensor([[[0.0, 0.6]]])
     assert masks.combine(region, mask, how)[0, 0].tolist() == pytest.approx(expected)

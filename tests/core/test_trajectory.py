@@ -11,14 +11,23 @@ GRID = ddim_grid(3, scaled_linear_table())
 
 @pytest.fixture
 def trajectory():
-    return Trajectory(torch.randn(4, 2, 4, 6, 5), GRID, {"network": "SD15"}, "f00", maps=torch.rand(2, 77, 3, 3), prompts=("a cat",))
+    return Trajectory(
+        torch.randn(4, 2, 4, 6, 5), GRID, {"network": "SD15"}, "f00", maps=torch.rand(2, 77, 3, 3), prompts=("a cat",)
+    )
 
 
 def test_a_saved_trajectory_is_loaded_as_it_was(tmp_path, trajectory):
-    save(tmp_path / "a.safetensors", trajectory, {"0.cond": torch.ones(1, 77, 8)}, {"conditioning": [{"strength": 1.0}]})
+    save(
+        tmp_path / "a.safetensors", trajectory, {"0.cond": torch.ones(1, 77, 8)}, {"conditioning": [{"strength": 1.0}]}
+    )
     loaded, tensors, notes = load(tmp_path / "a.safetensors")
     assert torch.equal(loaded.x, trajectory.x) and torch.equal(loaded.maps, trajectory.maps)
-    assert (loaded.grid, loaded.signature, loaded.fingerprint, loaded.prompts) == (GRID, {"network": "SD15"}, "f00", ("a cat",))
+    assert (loaded.grid, loaded.signature, loaded.fingerprint, loaded.prompts) == (
+        GRID,
+        {"network": "SD15"},
+        "f00",
+        ("a cat",),
+    )
     assert torch.equal(tensors["0.cond"], torch.ones(1, 77, 8)) and notes == {"conditioning": [{"strength": 1.0}]}
     assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
 
@@ -52,6 +61,7 @@ def test_a_file_whose_parts_do_not_fit_is_named(tmp_path, trajectory):
     path = tmp_path / "odd.safetensors"
     save(path, trajectory, {}, {})
     from safetensors import safe_open
+
     with safe_open(path, "pt") as file:
         tensors, about = {k: file.get_tensor(k) for k in file.keys()}, file.metadata()
     save_file({**tensors, "x": tensors["x"][:2]}, path, about)

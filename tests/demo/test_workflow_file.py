@@ -5,15 +5,24 @@ from workflow import graph_of
 
 INFO = {
     "Source": {"input": {"required": {"image": [["a.png", "b.png"], {"image_upload": True}]}}},
-    "Sampler": {"input": {
-        "required": {"latent": ["LATENT"], "seed": ["INT", {"control_after_generate": True}], "cfg": ["FLOAT", {}]},
-        "optional": {"mask": ["MASK"], "text": ["STRING", {"forceInput": True}], "parity": ["BOOLEAN", {}]}}},
+    "Sampler": {
+        "input": {
+            "required": {"latent": ["LATENT"], "seed": ["INT", {"control_after_generate": True}], "cfg": ["FLOAT", {}]},
+            "optional": {"mask": ["MASK"], "text": ["STRING", {"forceInput": True}], "parity": ["BOOLEAN", {}]},
+        }
+    },
 }
 WORKFLOW = {
     "nodes": [
         {"id": 1, "type": "Source", "mode": 0, "widgets_values": ["b.png", "image"]},
-        {"id": 2, "type": "Sampler", "mode": 0, "title": "Mine", "widgets_values": [7, "randomize", 7.5, True],
-         "inputs": [{"name": "latent", "link": 9}, {"name": "mask", "link": None}]},
+        {
+            "id": 2,
+            "type": "Sampler",
+            "mode": 0,
+            "title": "Mine",
+            "widgets_values": [7, "randomize", 7.5, True],
+            "inputs": [{"name": "latent", "link": 9}, {"name": "mask", "link": None}],
+        },
         {"id": 3, "type": "Note", "mode": 0, "widgets_values": ["read me"]},
     ],
     "links": [[9, 1, 0, 2, 0, "LATENT"]],
@@ -23,7 +32,11 @@ WORKFLOW = {
 def test_widgets_links_and_notes_become_a_graph():
     assert graph_of(WORKFLOW, INFO) == {
         "1": {"class_type": "Source", "inputs": {"image": "b.png"}, "_meta": {"title": "Source"}},
-        "2": {"class_type": "Sampler", "inputs": {"latent": ["1", 0], "seed": 7, "cfg": 7.5, "parity": True}, "_meta": {"title": "Mine"}},
+        "2": {
+            "class_type": "Sampler",
+            "inputs": {"latent": ["1", 0], "seed": 7, "cfg": 7.5, "parity": True},
+            "_meta": {"title": "Mine"},
+        },
     }
 
 

@@ -1,0 +1,71 @@
+"""LATENTs and MASKs: checked on the way in, in the host's form on the way out."""
+
+from __future__ import annotations
+
+import comfy.sample
+import torch
+from comfy.model_management import intermediate_device
+from torch import Tensor
+
+from ...eta_core.masks import resize_mask
+from ...eta_core.trajectory import Trajectory
+from .messages import warn
+from .models import latent_channels
+
+
+def latent_tensor(model, latent: dict, node_id: str | None = None) -> Tensor:
+    """The samples of a LATENT, checked: [B, C, H, W] with the model's channels, finite."""
+    samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
+    if samples.ndim != 4 or samples.shape[1] != latent_channels(model):
+        raise ValueError(
+            f"latent_image has shape {list(samples.shape)}: this model takes [batch, {latent_channels(model)}, height, width]; encode the "
+            "picture with the VAE of this checkpoint"
+        )
+    if not bool(torch.isfinite(samples).all()):
+        raise ValueError(
+            "latent_image holds NaN or infinite values: the VAE overflowed, start the host with --fp32-vae and encode again"
+        )
+    if "noise_mask" in latent:
+        warn("the latent's noise_mask is not used: connect the mask to EtaSampler's mask instead", node_id)
+    return samples.float()
+
+
+def in_model_space(model, samples: Tensor) -> Tensor:
+    return model.model.process_latent_in(samples)
+
+
+def to_latent(model, z: Tensor) -> dict:
+    """A LATENT of the host from latents in the model's scaled space."""
+    return {"samples": model.model.process_latent_out(z.float()).to(intermediate_device())}
+
+
+def fit_mask(mask: Tensor, trajectory: Trajectory, node_id: str | None = None) -> Tensor:
+    """A user's MASK at the picture's size, [1 or B, H, W] in 0..1.
+
+    Another size of the same shape is resized with a warning. Raises ValueError for another aspect ratio, batch or range.
+    """
+    mask = mask.reshape(-1, *mask.shape[-2:]).float().cpu()
+    size, given = trajectory.picture_size, tuple(mask.shape[-2:])
+    if len(mask) not in (1, trajectory.batch):
+        raise ValueError(
+            f"the mask has {len(mask)} pictures, the inversion {trajectory.batch}: give one mask, or one for each picture"
+        )
+    if not bool(((mask >= 0) & (mask <= 1)).all()):
+        raise ValueError(
+            f"the mask runs from {float(mask.min()):g} to {float(mask.max()):g}: its values must lie in 0..1"
+        )
+    if given == size:
+        return mask
+    if abs(given[0] * size[1] - given[1] * size[0]) > 0.02 * size[0] * given[1]:
+        raise ValueError(
+            f"the mask is {given[1]}x{given[0]} pixels, the picture {size[1]}x{size[0]}: they must have the same shape; crop or pad the mask"
+        )
+    warn(f"the mask is {given[1]}x{given[0]} pixels and was resized to the picture's {size[1]}x{size[0]}", node_id)
+    return resize_mask(mask, size)
+
+
+def latent_mask(mask: Tensor | None, trajectory: Trajectory, node_id: str | None = None) -> Tensor | None:
+    """A user's MASK at the latent's size, [1 or B, 1, H, W]: each value the mean of the pixels it covers."""
+    if mask is None:
+        return None
+    return resize_mask(fit_mask(mask, trajectory, node_id), trajectory.x.shape[-2:])[:, None]

@@ -1,0 +1,109 @@
+"""MODELs and CONDITIONINGs: noise levels, grids, and what tells one from another."""
+
+from __future__ import annotations
+
+import hashlib
+from itertools import chain
+
+import comfy.model_sampling
+import comfy.samplers
+import torch
+
+from ...eta_core.schedule import Grid, ddim_grid, grid_from_sigmas
+from .messages import warn
+
+REFERENCE_SCHEDULER = "ddim_uniform"
+SCHEDULERS = [REFERENCE_SCHEDULER, *(name for name in comfy.samplers.SCHEDULER_NAMES if name != REFERENCE_SCHEDULER)]
+
+
+def noise_levels(sampling) -> list[float]:
+    """A model_sampling's training noise levels, ascending. Raises ValueError for models without (flow, EDM)."""
+    table = getattr(sampling, "sigmas", None)
+    if table is None or isinstance(sampling, (comfy.model_sampling.CONST, comfy.model_sampling.EDM)):
+        raise ValueError(
+            f"this model predicts by {prediction(sampling)}: Eta Inversion needs a diffusion model with eps- or "
+            "v-prediction (SD1, SD2, SDXL families); load such a checkpoint"
+        )
+    return table.double().cpu().tolist()
+
+
+def prediction(sampling) -> str:
+    """Name of the host's class that turns the network's output into a denoised latent, such as EPS or V_PREDICTION."""
+    return next(kind.__name__ for kind in type(sampling).__mro__ if "calculate_denoised" in vars(kind))
+
+
+def make_grid(model, scheduler: str, steps: int) -> Grid:
+    """The reference's grid for `ddim_uniform`, the host's own schedule for every other name."""
+    sampling = model.get_model_object("model_sampling")
+    table = noise_levels(sampling)
+    if scheduler == REFERENCE_SCHEDULER:
+        return ddim_grid(steps, table)
+    sigmas = comfy.samplers.calculate_sigmas(sampling, scheduler, steps)
+    return grid_from_sigmas(sigmas.tolist(), table)
+
+
+STRUCTURE = ("network", "prediction", "latent channels", "noise levels")
+
+
+def signature(model) -> dict[str, str]:
+    """What tells a model: STRUCTURE must agree between inversion and edit, weights and LoRA patches should."""
+    sampling = model.get_model_object("model_sampling")
+    table = noise_levels(sampling)
+    keys = model.get_key_patches("diffusion_model.")
+    names = sorted(name for name in keys if name.endswith("weight"))
+    sampled = (keys[name][0][0].flatten()[:64].float().cpu() for name in names[:: max(1, len(names) // 24)])
+    patches = sorted((str(key), *(f"{p[0]:g}*{p[2]:g}" for p in entries)) for key, entries in model.patches.items())
+    return {
+        "network": type(model.model).__name__,
+        "prediction": prediction(sampling),
+        "latent channels": str(latent_channels(model)),
+        "noise levels": f"{len(table)} from {table[0]:.5f} to {table[-1]:.4f}",
+        "weights": _digest(sampled),
+        "LoRA patches": hashlib.sha256(repr(patches).encode()).hexdigest()[:16] if patches else "none",
+    }
+
+
+def check_same_model(model, expected: dict[str, str], node_id: str | None = None) -> None:
+    """ValueError where an inversion's model has another structure than `model`; a warning where its weights differ."""
+    actual = signature(model)
+    differences = {
+        name: f"{name} {expected.get(name)} against {value}"
+        for name, value in actual.items()
+        if expected.get(name) != value
+    }
+    broken = [differences[name] for name in STRUCTURE if name in differences]
+    if broken:
+        raise ValueError(
+            f"the inversion was made with another kind of model ({'; '.join(broken)}): connect the model of EtaInversion, or invert again with this one"
+        )
+    if differences:
+        warn(
+            f"the inversion was made with another model ({'; '.join(differences.values())}): the edit may drift from the picture; invert again with this one",
+            node_id,
+        )
+
+
+def latent_channels(model) -> int:
+    return model.get_model_object("latent_format").latent_channels
+
+
+def downscale(model) -> int:
+    """Pixels of the picture per latent pixel."""
+    return getattr(model.get_model_object("latent_format"), "spacial_downscale_ratio", 8)
+
+
+def _digest(tensors) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def fingerprint(conditioning: list) -> str:
+    """Digest of a CONDITIONING's tensors and keys."""
+    entries = [(cond, *(v for _, v in sorted(extras.items()) if torch.is_tensor(v))) for cond, extras in conditioning]
+    return (
+        _digest(chain.from_iterable(entries))
+        + "-"
+        + ",".join(sorted({key for _, extras in conditioning for key in extras}))
+    )

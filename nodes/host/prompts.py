@@ -1,0 +1,50 @@
+"""Prompts: the text above a node in the graph, its encoding and its tokens."""
+
+from __future__ import annotations
+
+from comfy_execution.graph_utils import is_link
+from torch import Tensor
+
+from ...eta_core.alignment import Token
+
+
+def upstream_texts(dynprompt, node_id: str | None, name: str) -> tuple[str, ...]:
+    """Every text widget above input `name` of a node, nearest first: what may have been encoded into it."""
+    if dynprompt is None or node_id is None:
+        return ()
+    texts, queue, seen = [], [dynprompt.get_node(node_id)["inputs"].get(name)], set()
+    while queue:
+        link = queue.pop(0)
+        if not is_link(link) or link[0] in seen:
+            continue
+        seen.add(link[0])
+        values = list(dynprompt.get_node(link[0])["inputs"].values())
+        texts += [v for v in values if isinstance(v, str)]
+        queue += values
+    return tuple(dict.fromkeys(texts))
+
+
+def encode(clip, text: str) -> Tensor:
+    """The text's conditioning [1, tokens, dim], as CLIPTextEncode makes it."""
+    return clip.encode_from_tokens_scheduled(clip.tokenize(text))[0][0]
+
+
+def encodes_to(clip, text: str, encoded: Tensor) -> bool:
+    """Whether this CLIP makes the tensor `encoded` of the text, up to rounding."""
+    own = encode(clip, text)
+    return own.shape == encoded.shape and bool((own.cpu() - encoded.cpu()).norm() <= 0.01 * encoded.norm().cpu())
+
+
+def tokens_of(clip, text: str) -> tuple[Token, ...]:
+    """The text's own tokens, without start, end and padding; positions are rows of its conditioning."""
+    chunks = _rows(clip, text)
+    special = {pair[0] for pair in _rows(clip, "")[0] if isinstance(pair[0], int)}
+    placed = [(len(chunk) * number + i, pair) for number, chunk in enumerate(chunks) for i, pair in enumerate(chunk)]
+    kept = [(position, pair) for position, pair in placed if isinstance(pair[0], int) and pair[0] not in special]
+    pieces = clip.tokenizer.untokenize([pair for _, pair in kept])
+    return tuple(Token(position, pair[0], piece) for (position, pair), (_, piece) in zip(kept, pieces))
+
+
+def _rows(clip, text: str) -> list:
+    encoders = clip.tokenize(text)
+    return encoders.get("l") or next(iter(encoders.values()))
