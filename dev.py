@@ -89,7 +89,7 @@ def demo(arguments):
     parser.add_argument("--out", default="demo-output", type=lambda path: Path(path).absolute())
     options, rest = parser.parse_known_args(arguments)
     env = prepare()
-    return script(env, [ROOT / "demo" / "run_demo.py", "--out", options.out, "--host", env.host, *rest])
+    return script(env, [ROOT / "demo" / "run_demo.py", "--out", options.out, *rest])
 
 
 def serve(arguments):

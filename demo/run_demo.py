@@ -35,6 +35,7 @@ import dev  # noqa: E402
 from eta_core import metrics  # noqa: E402
 
 WORKFLOW = ROOT / "example_workflows" / "Change one thing in a photo.json"
+PATIENCE_SECONDS = 1800
 SOURCE, WANTED = "eta_demo_cat.png", "dog"
 PICTURES = {
     "Edited": "edited",
@@ -48,7 +49,6 @@ PICTURES = {
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("demo-output"))
-    parser.add_argument("--host", type=Path, help="accepted for dev.py; the environment is read from it anyway")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     environment = dev.environment()
@@ -112,7 +112,8 @@ def run_workflow(address: str) -> dict[str, np.ndarray]:
 
 def finished(address: str, prompt_id: str) -> dict:
     """The prompt's outputs when it is done; SystemExit with the node's own message when it failed."""
-    while True:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline:
         entry = get(f"{address}/history/{prompt_id}").get(prompt_id)
         if entry is None:
             time.sleep(0.3)
@@ -121,13 +122,14 @@ def finished(address: str, prompt_id: str) -> dict:
         if errors:
             raise SystemExit(f"{errors[0]['node_type']}: {errors[0]['exception_message']}")
         return entry["outputs"]
+    raise SystemExit(f"the workflow did not finish within {PATIENCE_SECONDS} s")
 
 
 def report_of(pictures: dict[str, np.ndarray], seconds: float, log: str) -> dict:
     source, edited, reconstruction, mask = (
         tensor(pictures[name]) for name in ("source", "edited", "reconstruction", "mask")
     )
-    truth = torch.from_numpy(scenes.render(*SOURCES[SOURCE]).mask)[None].float() / 255
+    truth = torch.from_numpy(scenes.render(*SOURCES[SOURCE]).mask.copy())[None].float() / 255
     shows = dict(zip(("before", "after"), judge.say(judge.load(), torch.cat([source, edited]))))
     return {
         "workflow": WORKFLOW.stem,
@@ -138,7 +140,7 @@ def report_of(pictures: dict[str, np.ndarray], seconds: float, log: str) -> dict
         "background_psnr_db": round(metrics.background_psnr(source, edited, truth).item(), 2),
         "background_psnr_of_reconstruction_db": round(metrics.background_psnr(source, reconstruction, truth).item(), 2),
         "mask_iou": round(metrics.iou(mask[..., 0] > 0.5, truth > 0.5).item(), 3),
-        "network_evaluations": sum(map(int, re.findall(r"Eta Inversion: (\d+) network evaluations", log))),
+        "network_rows": sum(map(int, re.findall(r"Eta Inversion: (\d+) rows", log))),
         "seconds": round(seconds, 1),
     }
 

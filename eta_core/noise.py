@@ -34,11 +34,10 @@ def closest(candidates: Tensor, target: Tensor, region: Tensor | None = None) ->
 
     candidates [n, 1, C, H, W], target [B, C, H, W], region broadcastable to target: weights of the mean.
     """
-    distance = (candidates - target).square()
-    if region is not None:
-        distance = distance * region
-    chosen = distance.flatten(2).mean(-1).argmin(0)
-    return candidates[chosen, 0]
+    weight = 1.0 if region is None else region
+    # one candidate at a time: all at once would take n times the memory
+    distances = [((noise - target).square() * weight).flatten(1).mean(-1) for noise in candidates.unbind()]
+    return candidates[torch.stack(distances).argmin(0), 0]
 
 
 def blend(noise: Tensor, optimal: Tensor, amount: float) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -86,13 +87,11 @@ def save(path: Path, trajectory: Trajectory, extra: Mapping[str, Tensor], notes:
         "prompts": trajectory.prompts,
         "notes": dict(notes),
     }
+    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
+    text = json.dumps(about)
     partial = path.with_name(path.name + ".part")
     try:
-        save_file(
-            {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()},
-            partial,
-            {"format": FORMAT, "about": json.dumps(about)},
-        )
+        save_file(tensors, partial, {"format": FORMAT, "about": text, "digest": _digest(text, tensors)})
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -112,6 +111,8 @@ def load(path: Path) -> tuple[Trajectory, dict[str, Tensor], dict]:
         raise TrajectoryFileError(
             f"'{path.name}' is a safetensors file but not a saved inversion (format {metadata.get('format')!r}, expected {FORMAT!r})"
         )
+    if metadata.get("digest") != _digest(metadata.get("about", ""), tensors):
+        raise TrajectoryFileError(f"'{path.name}' is damaged: its contents are not what was saved; save it again")
     try:
         about = json.loads(metadata["about"])
         grid = Grid(tuple(about["grid"]["sigmas"]), tuple(about["grid"]["times"]))
@@ -129,3 +130,10 @@ def load(path: Path) -> tuple[Trajectory, dict[str, Tensor], dict]:
     except (KeyError, TypeError, ValueError) as error:
         raise TrajectoryFileError(f"'{path.name}' is a damaged inversion ({error!r}); save it again") from error
     return trajectory, {k.removeprefix("extra."): v for k, v in tensors.items() if k.startswith("extra.")}, notes
+
+
+def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(text.encode())
+    for key, tensor in sorted(tensors.items()):
+        digest.update(key.encode() + tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

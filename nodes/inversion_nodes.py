@@ -81,6 +81,12 @@ class EtaInversion(io.ComfyNode):
         if not positive:
             raise ValueError("positive is empty: connect the prompt that describes the picture")
         grid = host.make_grid(model, scheduler, steps)
+        if grid.times[-1] < 0.9:
+            host.warn(
+                f"{steps} steps of {scheduler} end at t = {grid.times[-1]:.2f}, far from the noise (1.00), and leave little "
+                "to edit: use a number that divides 1000, such as 50 or 100",
+                cls.hidden.unique_id,
+            )
         z = host.in_model_space(model, host.latent_tensor(model, latent_image, cls.hidden.unique_id))
         recorder = host.MapRecorder(model, positive, tuple(z.shape[-2:]))
         tick = host.progress(model, grid.steps)
@@ -91,6 +97,7 @@ class EtaInversion(io.ComfyNode):
             cfg,
             z,
             grid.sigmas,
+            0,
             lambda denoise, latent: invert(host.ticking(denoise, tick), latent, grid, recorder.close_step),
             recorder.install,
         )
@@ -152,6 +159,8 @@ class EtaLoadInversion(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, file) -> bool | str:
+        if file is None:  # linked: known when it runs
+            return True
         try:
             host.saved_path(file)
         except ValueError as error:
@@ -173,10 +182,6 @@ class EtaLoadInversion(io.ComfyNode):
             ]
             for i, entry in enumerate(notes["conditioning"])
         ]
-        if host.fingerprint(positive) != trajectory.fingerprint:
-            raise ValueError(
-                f"'{file}' is damaged: its source conditioning is not the one it was saved with; save the inversion again"
-            )
         return io.NodeOutput(Inversion(trajectory, positive))
 
 

@@ -116,7 +116,12 @@ class AttentionMask(io.ComfyNode):
             raise ValueError(
                 f"this inversion has no attention maps: {trajectory.no_maps}; connect a mask of your own to EtaSampler instead"
             )
-        soft = _soft(inversion, clip, phrases, source_prompt)
+        if image is not None and len(image) not in (1, trajectory.batch):
+            raise ValueError(
+                f"image has {len(image)} pictures, the inversion {trajectory.batch}: give one, or one for each"
+            )
+        node_id = cls.hidden.unique_id
+        soft = _soft(inversion, clip, phrases, _source_tokens(inversion, clip, source_prompt, node_id))
         region = masks.harden(soft, threshold)
         if not bool((region > 0).flatten(1).any(1).all()):
             raise ValueError(
@@ -127,14 +132,19 @@ class AttentionMask(io.ComfyNode):
         region = masks.blur(masks.grow(masks.enlarge(region, size, hard=threshold > 0), grow), blur)
         region = 1 - region if invert else region
         if mask is not None:
-            region = masks.combine(region, host.fit_mask(mask, trajectory, cls.hidden.unique_id), combine)
+            region = masks.combine(region, host.fit_mask(mask, trajectory.batch, size, node_id), combine)
+        if not bool(region.flatten(1).any(1).all()):
+            host.warn("the mask is empty after grow, invert and combine: nothing will be edited", node_id)
         return io.NodeOutput(region, heatmap(masks.enlarge(soft, size), region, image))
 
 
-def _soft(inversion: Inversion, clip, phrases: tuple[Phrase, ...], source_prompt: str | None) -> torch.Tensor:
+def _soft(inversion: Inversion, clip, phrases: tuple[Phrase, ...], tokens: tuple[Token, ...]) -> torch.Tensor:
     """The phrases' joined attention [B, H, W] at the latent's size."""
-    tokens = _source_tokens(inversion, clip, source_prompt)
-    found = {phrase: spans(tokens, [t.id for t in host.tokens_of(clip, phrase.text)]) for phrase in phrases}
+
+    def places(text: str) -> list[tuple[int, ...]]:
+        return spans(tokens, [t.id for t in host.tokens_of(clip, text)])
+
+    found = {phrase: places(phrase.text) or places(phrase.text.strip(" .!?;")) for phrase in phrases}
     missing = [phrase.text for phrase, places in found.items() if not places]
     if missing:
         raise ValueError(f"words: {missing} not in the source prompt; its words are: {', '.join(words_of(tokens))}")
@@ -144,11 +154,20 @@ def _soft(inversion: Inversion, clip, phrases: tuple[Phrase, ...], source_prompt
     )
 
 
-def _source_tokens(inversion: Inversion, clip, source_prompt: str | None) -> tuple[Token, ...]:
-    """Tokens of the source prompt: the text given, or the one above EtaInversion that this CLIP encodes to the same tensor."""
-    if source_prompt:
-        return host.tokens_of(clip, source_prompt)
+def _source_tokens(inversion: Inversion, clip, source_prompt: str | None, node_id) -> tuple[Token, ...]:
+    """Tokens of the source prompt: the text given, or the one above EtaInversion that this CLIP encodes to the same."""
     encoded = inversion.positive[0][0]
+    if source_prompt:
+        tokens = host.tokens_of(clip, source_prompt)
+        if tokens and tokens[-1].position >= encoded.shape[1]:
+            raise ValueError(
+                f"source_prompt '{source_prompt}' has more tokens than the prompt that was inverted: connect the very text"
+            )
+        if not host.encodes_to(clip, source_prompt, encoded):
+            host.warn(
+                f"'{source_prompt}' is not what was inverted: the region of a word may be another word's", node_id
+            )
+        return tokens
     for text in inversion.trajectory.prompts:
         if host.encodes_to(clip, text, encoded):
             return host.tokens_of(clip, text)

@@ -26,7 +26,9 @@ def heatmap(soft: Tensor, region: Tensor, image: Tensor | None) -> Tensor:
 
 def _grey(image: Tensor, like: Tensor) -> Tensor:
     """The picture's brightness at the size of `like`, [B, H, W, 1]."""
-    grey = (image[..., :3].float().cpu() @ torch.tensor([0.299, 0.587, 0.114]))[:, None]
+    image = image.float().cpu()
+    weights = torch.tensor([0.299, 0.587, 0.114]) if image.shape[-1] >= 3 else torch.tensor([1.0])
+    grey = (image[..., : len(weights)] @ weights)[:, None]
     return (
         F.interpolate(grey, like.shape[-2:], mode="bilinear").clamp(0, 1).movedim(1, -1).expand(len(like), -1, -1, -1)
     )

@@ -93,7 +93,7 @@ class EtaSampler(io.ComfyNode):
                 io.Latent.Output(display_name="latent", tooltip="The edited picture."),
                 io.Latent.Output(
                     display_name="reconstruction",
-                    tooltip="The source branch: what this inversion can give back of the picture.",
+                    tooltip="The source latent: the source branch lands on it exactly. What is lost is the VAE's.",
                 ),
             ],
             hidden=[io.Hidden.unique_id],
@@ -121,7 +121,10 @@ class EtaSampler(io.ComfyNode):
             raise ValueError(
                 f"background_lock is {background_lock:g} but no mask says what the background is: connect a mask, or set it to 0"
             )
-        region = host.latent_mask(mask, trajectory, cls.hidden.unique_id)
+        size, node_id = tuple(trajectory.x.shape[-2:]), cls.hidden.unique_id
+        region = None if mask is None else host.latent_mask(mask, trajectory.batch, size, trajectory.scale, node_id)
+        if region is not None and not bool(region.any()):
+            host.warn("the mask is empty: no fresh noise comes in anywhere", node_id)
         steering = Steering(eta, seed, noise_candidates, noise_blend, region, choose_in_region=not parity)
         lock = 1 - background_lock * (1 - region) if background_lock > 0 else None
         reads = source_steps(steering, grid)
@@ -136,7 +139,7 @@ class EtaSampler(io.ComfyNode):
             return x / vp_scale(grid.sigmas[0])
 
         def run(conditioning, loop):
-            return host.sample(model, conditioning, negative, cfg, trajectory.source, grid.sigmas[::-1], loop)
+            return host.sample(model, conditioning, negative, cfg, trajectory.source, grid.sigmas[::-1], seed, loop)
 
         noises = run(inversion.positive, source_branch) if reads else list(steer(None, trajectory.x, grid, steering))
         edited = run(positive, target_branch)

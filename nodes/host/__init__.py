@@ -6,6 +6,7 @@ Nothing is installed on a MODEL: what a run needs lives in a copy of its model o
 from .attention import MapRecorder
 from .folders import new_path, saved_files, saved_path
 from .latents import fit_mask, in_model_space, latent_mask, latent_tensor, to_latent
+from .messages import warn
 from .models import SCHEDULERS, check_same_model, downscale, fingerprint, make_grid, signature
 from .prompts import encodes_to, tokens_of, upstream_texts
 from .sampling import eta_sampler, progress, sample, ticking
@@ -33,4 +34,5 @@ __all__ = [
     "to_latent",
     "tokens_of",
     "upstream_texts",
+    "warn",
 ]

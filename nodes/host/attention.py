@@ -66,7 +66,10 @@ class MapRecorder:
 
     def maps(self) -> Tensor | None:
         """[B, tokens, h, w] on the CPU; None where `problem` says why."""
-        return None if self.problem else self._average.result()
+        recorded = None if self.problem else self._average.result()
+        if recorded is None and not self.problem:
+            self.problem = "the source prompt was active at no step (its timestep range)"
+        return recorded
 
     def install(self, model_options: dict) -> dict:
         """Wrap the layers' replacements in `model_options`, so that other packs' stay in force."""

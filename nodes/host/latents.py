@@ -8,7 +8,6 @@ from comfy.model_management import intermediate_device
 from torch import Tensor
 
 from ...eta_core.masks import resize_mask
-from ...eta_core.trajectory import Trajectory
 from .messages import warn
 from .models import latent_channels
 
@@ -39,33 +38,32 @@ def to_latent(model, z: Tensor) -> dict:
     return {"samples": model.model.process_latent_out(z.float()).to(intermediate_device())}
 
 
-def fit_mask(mask: Tensor, trajectory: Trajectory, node_id: str | None = None) -> Tensor:
-    """A user's MASK at the picture's size, [1 or B, H, W] in 0..1.
+def fit_mask(mask: Tensor, batch: int, size: tuple[int, int], node_id: str | None = None) -> Tensor:
+    """A user's MASK for `batch` pictures of `size` (height, width) in pixels: [1 or batch, H, W] in 0..1 on the CPU.
 
     Another size of the same shape is resized with a warning. Raises ValueError for another aspect ratio, batch or range.
     """
     mask = mask.reshape(-1, *mask.shape[-2:]).float().cpu()
-    size, given = trajectory.picture_size, tuple(mask.shape[-2:])
-    if len(mask) not in (1, trajectory.batch):
+    given = tuple(mask.shape[-2:])
+    if len(mask) not in (1, batch):
         raise ValueError(
-            f"the mask has {len(mask)} pictures, the inversion {trajectory.batch}: give one mask, or one for each picture"
+            f"the mask has {len(mask)} pictures, the latent {batch}: give one mask, or one for each picture"
         )
     if not bool(((mask >= 0) & (mask <= 1)).all()):
         raise ValueError(
             f"the mask runs from {float(mask.min()):g} to {float(mask.max()):g}: its values must lie in 0..1"
         )
-    if given == size:
+    if given == tuple(size):
         return mask
     if abs(given[0] * size[1] - given[1] * size[0]) > 0.02 * size[0] * given[1]:
         raise ValueError(
-            f"the mask is {given[1]}x{given[0]} pixels, the picture {size[1]}x{size[0]}: they must have the same shape; crop or pad the mask"
+            f"the mask is {given[1]}x{given[0]} pixels, the picture {size[1]}x{size[0]}: they must have the same "
+            "shape; crop or pad the mask"
         )
     warn(f"the mask is {given[1]}x{given[0]} pixels and was resized to the picture's {size[1]}x{size[0]}", node_id)
     return resize_mask(mask, size)
 
 
-def latent_mask(mask: Tensor | None, trajectory: Trajectory, node_id: str | None = None) -> Tensor | None:
-    """A user's MASK at the latent's size, [1 or B, 1, H, W]: each value the mean of the pixels it covers."""
-    if mask is None:
-        return None
-    return resize_mask(fit_mask(mask, trajectory, node_id), trajectory.x.shape[-2:])[:, None]
+def latent_mask(mask: Tensor, batch: int, size: tuple[int, int], scale: int = 8, node_id: str | None = None) -> Tensor:
+    """A user's MASK at the latent's `size`, [1 or batch, 1, H, W]: each value the mean of the pixels it covers."""
+    return resize_mask(fit_mask(mask, batch, (size[0] * scale, size[1] * scale), node_id), tuple(size))[:, None]

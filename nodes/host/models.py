@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from itertools import chain
 
 import comfy.model_sampling
 import comfy.samplers
@@ -52,14 +51,13 @@ def signature(model) -> dict[str, str]:
     keys = model.get_key_patches("diffusion_model.")
     names = sorted(name for name in keys if name.endswith("weight"))
     sampled = (keys[name][0][0].flatten()[:64].float().cpu() for name in names[:: max(1, len(names) // 24)])
-    patches = sorted((str(key), *(f"{p[0]:g}*{p[2]:g}" for p in entries)) for key, entries in model.patches.items())
     return {
         "network": type(model.model).__name__,
         "prediction": prediction(sampling),
         "latent channels": str(latent_channels(model)),
         "noise levels": f"{len(table)} from {table[0]:.5f} to {table[-1]:.4f}",
         "weights": _digest(sampled),
-        "LoRA patches": hashlib.sha256(repr(patches).encode()).hexdigest()[:16] if patches else "none",
+        "LoRA patches": _digest_patches(model.patches) if model.patches else "none",
     }
 
 
@@ -92,6 +90,22 @@ def downscale(model) -> int:
     return getattr(model.get_model_object("latent_format"), "spacial_downscale_ratio", 8)
 
 
+def _digest_patches(patches: dict) -> str:
+    """Of every patched layer: its name, the strengths, and the first values of the patch's tensors."""
+    entries = [(str(key), patch) for key, stack in patches.items() for patch in stack]
+    entries.sort(key=lambda entry: entry[0])
+    names = "".join(f"{key} {patch[0]:g} {patch[2]:g};" for key, patch in entries)
+    values = (tensor.flatten()[:64] for _, patch in entries for tensor in _tensors_in(patch[1]))
+    return f"{hashlib.sha256(names.encode()).hexdigest()[:8]}{_digest(values)}"
+
+
+def _tensors_in(patch) -> list:
+    if torch.is_tensor(patch):
+        return [patch]
+    parts = patch if isinstance(patch, (tuple, list)) else getattr(patch, "weights", ())
+    return [tensor for part in parts for tensor in _tensors_in(part)]
+
+
 def _digest(tensors) -> str:
     digest = hashlib.sha256()
     for tensor in tensors:
@@ -100,10 +114,8 @@ def _digest(tensors) -> str:
 
 
 def fingerprint(conditioning: list) -> str:
-    """Digest of a CONDITIONING's tensors and keys."""
-    entries = [(cond, *(v for _, v in sorted(extras.items()) if torch.is_tensor(v))) for cond, extras in conditioning]
-    return (
-        _digest(chain.from_iterable(entries))
-        + "-"
-        + ",".join(sorted({key for _, extras in conditioning for key in extras}))
-    )
+    """Digest of a CONDITIONING's tensors, plain values and keys."""
+    extras = [dict(sorted(extra.items())) for _, extra in conditioning]
+    tensors = [cond for cond, _ in conditioning] + [v for extra in extras for v in extra.values() if torch.is_tensor(v)]
+    plain = [{k: v if isinstance(v, (str, int, float, bool)) else "" for k, v in extra.items()} for extra in extras]
+    return f"{_digest(tensors)}{hashlib.sha256(repr(plain).encode()).hexdigest()[:8]}"

@@ -15,9 +15,8 @@ from torch import Tensor
 
 from ...eta_core.ddim import Denoise, eta_step, split_noise
 from ...eta_core.eta import EtaSchedule
-from ...eta_core.masks import resize_mask
-from ...eta_core.noise import NoiseCandidates
 from ...eta_core.schedule import time_of
+from .latents import latent_mask
 from .messages import log
 from .models import noise_levels
 
@@ -31,7 +30,7 @@ class LoopSampler(comfy.samplers.Sampler, Generic[Result]):
         self._loop = loop
         self._patch = patch
         self.result: Result | None = None
-        self.evaluations = 0
+        self.rows = 0
 
     def sample(
         self, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, disable_pbar=False
@@ -53,7 +52,7 @@ class LoopSampler(comfy.samplers.Sampler, Generic[Result]):
         return latent_image
 
     def _count(self, apply_model, x, *args, **kwargs):
-        self.evaluations += len(x)
+        self.rows += len(x)
         return apply_model(x, *args, **kwargs)
 
 
@@ -64,6 +63,7 @@ def sample(
     cfg: float,
     z: Tensor,
     sigmas: Sequence[float],
+    seed: int,
     loop: Callable[[Denoise, Tensor], Result],
     patch: Callable[[dict], dict] = lambda options: options,
 ) -> Result:
@@ -77,10 +77,9 @@ def sample(
     latent = model.model.process_latent_out(z)
     sampler = LoopSampler(loop, patch)
     started = time.perf_counter()
-    guider.sample(
-        torch.zeros_like(latent), latent, sampler, torch.tensor(sigmas, dtype=torch.float32), disable_pbar=True
-    )
-    log.info("Eta Inversion: %d network evaluations in %.2f s", sampler.evaluations, time.perf_counter() - started)
+    levels = torch.tensor(sigmas, dtype=torch.float32)
+    guider.sample(torch.zeros_like(latent), latent, sampler, levels, disable_pbar=True, seed=seed)
+    log.info("Eta Inversion: %d rows through the network in %.2f s", sampler.rows, time.perf_counter() - started)
     return sampler.result
 
 
@@ -114,16 +113,17 @@ def eta_sampler(eta: EtaSchedule, mask: Tensor | None) -> comfy.samplers.KSAMPLE
     def sample_eta_ddim(model, x, sigmas, extra_args=None, callback=None, disable=None):
         extra_args = extra_args or {}
         table = noise_levels(model.inner_model.inner_model.model_sampling)
+        region = None if mask is None else latent_mask(mask, len(x), x.shape[-2:]).to(x)
         if not bool((sigmas[1:] < sigmas[:-1]).all()):
             raise ValueError(f"the sigmas {sigmas.tolist()} do not fall: eta-DDIM samples from noise to image")
-        region = None if mask is None else resize_mask(mask.reshape(-1, *mask.shape[-2:]), x.shape[-2:])[:, None].to(x)
-        draws = NoiseCandidates(extra_args.get("seed") or 0, 1, tuple(x.shape[1:]))
+        # the host drew the noise x starts from with `seed` itself: the fresh noise must be another
+        generator = torch.Generator("cpu").manual_seed(((extra_args.get("seed") or 0) + 1) % 2**64)
         for i, (sigma, sigma_next) in enumerate(zip(sigmas[:-1].tolist(), sigmas[1:].tolist())):
             denoised = model(x, x.new_full((len(x),), sigma), **extra_args)
             if callback is not None:
                 callback({"x": x, "i": i, "sigma": sigmas[i], "sigma_hat": sigmas[i], "denoised": denoised})
             down, up = split_noise(eta(time_of(sigma, table)), sigma, sigma_next, region)
-            x = eta_step(x, denoised, sigma, down, up, draws.draw()[0].to(x))
+            x = eta_step(x, denoised, sigma, down, up, torch.randn(x.shape, generator=generator).to(x))
         return x
 
     return comfy.samplers.KSAMPLER(sample_eta_ddim)
