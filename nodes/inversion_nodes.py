@@ -123,7 +123,7 @@ class EtaSaveInversion(io.ComfyNode):
             category=CATEGORY,
             description="Write an inversion to the output folder, to edit the same picture later without inverting it again.",
             inputs=[
-                InversionSocket.Input("inversion"),
+                InversionSocket.Input("inversion", tooltip="The inversion to write."),
                 io.String.Input(
                     "filename_prefix",
                     default="eta/inversion",
@@ -154,7 +154,7 @@ class EtaLoadInversion(io.ComfyNode):
                     "file", options=host.saved_files(), tooltip="A saved inversion in the output or input folder."
                 )
             ],
-            outputs=[InversionSocket.Output(display_name="inversion")],
+            outputs=[InversionSocket.Output(display_name="inversion", tooltip="As it was saved.")],
         )
 
     @classmethod

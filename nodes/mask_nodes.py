@@ -21,7 +21,7 @@ class AttentionMask(io.ComfyNode):
             category=CATEGORY,
             description="Where words of the source prompt look in the picture, as a mask for EtaSampler.",
             inputs=[
-                InversionSocket.Input("inversion"),
+                InversionSocket.Input("inversion", tooltip="The inversion whose source prompt's attention is read."),
                 io.Clip.Input("clip", tooltip="The CLIP that encoded the source prompt."),
                 io.String.Input(
                     "words",

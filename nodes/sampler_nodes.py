@@ -22,7 +22,7 @@ class EtaSampler(io.ComfyNode):
             description="Samples the target prompt from an inversion, with fresh noise by eta where the mask allows it.",
             inputs=[
                 io.Model.Input("model", tooltip="The model the inversion was made with."),
-                InversionSocket.Input("inversion"),
+                InversionSocket.Input("inversion", tooltip="The inverted picture and its source prompt."),
                 EtaSocket.Input(
                     "eta",
                     tooltip="How much fresh noise over time. More = more edit (in RF-Inversion eta means the opposite).",
@@ -155,12 +155,12 @@ class EtaSamplerSelect(io.ComfyNode):
             category=CATEGORY,
             description="eta-DDIM as a SAMPLER for SamplerCustomAdvanced, with eta over time and per pixel. Eta 0 is DDIM (Euler).",
             inputs=[
-                EtaSocket.Input("eta"),
+                EtaSocket.Input("eta", tooltip="How much fresh noise over time. 0 everywhere = DDIM."),
                 io.Mask.Input(
                     "mask", optional=True, tooltip="Multiplies eta per pixel. Without it eta acts everywhere."
                 ),
             ],
-            outputs=[io.Sampler.Output(display_name="sampler")],
+            outputs=[io.Sampler.Output(display_name="sampler", tooltip="For SamplerCustomAdvanced.")],
         )
 
     @classmethod
@@ -176,8 +176,8 @@ class EtaSigmas(io.ComfyNode):
             display_name="Eta Inversion Sigmas",
             category=CATEGORY,
             description="The noise levels of an inversion, noise end first, for SamplerCustomAdvanced: plays it back from its latent.",
-            inputs=[InversionSocket.Input("inversion")],
-            outputs=[io.Sigmas.Output(display_name="sigmas")],
+            inputs=[InversionSocket.Input("inversion", tooltip="The inversion to play back.")],
+            outputs=[io.Sigmas.Output(display_name="sigmas", tooltip="Noise end first.")],
         )
 
     @classmethod

@@ -52,6 +52,7 @@ class MapRecorder:
 
     def __init__(self, model, positive: list, size: tuple[int, int]):
         self._average = MapAverage()
+        self._armed = True
         self._size = size
         self._tokens = positive[0][0].shape[1]
         self._layers = map_layers(cross_attention_layers(model), size) if len(positive) == 1 else []
@@ -63,6 +64,12 @@ class MapRecorder:
 
     def close_step(self) -> None:
         self._average.close_step()
+        self._armed = True
+
+    def _disarm(self, args: dict) -> list:
+        """The step's own prediction is made; guidance such as PAG or SAG may call the network again, for another purpose."""
+        self._armed = False
+        return args["conds_out"]
 
     def maps(self) -> Tensor | None:
         """[B, tokens, h, w] on the CPU; None where `problem` says why."""
@@ -80,11 +87,13 @@ class MapRecorder:
         )
         for layer in self._layers:
             replaced[layer.key] = self._wrap(replaced.get(layer.key, replaced.get(layer.key[:2])))
+        model_options["sampler_pre_cfg_function"] = [*model_options.get("sampler_pre_cfg_function", []), self._disarm]
         return model_options
 
     def _wrap(self, previous):
         def attention(q, k, v, extra_options):
-            self._read(q, k, extra_options)
+            if self._armed:
+                self._read(q, k, extra_options)
             if previous is not None:
                 return previous(q, k, v, extra_options)
             return optimized_attention(

@@ -1,0 +1,124 @@
+"""Parity with the paper authors' program on a seeded network; tests/golden/README.md says how its numbers were made."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+
+from tests.golden import build
+from tests.host.studio import SOURCE, TARGET, Studio
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+SCALE = 0.18215  # of SD1's LATENT against the model's own latents
+TOLERANCE = 5e-4  # of the reference's deviation
+CAT = 1  # the word's place in attn_mean
+
+
+def case(name: str) -> dict[str, torch.Tensor]:
+    return load_file(GOLDEN / f"{name}.s5.safetensors")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def all_cores():
+    """This network is large enough to be quicker on more than one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(os.cpu_count() or 1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def studio(host, add_checkpoint) -> Studio:
+    name = add_checkpoint("golden", build.golden)
+    return Studio(host, *host.call("CheckpointLoaderSimple", ckpt_name=name)[:2])
+
+
+@pytest.fixture(scope="module")
+def inverted(studio):
+    return studio.invert_both(latent_image={"samples": case("direct_simple")["z0"] / SCALE}, steps=5)
+
+
+@pytest.fixture
+def near(record_property):
+    """Compares to the tolerance and keeps the figure for the report."""
+
+    def check(name: str, ours: torch.Tensor, reference: torch.Tensor) -> None:
+        error = float((ours - reference).abs().max() / reference.std())
+        record_property(name, f"{error:.2e}")
+        print(f"{name}: max error {error:.2e} x std")
+        assert error <= TOLERANCE
+
+    return check
+
+
+def edit(studio, inversion, **changes):
+    """(edited, source) in the model's own latents, as the reference's settings make them."""
+    inputs = dict(cfg=7.5, noise_candidates=10, seed=0, parity=True)
+    return [samples * SCALE for samples in studio.edit_both(inversion, **inputs | changes)]
+
+
+def cat_mask(threshold: float) -> torch.Tensor:
+    region = (case("eta_paper_mask06_simple")["attn_mean"][CAT] > threshold).float()
+    return F.interpolate(region[None, None], scale_factor=8, mode="nearest")[0]
+
+
+def test_prompts_are_encoded_as_the_reference_encodes_them(studio, near):
+    reference = case("direct_simple")
+    near("source prompt", studio.encode(SOURCE)[0][0][0], reference["ctx_src"])
+    near("target prompt", studio.encode(TARGET)[0][0][0], reference["ctx_tgt"])
+
+
+def test_the_trajectory_is_the_references(inverted, near):
+    near("trajectory", inverted[0].trajectory.latents[:, 0], case("direct_simple")["trajectory"])
+
+
+def test_the_maps_of_words_are_the_references(inverted, near):
+    """But for the word that stands twice: the reference keeps one map for both places."""
+    tokens = F.interpolate(inverted[0].trajectory.maps[:, 1:7], (64, 64), mode="bicubic").clamp(0, 1)[0]
+    once = [i for i, word in enumerate(SOURCE.split()) if SOURCE.split().count(word) == 1]
+    near("attention maps", tokens[once], case("eta_paper_mask06_simple")["attn_mean"][once])
+
+
+def test_the_mask_of_a_word_is_the_references_pixel_for_pixel(studio, inverted):
+    region, _ = studio.region(inverted[0], "cat", threshold=0.6)
+    assert torch.equal(region, cat_mask(0.6))
+
+
+def test_an_edit_without_eta_is_the_references(studio, inverted, near):
+    edited, source = edit(studio, inverted[0], eta=studio.eta(end_eta=0.0))
+    near("direct_simple edited", edited, case("direct_simple")["edited"])
+    near("direct_simple source", source, case("direct_simple")["source"])
+
+
+def test_an_edit_with_eta_everywhere_is_the_references(studio, inverted, near):
+    edited, _ = edit(studio, inverted[0], eta=studio.eta(preset="linear"))
+    near("eta_linear_nomask_simple edited", edited, case("eta_linear_nomask_simple")["edited"])
+
+
+def test_an_edit_with_the_papers_eta_in_a_mask_is_the_references(studio, inverted, near):
+    region, _ = studio.region(inverted[0], "cat", threshold=0.6)
+    edited, _ = edit(studio, inverted[0], eta=studio.eta(preset="paper_strong"), mask=region, seed=5)
+    near("eta_paper_mask06_simple edited", edited, case("eta_paper_mask06_simple")["edited"])
+
+
+def play_back(studio, inversion, latent: dict, prompt: str, cfg: float) -> torch.Tensor:
+    """Plain DDIM from the noise end through the host's SamplerCustomAdvanced, in the model's own latents."""
+    call = studio.host.call
+    (sigmas,) = call("EtaSigmas", inversion=inversion)
+    (guider,) = call(
+        "CFGGuider", model=studio.model, positive=studio.encode(prompt), negative=studio.encode(""), cfg=cfg
+    )
+    (sampler,) = call("EtaSamplerSelect", eta=studio.eta(end_eta=0.0))
+    (noise,) = call("DisableNoise")
+    played, _ = call(
+        "SamplerCustomAdvanced", noise=noise, guider=guider, sampler=sampler, sigmas=sigmas, latent_image=latent
+    )
+    return played["samples"] * SCALE / float(1 + sigmas[-1] ** 2) ** 0.5
+
+
+def test_plain_ddim_through_the_hosts_sampler_drifts_as_the_references(studio, inverted, near):
+    played = play_back(studio, *inverted, SOURCE, 7.5)
+    near("ddim_simple source", played, case("ddim_simple")["source"])

@@ -1,0 +1,77 @@
+"""The example workflow's own file, on the embedded model, in the real host."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "demo"))
+import judge  # noqa: E402
+import scenes  # noqa: E402
+from eta_core import masks, metrics  # noqa: E402
+from prepare import SOURCES, prepare  # noqa: E402
+from workflow import graph_of  # noqa: E402
+
+WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
+SOURCE = "eta_demo_cat.png"
+
+
+def object_info(host) -> dict:
+    """What the server's /object_info says of every node."""
+
+    def of(node):
+        return node.GET_NODE_INFO_V1() if hasattr(node, "GET_NODE_INFO_V1") else {"input": node.INPUT_TYPES()}
+
+    return {name: of(node) for name, node in host.nodes.NODE_CLASS_MAPPINGS.items()}
+
+
+@pytest.fixture(scope="module")
+def outcome(host):
+    prepare(host.base)
+    workflow = json.loads((ROOT / "example_workflows" / "Change one thing in a photo.json").read_text(encoding="utf-8"))
+    graph = graph_of(workflow, object_info(host))
+    outcome = host.run(graph)
+    assert outcome.success, outcome.error
+    titles = {node_id: node["_meta"]["title"] for node_id, node in graph.items()}
+    return {titles[node_id]: output["images"][0] for node_id, output in outcome.outputs.items() if output.get("images")}
+
+
+def picture(host, outcome, title: str) -> torch.Tensor:
+    image = outcome[title]
+    path = host.base / image["type"] / image["subfolder"] / image["filename"]
+    return torch.from_numpy(np.asarray(Image.open(path).convert("RGB")).copy())[None].float() / 255
+
+
+@pytest.fixture(scope="module")
+def scene():
+    return scenes.render(*SOURCES[SOURCE])
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_every_workflow_has_a_note_and_a_thumbnail(path):
+    assert any(node["type"] == "MarkdownNote" for node in json.loads(path.read_text(encoding="utf-8"))["nodes"])
+    assert Image.open(path.with_suffix(".jpg")).size[0] >= 256
+
+
+def test_one_thing_changed(host, outcome):
+    assert judge.say(judge.load(), picture(host, outcome, "Edited")) == [("dog", "grass")]
+
+
+def test_everything_else_stayed(host, outcome, scene):
+    """Away from the mask the edit is the autoencoder's round trip; outside the true object it loses what the dog's ears take."""
+    truth = torch.from_numpy(scene.mask.copy())[None].float() / 255
+    source = torch.from_numpy(scene.image.copy())[None].float() / 255
+    edited, round_trip = picture(host, outcome, "Edited"), picture(host, outcome, "Reconstruction")
+    reach = masks.grow((picture(host, outcome, "Mask")[..., 0] > 0.5).float(), 24)
+    assert metrics.background_psnr(round_trip, edited, reach).item() > 40
+    assert metrics.background_psnr(source, edited, truth).item() > 26.5
+
+
+def test_the_mask_is_where_the_cat_was(host, outcome, scene):
+    mask = picture(host, outcome, "Mask")[..., 0]
+    assert metrics.iou(mask > 0.5, torch.from_numpy(scene.mask.copy())[None] > 127).item() > 0.5
