@@ -14,7 +14,6 @@ from tests.host.studio import SOURCE, TARGET, Studio
 GOLDEN = Path(__file__).parents[1] / "golden"
 SCALE = 0.18215  # of SD1's LATENT against the model's own latents
 TOLERANCE = 5e-4  # of the reference's deviation
-CAT = 1  # the word's place in attn_mean
 
 
 def case(name: str) -> dict[str, torch.Tensor]:
@@ -60,8 +59,8 @@ def edit(studio, inversion, **changes):
     return [samples * SCALE for samples in studio.edit_both(inversion, **inputs | changes)]
 
 
-def cat_mask(threshold: float) -> torch.Tensor:
-    region = (case("eta_paper_mask06_simple")["attn_mean"][CAT] > threshold).float()
+def word_mask(place: int, threshold: float) -> torch.Tensor:
+    region = (case("eta_paper_mask06_simple")["attn_mean"][place] > threshold).float()
     return F.interpolate(region[None, None], scale_factor=8, mode="nearest")[0]
 
 
@@ -75,16 +74,15 @@ def test_the_trajectory_is_the_references(inverted, near):
     near("trajectory", inverted[0].trajectory.latents[:, 0], case("direct_simple")["trajectory"])
 
 
-def test_the_maps_of_words_are_the_references(inverted, near):
-    """But for the word that stands twice: the reference keeps one map for both places."""
-    tokens = F.interpolate(inverted[0].trajectory.maps[:, 1:7], (64, 64), mode="bicubic").clamp(0, 1)[0]
-    once = [i for i, word in enumerate(SOURCE.split()) if SOURCE.split().count(word) == 1]
-    near("attention maps", tokens[once], case("eta_paper_mask06_simple")["attn_mean"][once])
+ONCE = [(i, word) for i, word in enumerate(SOURCE.split()) if SOURCE.split().count(word) == 1]
 
 
-def test_the_mask_of_a_word_is_the_references_pixel_for_pixel(studio, inverted):
-    region, _ = studio.region(inverted[0], "cat", threshold=0.6)
-    assert torch.equal(region, cat_mask(0.6))
+@pytest.mark.parametrize("threshold", [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8])
+@pytest.mark.parametrize(("place", "word"), ONCE, ids=[word for _, word in ONCE])
+def test_the_mask_of_a_word_is_the_references_pixel_for_pixel(studio, inverted, place, word, threshold):
+    """Of words that stand once: where one stands twice the reference keeps one map for both places."""
+    region, _ = studio.region(inverted[0], word, threshold=threshold)
+    assert torch.equal(region, word_mask(place, threshold))
 
 
 def test_an_edit_without_eta_is_the_references(studio, inverted, near):
