@@ -29,9 +29,9 @@ def _node(node: dict, links: dict, object_info: dict) -> dict:
     for name, spec in [*specs.get("required", {}).items(), *specs.get("optional", {}).items()]:
         options = spec[1] if len(spec) > 1 else {}
         if _is_widget(spec[0], options):
-            inputs[name] = next(values)
+            inputs[name] = next(values, options.get("default"))  # a file from before a widget was added
             if options.get("control_after_generate") or options.get("image_upload"):
-                next(values)
+                next(values, None)
         if name in linked:
             inputs[name] = linked[name]
     return {"class_type": node["type"], "inputs": inputs, "_meta": {"title": node.get("title", node["type"])}}

@@ -30,34 +30,66 @@ def parse_phrases(text: str) -> tuple[Phrase, ...]:
 
     Raises ValueError for empty text or a weight that is not a number above 0.
     """
-    parts = [p.strip() for p in text.replace("\n", ",").split(",")]
-    phrases = tuple(_parse_phrase(p) for p in parts if p)
+    phrases = tuple(
+        Phrase(phrase, 1.0 if weight is None else _number(weight, phrase)) for phrase, weight in _pairs(text)
+    )
     if not phrases:
         raise ValueError(
             "words is empty: type one or more words of the source prompt, for example 'cat' or 'cat, red ball:0.5'"
         )
+    for phrase in phrases:
+        if not 0 < phrase.weight <= 10:
+            raise ValueError(
+                f"words: the weight {phrase.weight:g} of '{phrase.text}' must be above 0 and at most 10 (1 = neutral)"
+            )
     return phrases
 
 
-def _parse_phrase(text: str) -> Phrase:
-    if text.startswith("(") and text.endswith(")"):
-        text = text[1:-1].strip()
-    phrase, colon, weight = text.rpartition(":")
-    if not colon:
-        return Phrase(text)
+def parse_factors(text: str, default: float) -> tuple[Phrase, ...]:
+    """Phrases with a factor each, "dog, red:0.5"; those without get `default`. Raises ValueError outside 0..10."""
+    phrases = tuple(
+        Phrase(phrase, default if weight is None else _number(weight, phrase)) for phrase, weight in _pairs(text)
+    )
+    for phrase in phrases:
+        if not 0 <= phrase.weight <= 10:
+            raise ValueError(
+                f"equalizer_words: the factor {phrase.weight:g} of '{phrase.text}' must lie in 0..10 (1 = neutral)"
+            )
+    return phrases
+
+
+def parse_spans(text: str) -> tuple[tuple[str, float, float], ...]:
+    """(phrase, start, end) from text such as "dog:0-0.2, sitting:0.8" (one number is the end)."""
+    found = []
+    for phrase, span in _pairs(text):
+        start, _, end = (span or "").rpartition("-")
+        if span is None:
+            raise ValueError(
+                f"word_steps: '{phrase}' has no steps; write word:end or word:start-end, for example {phrase}:0-0.2"
+            )
+        found.append((phrase, _number(start, phrase) if start else 0.0, _number(end, phrase)))
+    return tuple(found)
+
+
+def _pairs(text: str) -> list[tuple[str, str | None]]:
+    """(phrase, what stands after its last colon or None) of each part of a list of words."""
+    found = []
+    for part in filter(None, (p.strip() for p in text.replace("\n", ",").split(","))):
+        part = part[1:-1].strip() if part.startswith("(") and part.endswith(")") else part
+        phrase, colon, value = part.rpartition(":")
+        if colon and not phrase.strip():
+            raise ValueError(f"words: '{part}' has a weight but no word before the colon")
+        found.append((phrase.strip(), value.strip()) if colon else (part, None))
+    return found
+
+
+def _number(text: str, phrase: str) -> float:
     try:
-        value = float(weight)
+        return float(text)
     except ValueError:
         raise ValueError(
-            f"words: '{weight.strip()}' in '{text}' is not a number; write word:weight, for example cat:0.5"
+            f"words: '{text}' in '{phrase}:{text}' is not a number; write word:weight, for example cat:0.5"
         ) from None
-    if not 0 < value <= 10:
-        raise ValueError(
-            f"words: the weight {value:g} of '{phrase.strip()}' must be above 0 and at most 10 (1 = neutral)"
-        )
-    if not phrase.strip():
-        raise ValueError(f"words: '{text}' has a weight but no word before the colon")
-    return Phrase(phrase.strip(), value)
 
 
 def words_of(tokens: Sequence[Token]) -> list[str]:
@@ -79,3 +111,127 @@ def spans(tokens: Sequence[Token], phrase: Sequence[int]) -> list[tuple[int, ...
         if wanted and starts_word and ids[i : i + len(wanted)] == wanted:
             found.append(tuple(t.position for t in tokens[i : i + len(wanted)]))
     return found
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """An encoded prompt: its text's tokens, and the rows of its conditioning in chunks of `chunk` (77 for CLIP)."""
+
+    tokens: tuple[Token, ...]
+    rows: int
+    chunk: int = 77
+
+    @property
+    def words(self) -> tuple[tuple[Token, ...], ...]:
+        """The tokens of each word."""
+        found, current = [], []
+        for token in self.tokens:
+            current.append(token)
+            if token.piece.endswith(WORD_END):
+                found.append(tuple(current))
+                current = []
+        return tuple(found + ([tuple(current)] if current else []))
+
+    def special(self, row: int) -> int | None:
+        """The row's place after the last word of its chunk (0 = the end token), -1 for a start token, None for a word."""
+        start = row - row % self.chunk
+        if row == start:
+            return -1
+        last = max((t.position for t in self.tokens if start < t.position < start + self.chunk), default=start)
+        return None if row <= last else row - last - 1
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Which source tokens each target token stands for.
+
+    shares: for each row of the target its (source row, share) pairs; empty where the target's token is new.
+    removed, added: the rows of words that stand in one prompt only.
+    """
+
+    shares: tuple[tuple[tuple[int, float], ...], ...]
+    removed: tuple[int, ...]
+    added: tuple[int, ...]
+
+
+def pair(x: Sequence, y: Sequence) -> list[int | None]:
+    """For each item of y the index of its partner in x, or None: the longest common subsequence.
+
+    Needleman-Wunsch with match 1, mismatch -1 and gap 0, early partners first (Prompt-to-Prompt's alignment).
+    """
+    score = [[0] * (len(y) + 1) for _ in range(len(x) + 1)]
+    for i, a in enumerate(x, 1):
+        for j, b in enumerate(y, 1):
+            score[i][j] = max(score[i][j - 1], score[i - 1][j], score[i - 1][j - 1] + (1 if a == b else -1))
+    partners: list[int | None] = [None] * len(y)
+    i, j = len(x), len(y)
+    while i and j:
+        if score[i][j] == score[i][j - 1]:
+            j -= 1
+        elif score[i][j] == score[i - 1][j]:
+            i -= 1
+        else:
+            i, j = i - 1, j - 1
+            partners[j] = i
+    return partners
+
+
+def align_refined(source: Prompt, target: Prompt) -> Alignment:
+    """Equal tokens in equal order belong together, the target's others are new (Prompt-to-Prompt, refinement)."""
+    partners = pair([t.id for t in source.tokens], [t.id for t in target.tokens])
+    found = {t.position: ((source.tokens[i].position, 1.0),) for t, i in zip(target.tokens, partners) if i is not None}
+    kept = set(filter(lambda i: i is not None, partners))
+    return Alignment(
+        _with_special(found, source, target),
+        tuple(t.position for i, t in enumerate(source.tokens) if i not in kept),
+        tuple(t.position for t, i in zip(target.tokens, partners) if i is None),
+    )
+
+
+def align_replaced(source: Prompt, target: Prompt) -> Alignment:
+    """Word n of the target takes the place of word n of the source (Prompt-to-Prompt, replacement).
+
+    A word of other length shares its tokens' attention out evenly. Raises ValueError for another number of words.
+    """
+    if len(source.words) != len(target.words):
+        raise ValueError(
+            f"mode replace needs prompts of equal length: the source prompt has {len(source.words)} words, the target {len(target.words)}; "
+            "use mode refine"
+        )
+    found, removed, added = {}, [], []
+    for old, new in zip(source.words, target.words):
+        if [t.id for t in old] != [t.id for t in new]:
+            removed += [t.position for t in old]
+            added += [t.position for t in new]
+        for k, token in enumerate(new):
+            one_to_one = len(old) == len(new)
+            shares = ((old[k].position, 1.0),) if one_to_one else tuple((t.position, 1 / len(new)) for t in old)
+            found[token.position] = shares
+    return Alignment(_with_special(found, source, target), tuple(removed), tuple(added))
+
+
+def _with_special(found: dict, source: Prompt, target: Prompt) -> tuple:
+    """The shares of every row: start to start, end to end, padding to the same row (Prompt-to-Prompt)."""
+    ends = {row - row % source.chunk: row for row in range(source.rows) if source.special(row) == 0}
+
+    def shares(row: int) -> tuple:
+        place = target.special(row)
+        if place is None:
+            return found.get(row, ())
+        partner = ends.get(row - row % target.chunk) if place == 0 else row
+        return ((partner, 1.0),) if partner is not None and partner < source.rows else ()
+
+    return tuple(shares(row) for row in range(target.rows))
+
+
+def changed_words(prompt: Prompt, rows: Sequence[int]) -> tuple[str, ...]:
+    """The words that have a token among `rows`, in order, neighbours joined to one phrase."""
+    phrases, open_phrase = [], False
+    for word in prompt.words:
+        if any(t.position in rows for t in word):
+            text = "".join(t.piece.removesuffix(WORD_END) for t in word)
+            phrases = [*phrases[:-1], f"{phrases[-1]} {text}"] if open_phrase else [*phrases, text]
+            open_phrase = True
+        else:
+            open_phrase = False
+    return tuple(phrases)

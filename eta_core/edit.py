@@ -1,36 +1,47 @@
-"""The backward pass: the noise that the source branch chooses, and the target branch that it steers."""
+"""The backward pass: a source branch that chooses the fresh noise, and target branches that it steers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
-from .ddim import Denoise, eta_step, optimal_noise, split_noise
+from .ddim import eta_step, optimal_noise, split_noise
 from .eta import EtaSchedule
+from .masks import for_rows
 from .noise import NoiseCandidates, blend, closest
 from .schedule import Grid, Step
+
+Predict = Callable[[Step, Tensor | None, Tensor], tuple[Tensor | None, Tensor]]
 
 
 @dataclass(frozen=True)
 class Steering:
     """How the fresh noise of each step is made.
 
-    region: [B or 1, 1, H, W] in 0..1, multiplies eta per pixel; None is everywhere.
+    seeds: one variant of the result each. region: [B or 1, 1, H, W] in 0..1, multiplies eta per pixel; None is everywhere.
     choose_in_region: weigh the choice of the candidate by the region (False: the reference's choice, all pixels).
+    recorded: the trajectory was drawn, not followed (edit-friendly inversion): each step's own noise is put back, and eta
+    is how much of it is renewed.
     """
 
     eta: EtaSchedule
-    seed: int
+    seeds: tuple[int, ...]
     candidates: int = 10
     blend: float = 0.0
     region: Tensor | None = None
     choose_in_region: bool = True
+    recorded: bool = False
 
-    @property
-    def reads_source(self) -> bool:
-        return self.candidates > 1 or self.blend > 0.0
+    def __post_init__(self):
+        most = 1.0 if self.region is None else float(self.region.max())
+        if most > 1 and most * max(eta for _, eta in self.eta.points) > 1:
+            raise ValueError(
+                f"eta reaches {max(eta for _, eta in self.eta.points):g} and a region scales it by {most:g}: the product must stay "
+                "within 1; lower eta_scale or the schedule"
+            )
 
     def to(self, like: Tensor) -> Steering:
         """The same steering with its region on the device of `like`."""
@@ -41,57 +52,65 @@ class Steering:
         reaches = self.region is None or bool((self.region > 0).any())
         return reaches and step.sigma_next > 0 and self.eta(step.time) > 0
 
-
-def source_steps(steering: Steering, grid: Grid) -> int:
-    """At how many steps the source branch is evaluated: only where the choice of noise reads it."""
-    return sum(steering.reads_source and steering.acts(step) for step in grid.downward())
-
-
-def steer(
-    denoise_source: Denoise | None, trajectory: Tensor, grid: Grid, steering: Steering
-) -> Iterator[Tensor | None]:
-    """The fresh noise of each sampling step [B, C, H, W], None where eta does not act (paper, algorithm 1).
-
-    `denoise_source` may be None where source_steps is 0. The source branch stands on `trajectory` [N + 1, B, C, H, W] at every step, so it never drifts.
-    """
-    draws = NoiseCandidates(steering.seed, steering.candidates, tuple(trajectory.shape[2:]))
-    for step in grid.downward():
-        candidates = draws.draw()
-        if not steering.acts(step):
-            yield None
-        elif not steering.reads_source:
-            yield candidates[0].to(trajectory)
-        else:
-            yield _chosen(denoise_source, candidates, trajectory, step, steering)
-
-
-def _chosen(denoise_source: Denoise, candidates: Tensor, trajectory: Tensor, step: Step, steering: Steering) -> Tensor:
-    x, x_next = trajectory[step.index], trajectory[step.index - 1]
-    down, up = split_noise(steering.eta(step.time), step.sigma, step.sigma_next)
-    denoised = denoise_source(x, step.sigma).to(x)
-    optimal = optimal_noise(x_next, x, denoised, step.sigma, down, up)
-    noise = closest(candidates.to(x), optimal, steering.region if steering.choose_in_region else None)
-    return blend(noise, optimal, steering.blend) if steering.blend else noise
+    def reads_source(self, step: Step) -> bool:
+        """Whether the noise of this step depends on the source branch."""
+        if self.recorded:
+            return step.sigma_next > 0
+        return self.acts(step) and (self.candidates > 1 or self.blend > 0.0)
 
 
 def edit(
-    denoise: Denoise,
+    predict: Predict,
     trajectory: Tensor,
     grid: Grid,
     steering: Steering,
-    noises: Iterable[Tensor | None],
-    lock: Tensor | None = None,
+    reads: Callable[[Step], bool] = lambda step: False,
+    free: Callable[[Step], Iterable[Tensor]] = lambda step: (),
 ) -> Tensor:
-    """The target branch, from the trajectory's noise end to x at the image end (paper, eq. 13).
+    """The target branch, from the trajectory's noise end to x at the image end (paper, algorithm 1 and eq. 13).
 
-    lock [B or 1, 1, H, W]: 1 = free, 0 = held on the source's trajectory at every step; None is free everywhere.
+    predict(step, source, x): the denoised source [B, C, H, W], or None where it was not asked for, and the denoised target
+    [V * B, C, H, W], one variant of the batch after the other. The source branch stands on `trajectory` [N + 1, B, C, H, W]
+    at every step, so it never drifts; it is evaluated where the noise or `reads` wants it. free(step): masks [B or 1, 1, H, W]
+    to follow the step, 1 = free, 0 = held on the trajectory. Returns [V * B, C, H, W].
     """
-    x = trajectory[-1]
-    for step, noise in zip(grid.downward(), noises):
-        denoised = denoise(x, step.sigma).to(x)
-        eta, region = (0.0, None) if noise is None else (steering.eta(step.time), steering.region)
-        down, up = split_noise(eta, step.sigma, step.sigma_next, region)
-        x = eta_step(x, denoised, step.sigma, down, up, None if noise is None else noise.to(x))
-        if lock is not None:
-            x = trajectory[step.index - 1].lerp(x, lock.to(x).expand_as(x))
+    draws = [NoiseCandidates(seed, steering.candidates, tuple(trajectory.shape[2:])) for seed in steering.seeds]
+    rows = len(draws) * trajectory.shape[1]
+    x = for_rows(trajectory[-1], rows)
+    for step in grid.downward():
+        wanted = steering.reads_source(step) or reads(step)
+        source, denoised = predict(step, trajectory[step.index] if wanted else None, x)
+        down, up, noise = _renewal([draw.draw() for draw in draws], source, trajectory, step, steering)
+        x = eta_step(x, denoised.to(x), step.sigma, down, up, noise)
+        for mask in free(step):
+            held = for_rows(trajectory[step.index - 1], rows)
+            x = held.lerp(x, for_rows(mask.to(x), rows).expand_as(x))
     return x
+
+
+def _renewal(draws: list[Tensor], source: Tensor | None, trajectory: Tensor, step: Step, steering: Steering):
+    """(sigma_down, sigma_up, noise) of a step; noise [V * B, C, H, W], None where none comes in."""
+    acts = steering.acts(step)
+    if not acts and not (steering.recorded and step.sigma_next > 0):
+        return step.sigma_next, 0.0, None
+    rows, eta, optimal = len(draws) * trajectory.shape[1], steering.eta(step.time), None
+    region = None if steering.region is None else for_rows(steering.region, rows)
+    down, up = split_noise(1.0 if steering.recorded else eta, step.sigma, step.sigma_next)
+    if steering.reads_source(step):
+        x, x_next = trajectory[step.index], trajectory[step.index - 1]
+        optimal = optimal_noise(x_next, x, source.to(x), step.sigma, down, up)
+    if steering.recorded and not acts:
+        return down, up, for_rows(optimal, rows)
+    noise = torch.cat([_chosen(candidates.to(trajectory), optimal, trajectory, steering) for candidates in draws])
+    if steering.recorded:
+        renewed = torch.full_like(noise[:, :1], eta) if region is None else eta * region
+        return down, up, torch.sqrt(1 - renewed * renewed) * for_rows(optimal, rows) + renewed * noise
+    return *split_noise(eta, step.sigma, step.sigma_next, region), noise
+
+
+def _chosen(candidates: Tensor, optimal: Tensor | None, trajectory: Tensor, steering: Steering) -> Tensor:
+    """The noise of one variant [B, C, H, W] (paper, eq. 11 and 12)."""
+    if optimal is None:
+        return candidates[0].expand(trajectory.shape[1:])
+    noise = closest(candidates, optimal, steering.region if steering.choose_in_region else None)
+    return blend(noise, optimal, steering.blend) if steering.blend else noise

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -11,15 +13,42 @@ from .ddim import Denoise, invert_step, vp_scale
 from .schedule import Grid
 
 
-def invert(denoise: Denoise, latent: Tensor, grid: Grid, close_step: Callable[[], None] = lambda: None) -> Tensor:
+def invert(
+    denoise: Denoise, latent: Tensor, grid: Grid, close_step: Callable[[], None] = lambda: None, iterations: int = 1
+) -> tuple[Tensor, float]:
     """DDIM inversion of `latent` [B, C, H, W] (the model's scaled space) along `grid`.
 
-    `close_step()` follows every step. Returns x at every grid point, [N + 1, B, C, H, W] on the CPU.
+    `close_step()` follows every step. iterations: evaluations a step; 1 is the reference's, more look for the fixed point
+    of x' = x + (sigma' - sigma) eps(x', sigma') (ReNoise, arXiv 2403.14602; AIDI, arXiv 2309.04907).
+    Returns x at every grid point, [N + 1, B, C, H, W] on the CPU, and the residual: how much, relative to x, the last
+    iteration still moved the worst step (nan for one iteration).
     """
     x = latent * vp_scale(grid.sigmas[0])
-    points = [x.cpu()]
-    for i in range(grid.steps):
-        x = invert_step(denoise, x, grid.sigmas[i], grid.sigmas[i + 1])
+    points, residuals = [x.cpu()], []
+    for sigma, sigma_next in pairwise(grid.sigmas):
+        start, x = x, invert_step(denoise, x, sigma, sigma_next)
+        for _ in range(iterations - 1):
+            before, x = x, start + (sigma_next - sigma) * ((x - denoise(x, sigma_next)) / sigma_next)
+        if iterations > 1:
+            residuals.append(float((x - before).norm() / x.norm()))
+        points.append(x.cpu())
+        close_step()
+    return torch.stack(points), max(residuals, default=math.nan)
+
+
+def record(
+    denoise: Denoise, latent: Tensor, grid: Grid, seed: int, close_step: Callable[[], None] = lambda: None
+) -> Tensor:
+    """The trajectory of edit-friendly DDPM inversion (Huberman-Spiegelglas et al. 2024, eq. 6): own noise at every level.
+
+    The network is asked at every point for its attention alone. Every picture of a batch meets the same noise. Returns
+    [N + 1, B, C, H, W] on the CPU.
+    """
+    generator = torch.Generator("cpu").manual_seed(seed)
+    points = [(latent * vp_scale(grid.sigmas[0])).cpu()]
+    for sigma in grid.sigmas[1:]:
+        x = latent + sigma * torch.randn((1, *latent.shape[1:]), generator=generator).to(latent)
+        denoise(x, sigma)
         points.append(x.cpu())
         close_step()
     return torch.stack(points)

@@ -111,3 +111,41 @@ def resize_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
         return mask
     shrinks = size[0] <= mask.shape[-2] and size[1] <= mask.shape[-1]
     return F.interpolate(mask[:, None], size, mode="area" if shrinks else "nearest")[:, 0]
+
+
+def _over(before: list[Tensor], mask: Tensor) -> list[Tensor]:
+    return [*(weight * (1 - mask) for weight in before), mask]
+
+
+def _under(before: list[Tensor], mask: Tensor) -> list[Tensor]:
+    return [*before, mask * (1 - sum(before, torch.zeros_like(mask))).clamp(0, 1)]
+
+
+def _share(before: list[Tensor], mask: Tensor) -> list[Tensor]:
+    weights = [*before, mask]
+    total = sum(weights).clamp(min=1.0)
+    return [weight / total for weight in weights]
+
+
+OVERLAP = {"over": _over, "under": _under, "share": _share}
+
+
+def resolve(regions: Sequence[tuple[Tensor, str]]) -> list[Tensor]:
+    """Masks of several edits as weights whose sum is at most 1, each laid over, under or beside those before it."""
+    weights: list[Tensor] = []
+    for mask, overlap in regions:
+        weights = OVERLAP[overlap](weights, mask)
+    return weights
+
+
+def for_rows(values: Tensor, rows: int) -> Tensor:
+    """Values [B, ...] of a batch, or of all its pictures [1, ...], for `rows` rows: variants of it one after the other."""
+    return values if len(values) == rows else values.repeat(rows // len(values), *[1] * (values.ndim - 1))
+
+
+def compose(base: Tensor, others: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
+    """`base` [V * B, C, H, W] with each of `others` in its place by weight [B or 1, 1, H, W]."""
+    composed = base
+    for other, weight in zip(others, weights):
+        composed = composed + for_rows(weight.to(base), len(base)) * (other - base)
+    return composed

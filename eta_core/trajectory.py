@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Literal, get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,6 +19,8 @@ from .ddim import vp_scale
 from .schedule import Grid
 
 FORMAT = "eta-inversion-1"
+Inverter = Literal["ddim", "fixed_point", "negative_prompt", "edit_friendly"]
+INVERTERS = get_args(Inverter)
 
 
 class TrajectoryFileError(ValueError):
@@ -32,7 +35,7 @@ class Trajectory:
     signature: names and values that tell the model, to compare with the model of an edit.
     maps: per-token attention [B, tokens, h, w] in 0..1 at the layers' own size, or None; `no_maps` then says why.
     prompts: texts that may have made the source conditioning. fingerprint: digest of that conditioning.
-    scale: pixels of the picture per latent pixel.
+    scale: pixels of the picture per latent pixel. inverter: how x was found, which tells an edit what to make of it.
     """
 
     x: Tensor
@@ -43,12 +46,15 @@ class Trajectory:
     maps: Tensor | None = None
     no_maps: str = ""
     prompts: tuple[str, ...] = field(default=())
+    inverter: Inverter = "ddim"
 
     def __post_init__(self):
         if self.x.ndim != 5 or len(self.x) != self.grid.steps + 1:
             raise ValueError(
                 f"a trajectory over {self.grid.steps} steps needs x of shape [{self.grid.steps + 1}, B, C, H, W], got {tuple(self.x.shape)}"
             )
+        if self.inverter not in INVERTERS:
+            raise ValueError(f"inverter '{self.inverter}' is unknown: use one of {', '.join(INVERTERS)}")
         if self.maps is not None and (self.maps.ndim != 4 or len(self.maps) != self.batch):
             raise ValueError(f"attention maps must be [{self.batch}, tokens, h, w], got {tuple(self.maps.shape)}")
 
@@ -85,6 +91,7 @@ def save(path: Path, trajectory: Trajectory, extra: Mapping[str, Tensor], notes:
         "scale": trajectory.scale,
         "no_maps": trajectory.no_maps,
         "prompts": trajectory.prompts,
+        "inverter": trajectory.inverter,
         "notes": dict(notes),
     }
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
@@ -125,6 +132,7 @@ def load(path: Path) -> tuple[Trajectory, dict[str, Tensor], dict]:
             maps=tensors.get("maps"),
             no_maps=about["no_maps"],
             prompts=tuple(about["prompts"]),
+            inverter=about.get("inverter", "ddim"),
         )
         notes = about["notes"]
     except (KeyError, TypeError, ValueError) as error:

@@ -2,9 +2,10 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import inversion_nodes, mask_nodes, sampler_nodes, schedule_nodes
+from . import inversion_nodes, mask_nodes, method_nodes, prompt_nodes, sampler_nodes, schedule_nodes
 
 
 class EtaInversionExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [*inversion_nodes.NODES, *schedule_nodes.NODES, *mask_nodes.NODES, *sampler_nodes.NODES]
+        modules = (inversion_nodes, schedule_nodes, mask_nodes, sampler_nodes, prompt_nodes, method_nodes)
+        return [node for module in modules for node in module.NODES]

@@ -8,7 +8,7 @@ import torch
 from comfy_api.latest import io, ui
 
 from ..eta_core import trajectory as trajectories
-from ..eta_core.invert import invert
+from ..eta_core.invert import invert, record
 from ..eta_core.trajectory import Trajectory
 from . import host
 from .types import CATEGORY, Inversion, InversionSocket
@@ -57,6 +57,33 @@ class EtaInversion(io.ComfyNode):
                     ),
                 ),
                 io.Conditioning.Input("negative", optional=True, tooltip="Read only when cfg is not 1."),
+                io.Combo.Input(
+                    "inverter",
+                    options=list(trajectories.INVERTERS),
+                    default="ddim",
+                    optional=True,
+                    tooltip=(
+                        "ddim: the paper's forward pass (neutral). fixed_point: the same, refined by `iterations`. negative_prompt: as ddim, and "
+                        "EtaSampler takes the source prompt for its negative. edit_friendly: DDPM noise of its own at every step; eta is then how "
+                        "much of it is renewed, and eta 0 still edits."
+                    ),
+                ),
+                io.Int.Input(
+                    "iterations",
+                    default=3,
+                    min=1,
+                    max=5,
+                    optional=True,
+                    tooltip="Network evaluations a step of fixed_point; 1 = ddim. The others do not read it.",
+                ),
+                io.Int.Input(
+                    "inversion_seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    optional=True,
+                    tooltip="Seed of the noise of edit_friendly. The others do not read it.",
+                ),
             ],
             outputs=[
                 InversionSocket.Output(
@@ -73,7 +100,19 @@ class EtaInversion(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, positive, latent_image, steps, cfg, scheduler, negative=None) -> io.NodeOutput:
+    def execute(
+        cls,
+        model,
+        positive,
+        latent_image,
+        steps,
+        cfg,
+        scheduler,
+        negative=None,
+        inverter="ddim",
+        iterations=3,
+        inversion_seed=0,
+    ) -> io.NodeOutput:
         if negative is None and not math.isclose(cfg, 1.0):
             raise ValueError(
                 f"cfg is {cfg:g} but `negative` is not connected: connect a negative prompt (an empty one will do), or set cfg to 1"
@@ -89,18 +128,23 @@ class EtaInversion(io.ComfyNode):
             )
         z = host.in_model_space(model, host.latent_tensor(model, latent_image, cls.hidden.unique_id))
         recorder = host.MapRecorder(model, positive, tuple(z.shape[-2:]))
-        tick = host.progress(model, grid.steps)
-        x = host.sample(
-            model,
-            positive,
-            negative,
-            cfg,
-            z,
-            grid.sigmas,
-            0,
-            lambda denoise, latent: invert(host.ticking(denoise, tick), latent, grid, recorder.close_step),
-            recorder.install,
-        )
+        evaluations = iterations if inverter == "fixed_point" else 1
+        tick = host.progress(model, grid.steps * evaluations)
+
+        def loop(network, latent):
+            def denoise(x, sigma):
+                denoised = network({"source": x}, sigma, lambda options, rows: recorder.install(options))["source"]
+                tick(x, denoised)
+                return denoised
+
+            if inverter == "edit_friendly":
+                return record(denoise, latent, grid, inversion_seed, recorder.close_step), math.nan
+            return invert(denoise, latent, grid, recorder.close_step, evaluations)
+
+        branch = host.Branch("source", positive, negative, cfg)
+        x, residual = host.sample(model, [branch], z, grid.sigmas, 0, loop)
+        if not math.isnan(residual):
+            host.say(f"fixed-point residual: {residual:.1e} of x at the worst step", cls.hidden.unique_id)
         trajectory = Trajectory(
             x=x,
             grid=grid,
@@ -110,6 +154,7 @@ class EtaInversion(io.ComfyNode):
             maps=recorder.maps(),
             no_maps=recorder.problem,
             prompts=host.upstream_texts(cls.hidden.dynprompt, cls.hidden.unique_id, "positive"),
+            inverter=inverter,
         )
         return io.NodeOutput(Inversion(trajectory, positive), host.to_latent(model, trajectory.x[-1]))
 

@@ -6,9 +6,10 @@ import torch
 from comfy_api.latest import io
 
 from ..eta_core import masks
-from ..eta_core.alignment import Phrase, Token, parse_phrases, spans, words_of
-from . import host
+from ..eta_core.alignment import Phrase, Prompt, parse_phrases
+from . import host, prompt_text
 from .overlay import heatmap
+from .prompt_text import missing, places
 from .types import CATEGORY, Inversion, InversionSocket
 
 
@@ -121,7 +122,7 @@ class AttentionMask(io.ComfyNode):
                 f"image has {len(image)} pictures, the inversion {trajectory.batch}: give one, or one for each"
             )
         node_id = cls.hidden.unique_id
-        soft = _soft(inversion, clip, phrases, _source_tokens(inversion, clip, source_prompt, node_id))
+        soft = _soft(inversion, clip, phrases, prompt_text.source_prompt(inversion, clip, source_prompt, node_id))
         region = masks.harden(soft, threshold)
         if not bool((region > 0).flatten(1).any(1).all()):
             raise ValueError(
@@ -138,42 +139,15 @@ class AttentionMask(io.ComfyNode):
         return io.NodeOutput(region, heatmap(masks.enlarge(soft, size), region, image))
 
 
-def _soft(inversion: Inversion, clip, phrases: tuple[Phrase, ...], tokens: tuple[Token, ...]) -> torch.Tensor:
+def _soft(inversion: Inversion, clip, phrases: tuple[Phrase, ...], prompt: Prompt) -> torch.Tensor:
     """The phrases' joined attention [B, H, W] at the latent's size."""
-
-    def places(text: str) -> list[tuple[int, ...]]:
-        return spans(tokens, [t.id for t in host.tokens_of(clip, text)])
-
-    found = {phrase: places(phrase.text) or places(phrase.text.strip(" .!?;")) for phrase in phrases}
-    missing = [phrase.text for phrase, places in found.items() if not places]
-    if missing:
-        raise ValueError(f"words: {missing} not in the source prompt; its words are: {', '.join(words_of(tokens))}")
+    found = {phrase: places(prompt, clip, phrase.text) for phrase in phrases}
+    unknown = [phrase.text for phrase, rows in found.items() if not rows]
+    if unknown:
+        raise missing("words", unknown, "source prompt", prompt)
     maps, size = inversion.trajectory.maps, tuple(inversion.trajectory.x.shape[-2:])
     return masks.join_phrases(
-        [masks.phrase_map(maps, places, size) for places in found.values()], [phrase.weight for phrase in found]
-    )
-
-
-def _source_tokens(inversion: Inversion, clip, source_prompt: str | None, node_id) -> tuple[Token, ...]:
-    """Tokens of the source prompt: the text given, or the one above EtaInversion that this CLIP encodes to the same."""
-    encoded = inversion.positive[0][0]
-    if source_prompt:
-        tokens = host.tokens_of(clip, source_prompt)
-        if tokens and tokens[-1].position >= encoded.shape[1]:
-            raise ValueError(
-                f"source_prompt '{source_prompt}' has more tokens than the prompt that was inverted: connect the very text"
-            )
-        if not host.encodes_to(clip, source_prompt, encoded):
-            host.warn(
-                f"'{source_prompt}' is not what was inverted: the region of a word may be another word's", node_id
-            )
-        return tokens
-    for text in inversion.trajectory.prompts:
-        if host.encodes_to(clip, text, encoded):
-            return host.tokens_of(clip, text)
-    raise ValueError(
-        "the source prompt's text was not found in the graph above EtaInversion, or this is not the CLIP that encoded it: connect the same CLIP, "
-        "or connect the text to source_prompt"
+        [masks.phrase_map(maps, rows, size) for rows in found.values()], [phrase.weight for phrase in found]
     )
 
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import torch
 from comfy_api.latest import io
+from torch import Tensor
 
 from ..eta_core.ddim import vp_scale
-from ..eta_core.edit import Steering, edit, source_steps, steer
+from ..eta_core.edit import Steering
+from ..eta_core.edit import edit as run_edit
 from ..eta_core.eta import EtaSchedule
+from ..eta_core.masks import compose, resolve
+from ..eta_core.methods import PromptToPrompt
 from . import host
-from .types import CATEGORY, EtaSocket, Inversion, InversionSocket
+from .types import CATEGORY, Edit, EditSocket, EtaSocket, Inversion, InversionSocket
 
 
 class EtaSampler(io.ComfyNode):
@@ -88,6 +92,24 @@ class EtaSampler(io.ComfyNode):
                         "Holds the picture outside the mask on the source's trajectory at every step. 0 = off (paper), 1 = exactly the source."
                     ),
                 ),
+                EditSocket.Input(
+                    "edit",
+                    optional=True,
+                    tooltip=(
+                        "Editing methods (Prompt-to-Prompt, MasaCtrl, Plug-and-Play) and further prompts in regions of their own. Without it: the "
+                        "target prompt alone."
+                    ),
+                ),
+                io.Int.Input(
+                    "variants",
+                    default=1,
+                    min=1,
+                    max=64,
+                    optional=True,
+                    tooltip=(
+                        "Edits with seed, seed + 1, ... beside one shared source branch; the latent is then a batch. 1 = neutral."
+                    ),
+                ),
             ],
             outputs=[
                 io.Latent.Output(display_name="latent", tooltip="The edited picture."),
@@ -114,36 +136,104 @@ class EtaSampler(io.ComfyNode):
         mask=None,
         parity=False,
         background_lock=0.0,
+        edit=None,
+        variants=1,
     ) -> io.NodeOutput:
+        edit, node_id = edit or Edit(), cls.hidden.unique_id
         trajectory, grid = inversion.trajectory, inversion.trajectory.grid
-        host.check_same_model(model, trajectory.signature, cls.hidden.unique_id)
-        if background_lock > 0 and mask is None:
+        host.check_same_model(model, trajectory.signature, node_id)
+        _check_methods(edit.methods, inversion, positive, node_id)
+        size = tuple(trajectory.x.shape[-2:])
+
+        def fit(mask):
+            return host.latent_mask(mask, trajectory.batch, size, trajectory.scale, node_id)
+
+        weights = resolve([(fit(region.mask), region.overlap) for region in edit.regions])
+        region, free = _regions(None if mask is None else fit(mask), weights, edit.regions)
+        if background_lock > 0 and free is None:
             raise ValueError(
                 f"background_lock is {background_lock:g} but no mask says what the background is: connect a mask, or set it to 0"
             )
-        size, node_id = tuple(trajectory.x.shape[-2:]), cls.hidden.unique_id
-        region = None if mask is None else host.latent_mask(mask, trajectory.batch, size, trajectory.scale, node_id)
         if region is not None and not bool(region.any()):
             host.warn("the mask is empty: no fresh noise comes in anywhere", node_id)
-        steering = Steering(eta, seed, noise_candidates, noise_blend, region, choose_in_region=not parity)
-        lock = 1 - background_lock * (1 - region) if background_lock > 0 else None
-        reads = source_steps(steering, grid)
-        tick = host.progress(model, reads + grid.steps)
+        lock = [1 - background_lock * (1 - free)] if background_lock > 0 else []
 
-        def source_branch(denoise, latent):
-            return list(steer(host.ticking(denoise, tick), trajectory.x.to(latent), grid, steering.to(latent)))
+        negative = inversion.positive if trajectory.inverter == "negative_prompt" else negative
+        regional = {f"edit {i + 1}": chosen for i, chosen in enumerate(edit.regions)}
+        branches = [
+            host.Branch(host.SOURCE, inversion.positive, negative, cfg),
+            host.Branch(TARGET, positive, negative, cfg),
+            *(host.Branch(name, chosen.positive, negative, chosen.cfg) for name, chosen in regional.items()),
+        ]
+        methods = {TARGET: edit.methods} | {name: chosen.methods for name, chosen in regional.items()}
+        methods = {name: [method.fitted(fit) for method in chosen] for name, chosen in methods.items()}
+        attention = host.Steering(model, methods, grid.steps, size, node_id)
+        steering = Steering(
+            eta,
+            tuple((seed + i) % 2**64 for i in range(variants)),
+            noise_candidates,
+            noise_blend,
+            region,
+            choose_in_region=not parity,
+            recorded=trajectory.inverter == "edit_friendly",
+        )
+        tick = host.progress(model, grid.steps)
 
-        def target_branch(denoise, latent):
-            lock_here = None if lock is None else lock.to(latent)
-            x = edit(host.ticking(denoise, tick), trajectory.x.to(latent), grid, steering.to(latent), noises, lock_here)
+        def loop(network, latent):
+            def predict(step, source, x):
+                steered = attention.begin(grid.steps - step.index)
+                xs = ({} if source is None else {host.SOURCE: source}) | {name: x for name in (TARGET, *regional)}
+                found = network(xs, step.sigma, attention.install if steered else None)
+                denoised = compose(found[TARGET], [found[name] for name in regional], weights)
+                tick(x, denoised)
+                return found.get(host.SOURCE), denoised
+
+            x = run_edit(
+                predict,
+                trajectory.x.to(latent),
+                grid,
+                steering.to(latent),
+                reads=lambda step: attention.reads(grid.steps - step.index),
+                free=lambda step: (*lock, *attention.regions()),
+            )
             return x / vp_scale(grid.sigmas[0])
 
-        def run(conditioning, loop):
-            return host.sample(model, conditioning, negative, cfg, trajectory.source, grid.sigmas[::-1], seed, loop)
-
-        noises = run(inversion.positive, source_branch) if reads else list(steer(None, trajectory.x, grid, steering))
-        edited = run(positive, target_branch)
+        rows = 1 + variants * (1 + len(regional))
+        edited = host.sample(model, branches, trajectory.source, grid.sigmas[::-1], seed, loop, rows)
         return io.NodeOutput(host.to_latent(model, edited), host.to_latent(model, trajectory.source))
+
+
+TARGET = "target"
+
+
+def _regions(mask: Tensor | None, weights: list[Tensor], regions) -> tuple[Tensor | None, Tensor | None]:
+    """Where eta acts and how strongly, and where the picture may change at all; None is everywhere."""
+    if not weights:
+        return mask, mask
+    covered = sum(weights)
+    base = torch.zeros_like(covered) if mask is None else mask
+    eta = sum(weight * chosen.eta_scale for weight, chosen in zip(weights, regions)) + (1 - covered) * base
+    return eta, torch.maximum(base, covered)
+
+
+def _check_methods(methods, inversion: Inversion, positive: list, node_id) -> None:
+    """ValueError where Prompt-to-Prompt was aligned for another inversion; a warning for another target prompt."""
+    for method in methods:
+        if not isinstance(method, PromptToPrompt):
+            continue
+        if method.source_prompt != inversion.trajectory.fingerprint:
+            raise ValueError(
+                "EtaPromptToPrompt was made for another source prompt than this inversion's: connect the same inversion to both"
+            )
+        if len(positive) != 1 or positive[0][0].shape[1] != method.shares.shape[1]:
+            raise ValueError(
+                f"EtaPromptToPrompt was made for a target prompt of {method.shares.shape[1]} rows, EtaSampler's positive has "
+                f"{[cond.shape[1] for cond, _ in positive]}: connect the same target prompt to both"
+            )
+        if method.target_prompt != host.fingerprint(positive):
+            host.warn(
+                "EtaPromptToPrompt was made for another target prompt than EtaSampler's: words may be mixed up", node_id
+            )
 
 
 class EtaSamplerSelect(io.ComfyNode):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from comfy_api.latest import io
+from torch import Tensor
 
+from ..eta_core.methods import Method
 from ..eta_core.trajectory import Trajectory
 
 CATEGORY = "sampling/eta inversion"
 InversionSocket = io.Custom("ETA_INVERSION")
 EtaSocket = io.Custom("ETA_SCHEDULE")
+EditSocket = io.Custom("ETA_EDIT")
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,3 +22,38 @@ class Inversion:
 
     trajectory: Trajectory
     positive: list
+
+
+@dataclass(frozen=True, eq=False)
+class RegionEdit:
+    """One of several edits of a picture: a target prompt with its own mask, strength of eta, guidance and methods.
+
+    overlap: how the mask meets those of the edits before it, a name of eta_core.masks.OVERLAP.
+    """
+
+    positive: list
+    mask: Tensor
+    eta_scale: float
+    cfg: float
+    overlap: str
+    methods: tuple[Method, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Edit:
+    """What EtaSampler lays over an inversion: methods for its own target prompt, and further prompts in regions."""
+
+    methods: tuple[Method, ...] = ()
+    regions: tuple[RegionEdit, ...] = ()
+
+    def with_method(self, method: Method) -> Edit:
+        """This edit with one method more. Raises ValueError where it has one of that kind."""
+        kind = type(method).__name__
+        if any(type(m) is type(method) for m in self.methods):
+            raise ValueError(
+                f"{kind} stands twice in this chain of edits: each method can be used once; remove one of the two nodes"
+            )
+        return replace(self, methods=(*self.methods, method))
+
+    def with_region(self, region: RegionEdit) -> Edit:
+        return replace(self, regions=(*self.regions, region))

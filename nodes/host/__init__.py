@@ -6,16 +6,22 @@ Nothing is installed on a MODEL: what a run needs lives in a copy of its model o
 from .attention import MapRecorder
 from .folders import new_path, saved_files, saved_path
 from .latents import fit_mask, in_model_space, latent_mask, latent_tensor, to_latent
-from .messages import warn
+from .messages import say, warn
 from .models import SCHEDULERS, check_same_model, downscale, fingerprint, make_grid, signature
-from .prompts import encodes_to, tokens_of, upstream_texts
-from .sampling import eta_sampler, progress, sample, ticking
+from .prompts import chunk_length, encode, encodes_to, tokens_of, upstream_texts
+from .sampling import Branch, eta_sampler, progress, sample
+from .steering import SOURCE, Steering
 
 __all__ = [
     "SCHEDULERS",
+    "SOURCE",
+    "Branch",
     "MapRecorder",
+    "Steering",
     "check_same_model",
+    "chunk_length",
     "downscale",
+    "encode",
     "encodes_to",
     "eta_sampler",
     "fingerprint",
@@ -27,10 +33,10 @@ __all__ = [
     "new_path",
     "progress",
     "sample",
+    "say",
     "saved_files",
     "saved_path",
     "signature",
-    "ticking",
     "to_latent",
     "tokens_of",
     "upstream_texts",

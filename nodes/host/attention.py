@@ -1,50 +1,117 @@
-"""Cross-attention of a UNet: which layers, and reading them without changing any result."""
+"""Attention of a UNet: which layers there are, reading them, and steering them by the source branch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-import torch
 from comfy.ldm.modules.attention import SpatialTransformer, optimized_attention
 from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, Upsample
 from torch import Tensor
 
+from ...eta_core.attention import probabilities
 from ...eta_core.masks import MapAverage
+from ...eta_core.methods import Layer
+
+Key = tuple[str, int, int]
 
 
-class CrossAttention(NamedTuple):
-    """Where a cross-attention layer sits, by the host's patch key, and how much smaller than the latent its grid is."""
-
-    key: tuple[str, int, int]
-    scale: int
-
-
-def cross_attention_layers(model) -> list[CrossAttention]:
-    """The cross-attention layers of a UNet's down and up blocks; empty for any other network."""
-    unet, layers, scale = model.get_model_object("diffusion_model"), [], 1
-    for name in ("input", "output"):
-        for number, block in enumerate(getattr(unet, f"{name}_blocks", ())):
-            for module in block:
-                if isinstance(module, SpatialTransformer):
-                    layers += [CrossAttention((name, number, i), scale) for i in range(len(module.transformer_blocks))]
-                scale = (
-                    scale * 2
-                    if isinstance(module, Downsample)
-                    else scale // 2
-                    if isinstance(module, Upsample)
-                    else scale
-                )
-    return layers
+def attention_layers(model) -> dict[Key, Layer]:
+    """The transformer layers of a UNet by the host's patch key, in the network's order; empty for any other network."""
+    unet, found, scale = model.get_model_object("diffusion_model"), [], 1
+    if not hasattr(unet, "output_blocks"):
+        return {}
+    for part, number, block in _blocks(unet):
+        late = part == "output" and number >= feature_block(unet)
+        for module in block:
+            if isinstance(module, SpatialTransformer):
+                found += [((part, number, i), scale, late) for i in range(len(module.transformer_blocks))]
+            elif isinstance(module, Downsample):
+                scale *= 2
+            elif isinstance(module, Upsample):
+                scale //= 2
+    return {key: Layer(i / len(found), scale, key[0], late) for i, (key, scale, late) in enumerate(found)}
 
 
-def map_layers(layers: Sequence[CrossAttention], size: tuple[int, int]) -> list[CrossAttention]:
-    """The layers the maps are read from: a quarter of the latent, 16x16 at 512 px (paper), finer where that is coarser
-    than 16 tokens."""
+def _blocks(unet) -> Iterator[tuple[str, int, Iterable]]:
+    yield from (("input", number, block) for number, block in enumerate(unet.input_blocks))
+    yield "middle", 0, unet.middle_block or ()
+    yield from (("output", number, block) for number, block in enumerate(unet.output_blocks))
+
+
+def feature_block(unet) -> int:
+    """The output block that is the second up block's second residual layer (Plug-and-Play)."""
+    first_up = next(i for i, block in enumerate(unet.output_blocks) if any(isinstance(m, Upsample) for m in block))
+    return first_up + 2
+
+
+def map_layers(layers: Mapping[Key, Layer], size: tuple[int, int]) -> list[Key]:
+    """The layers the maps are read from: down and up blocks at a quarter of the latent, 16x16 at 512 px (paper), finer
+    where that is coarser than 16 tokens."""
+    layers = {key: layer for key, layer in layers.items() if layer.part != "middle"}
     wanted = min(4, max(1, min(size) // 16))
-    scales = {layer.scale for layer in layers}
+    scales = {layer.scale for layer in layers.values()}
     scale = max((s for s in scales if s <= wanted), default=min(scales, default=0))
-    return [layer for layer in layers if layer.scale == scale]
+    return [key for key, layer in layers.items() if layer.scale == scale]
+
+
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+Replacement = Callable[[Key, Attend, Tensor, Tensor, Tensor, dict], Tensor]
+
+
+def chain(model_options: dict, kind: str, layers: Sequence[Key], replacement: Replacement) -> None:
+    """Put `replacement` around the attention ("attn1" self, "attn2" cross) of `layers`, around other packs' where they are.
+
+    It sits under the host's (name, number) key, so that what replaces a whole block later, such as PAG, still does.
+    """
+    placed = model_options.setdefault("transformer_options", {}).setdefault("patches_replace", {}).setdefault(kind, {})
+    for key in layers:
+        if key in placed:
+            placed[key] = _around(placed[key], key, layers, replacement)
+    for block in dict.fromkeys(key[:2] for key in layers):
+        placed[block] = _around(placed.get(block), block, layers, replacement)
+
+
+def plain_attention(extra_options: dict) -> Attend:
+    """The attention the user runs (flash, sage, split, ...)."""
+    options = {"attn_precision": extra_options["attn_precision"], "transformer_options": extra_options}
+    return lambda q, k, v: optimized_attention(q, k, v, extra_options["n_heads"], **options)
+
+
+def _around(previous, key: tuple, layers: Sequence[Key], replacement: Replacement):
+    def attention(q, k, v, extra_options, **kwargs):
+        def attend(q, k, v):
+            return plain(q, k, v) if previous is None else previous(q, k, v, extra_options, **kwargs)
+
+        plain, here = plain_attention(extra_options), (*key[:2], extra_options["block_index"])
+        return replacement(here, attend, q, k, v, extra_options) if here in layers else attend(q, k, v)
+
+    return attention
+
+
+class Chunk(NamedTuple):
+    """Rows of a network call that belong to one conditioning: kind 0 = positive, 1 = negative."""
+
+    kind: int
+    rows: slice
+
+
+def chunks_of(rows: int, extra_options: dict) -> list[Chunk] | None:
+    """The chunks of a call of `rows`, or None where another pack has changed their number."""
+    kinds = extra_options["cond_or_uncond"]
+    each, rest = divmod(rows, len(kinds))
+    return None if rest else [Chunk(kind, slice(i * each, (i + 1) * each)) for i, kind in enumerate(kinds)]
+
+
+def fills_picture(q: Tensor, extra_options: dict, size: tuple[int, int]) -> bool:
+    """Whether the queries are the whole picture's, one for each place of the grid."""
+    height, width = extra_options["activations_shape"][-2:]
+    return tuple(extra_options["original_shape"][-2:]) == size and q.shape[1] == height * width
+
+
+def fold(maps: Tensor, tokens: int) -> Tensor:
+    """Maps over `tokens` tokens; the host repeats a prompt to a longer partner's length."""
+    return maps.unflatten(-1, (-1, tokens)).sum(-2)
 
 
 class MapRecorder:
@@ -55,7 +122,7 @@ class MapRecorder:
         self._armed = True
         self._size = size
         self._tokens = positive[0][0].shape[1]
-        self._layers = map_layers(cross_attention_layers(model), size) if len(positive) == 1 else []
+        self._layers = map_layers(attention_layers(model), size) if len(positive) == 1 else []
         self.problem = ""
         if len(positive) != 1:
             self.problem = f"the source conditioning has {len(positive)} entries (Conditioning Combine or areas) where maps need one prompt"
@@ -79,58 +146,22 @@ class MapRecorder:
         return recorded
 
     def install(self, model_options: dict) -> dict:
-        """Wrap the layers' replacements in `model_options`, so that other packs' stay in force."""
-        replaced = (
-            model_options.setdefault("transformer_options", {})
-            .setdefault("patches_replace", {})
-            .setdefault("attn2", {})
-        )
-        for layer in self._layers:
-            replaced[layer.key] = self._wrap(replaced.get(layer.key, replaced.get(layer.key[:2])))
+        chain(model_options, "attn2", self._layers, self._attention)
         model_options["sampler_pre_cfg_function"] = [*model_options.get("sampler_pre_cfg_function", []), self._disarm]
         return model_options
 
-    def _wrap(self, previous):
-        def attention(q, k, v, extra_options):
-            if self._armed:
-                self._read(q, k, extra_options)
-            if previous is not None:
-                return previous(q, k, v, extra_options)
-            return optimized_attention(
-                q,
-                k,
-                v,
-                extra_options["n_heads"],
-                attn_precision=extra_options["attn_precision"],
-                transformer_options=extra_options,
-            )
-
-        return attention
+    def _attention(self, key: Key, attend: Attend, q: Tensor, k: Tensor, v: Tensor, extra_options: dict) -> Tensor:
+        if self._armed:
+            self._read(q, k, extra_options)
+        return attend(q, k, v)
 
     def _read(self, q: Tensor, k: Tensor, extra_options: dict) -> None:
-        height, width = extra_options["activations_shape"][-2:]
-        chunks = extra_options["cond_or_uncond"]
-        if (
-            tuple(extra_options["original_shape"][-2:]) != self._size
-            or q.shape[1] != height * width
-            or len(q) % len(chunks)
-            or k.shape[1] % self._tokens
-        ):
+        chunks = chunks_of(len(q), extra_options)
+        if chunks is None or not fills_picture(q, extra_options, self._size) or k.shape[1] % self._tokens:
             self.problem = (
                 "another pack or an area changes the attention's shape (areas, ToMe, HyperTile, added tokens)"
             )
             return
-        conditional = [i for i, kind in enumerate(chunks) if kind == 0]
-        if conditional:
-            rows = torch.cat(
-                [torch.arange(i * (len(q) // len(chunks)), (i + 1) * (len(q) // len(chunks))) for i in conditional]
-            ).to(q.device)
-            self._average.add(
-                self._probabilities(q[rows], k[rows], extra_options["n_heads"]).unflatten(1, (height, width))
-            )
-
-    def _probabilities(self, q: Tensor, k: Tensor, heads: int) -> Tensor:
-        """[rows, queries, tokens], the mean over heads; a prompt repeated to a longer partner's length is folded back."""
-        q, k = (t.unflatten(-1, (heads, -1)).transpose(1, 2).float() for t in (q, k))
-        p = (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(-1).mean(1)
-        return p.unflatten(-1, (-1, self._tokens)).sum(-2)
+        for rows in (chunk.rows for chunk in chunks if chunk.kind == 0):
+            maps = fold(probabilities(q[rows], k[rows], extra_options["n_heads"]).mean(1), self._tokens)
+            self._average.add(maps.unflatten(1, tuple(extra_options["activations_shape"][-2:])))

@@ -10,8 +10,18 @@ log = logging.getLogger("eta-inversion")
 
 
 def warn(message: str, node_id: str | None = None) -> None:
-    """Say it in the log and, where a server runs, on the node."""
+    """A warning in the log and, where a server runs, on the node."""
     log.warning(message)
+    _show(f"Warning: {message}", node_id)
+
+
+def say(message: str, node_id: str | None = None) -> None:
+    """A figure worth knowing, in the same places."""
+    log.info(message)
+    _show(message, node_id)
+
+
+def _show(text: str, node_id: str | None) -> None:
     server = getattr(PromptServer, "instance", None)
     if server is not None and node_id is not None:
-        server.send_progress_text(f"Warning: {message}", node_id)
+        server.send_progress_text(text, node_id)

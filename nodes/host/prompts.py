@@ -24,14 +24,14 @@ def upstream_texts(dynprompt, node_id: str | None, name: str) -> tuple[str, ...]
     return tuple(dict.fromkeys(texts))
 
 
-def encode(clip, text: str) -> Tensor:
-    """The text's conditioning [1, tokens, dim], as CLIPTextEncode makes it."""
-    return clip.encode_from_tokens_scheduled(clip.tokenize(text))[0][0]
+def encode(clip, text: str) -> list:
+    """The text's CONDITIONING, as CLIPTextEncode makes it."""
+    return clip.encode_from_tokens_scheduled(clip.tokenize(text))
 
 
 def encodes_to(clip, text: str, encoded: Tensor) -> bool:
     """Whether this CLIP makes the tensor `encoded` of the text, up to rounding."""
-    own = encode(clip, text)
+    own = encode(clip, text)[0][0]
     return own.shape == encoded.shape and bool((own.cpu() - encoded.cpu()).norm() <= 0.01 * encoded.norm().cpu())
 
 
@@ -43,6 +43,11 @@ def tokens_of(clip, text: str) -> tuple[Token, ...]:
     kept = [(position, pair) for position, pair in placed if isinstance(pair[0], int) and pair[0] not in special]
     pieces = clip.tokenizer.untokenize([pair for _, pair in kept])
     return tuple(Token(position, pair[0], piece) for (position, pair), (_, piece) in zip(kept, pieces))
+
+
+def chunk_length(clip) -> int:
+    """Rows of a conditioning that this CLIP encodes at once."""
+    return len(_rows(clip, "")[0])
 
 
 def _rows(clip, text: str) -> list:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Generic, NamedTuple, TypeVar
 
 import comfy.model_patcher
 import comfy.samplers
 import latent_preview
 import torch
 from comfy.patcher_extension import WrappersMP, add_wrapper
+from comfy.utils import repeat_to_batch_size
 from torch import Tensor
 
-from ...eta_core.ddim import Denoise, eta_step, split_noise
+from ...eta_core.ddim import eta_step, split_noise
 from ...eta_core.eta import EtaSchedule
 from ...eta_core.schedule import time_of
 from .latents import latent_mask
@@ -21,34 +22,138 @@ from .messages import log
 from .models import noise_levels
 
 Result = TypeVar("Result")
+Patch = Callable[[dict, Mapping[str, int]], dict]
+
+
+class Branch(NamedTuple):
+    """Conditioning under which the network is asked: of the source, of a target."""
+
+    name: str
+    positive: list
+    negative: list | None
+    cfg: float
+
+
+class BranchGuider(comfy.samplers.CFGGuider):
+    """The host's guider for several branches: loaded and hooked together, the conditioning of each processed alone.
+
+    (Processed together, an area or a ControlNet of one branch would leak into the others.)
+    """
+
+    def __init__(self, model, branches: Sequence[Branch]):
+        super().__init__(model)
+        self._branches = {branch.name: branch for branch in branches}
+        conds = {(b.name, kind): getattr(b, kind) for b in branches for kind in ("positive", "negative")}
+        self.inner_set_conds({key: cond for key, cond in conds.items() if cond is not None})
+        self._processed: dict = {}
+
+    def inner_sample(self, noise, latent_image, device, *args, **kwargs):
+        self._everything, self._latent, self._device = self.conds, latent_image, device
+        self.conds = {}
+        try:
+            return super().inner_sample(noise, latent_image, device, *args, **kwargs)
+        finally:
+            self.conds = self._everything  # the host cleans up after all of them
+            self._processed.clear()
+
+    def groups(self, names: Sequence[str]) -> list[tuple[str, ...]]:
+        """The branches that can share one network call with the first of them, the rest one by one."""
+        together = [n for n in names if n == names[0] or self._can_join(names[0], n)]
+        return [tuple(together), *((n,) for n in names if n not in together)]
+
+    def _can_join(self, one: str, other: str) -> bool:
+        a, b = self._branches[one], self._branches[other]
+        kinds = [(self._entries(one, kind), self._entries(other, kind)) for kind in ("positive", "negative")]
+        return a.cfg == b.cfg and all(_joinable(x, y) for x, y in kinds)
+
+    def _entries(self, name: str, kind: str) -> list[dict]:
+        return self._everything.get((name, kind), [])
+
+    def predict(self, rows: Mapping[str, int], x: Tensor, sigma: Tensor, model_options: dict, seed) -> Tensor:
+        """The denoised x, rows of the branches `rows` one after the other."""
+        key = tuple(rows.items())
+        if key not in self._processed:
+            self._processed[key] = self._process(rows, seed)
+        self.conds, self.cfg = self._processed[key], self._branches[next(iter(rows))].cfg
+        return self(x, sigma, model_options=model_options, seed=seed)
+
+    def _process(self, rows: Mapping[str, int], seed) -> dict[str, list[dict]]:
+        count = sum(rows.values())
+        latent = repeat_to_batch_size(self._latent, count)
+        conds = {kind: self._joined(rows, kind) for kind in ("positive", "negative")}
+        conds = {kind: [entry.copy() for entry in entries] for kind, entries in conds.items() if entries is not None}
+        return comfy.samplers.process_conds(self.inner_model, latent, conds, self._device, latent, seed=seed)
+
+    def _joined(self, rows: Mapping[str, int], kind: str) -> list[dict] | None:
+        if (next(iter(rows)), kind) not in self._everything:
+            return None
+        entries = [self._entries(name, kind) for name in rows]
+        if len(entries) == 1:
+            return entries[0]
+        joined = dict(entries[0][0])
+        for key in ("cross_attn", "pooled_output"):
+            if torch.is_tensor(joined.get(key)):
+                parts = [repeat_to_batch_size(entry[key], count) for (entry,), count in zip(entries, rows.values())]
+                joined[key] = torch.cat(parts)
+        return [joined]
+
+
+def _joinable(one: list[dict], other: list[dict]) -> bool:
+    """Whether two conditionings are plain prompts of equal length."""
+    if not one and not other:
+        return True
+    plain = {"cross_attn", "pooled_output", "model_conds", "uuid"}
+    if len(one) != 1 or len(other) != 1 or (set(one[0]) | set(other[0])) - plain:
+        return False
+    shapes = [
+        [
+            tuple(entry[key].shape[1:]) if torch.is_tensor(entry.get(key)) else None
+            for key in ("cross_attn", "pooled_output")
+        ]
+        for (entry,) in (one, other)
+    ]
+    return shapes[0] == shapes[1] and not one[0]["model_conds"] and not other[0]["model_conds"]
+
+
+class Network:
+    """The guided network inside one sampling: x of some branches in, their denoised latents out."""
+
+    def __init__(self, guider: BranchGuider, options: dict, seed):
+        self._guider, self._options, self._seed = guider, options, seed
+
+    def __call__(self, xs: Mapping[str, Tensor], sigma: float, patch: Patch | None = None) -> dict[str, Tensor]:
+        """`patch(options, rows)` may add to a copy of the model options for each call; rows: of each branch in it."""
+        found: dict[str, Tensor] = {}
+        for names in self._guider.groups(tuple(xs)):
+            rows = {name: len(xs[name]) for name in names}
+            x = torch.cat([xs[name] for name in names])
+            options = self._options
+            if patch is not None:
+                options = patch(comfy.model_patcher.create_model_options_clone(options), rows)
+            denoised = self._guider.predict(rows, x, x.new_full((len(x),), sigma), options, self._seed)
+            if not bool(torch.isfinite(denoised).all()):
+                raise ValueError(
+                    f"the model predicted NaN or infinite values at sigma {sigma:.4f}: its weights overflow in half precision; start the host "
+                    "with --force-fp32 (or --fp32-unet), or check the checkpoint and LoRAs"
+                )
+            found.update(zip(names, denoised.float().split(list(rows.values()))))
+        return found
 
 
 class LoopSampler(comfy.samplers.Sampler, Generic[Result]):
-    """A SAMPLER that hands `loop(denoise, latent)` the guider's prediction; noise and inpaint blending stay out."""
+    """A SAMPLER that hands `loop(network, latent)` the guider's predictions; noise and inpaint blending stay out."""
 
-    def __init__(self, loop: Callable[[Denoise, Tensor], Result], patch: Callable[[dict], dict]):
+    def __init__(self, loop: Callable[[Network, Tensor], Result]):
         self._loop = loop
-        self._patch = patch
         self.result: Result | None = None
         self.rows = 0
 
     def sample(
         self, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, disable_pbar=False
     ):
-        options = self._patch(comfy.model_patcher.create_model_options_clone(extra_args["model_options"]))
+        options = comfy.model_patcher.create_model_options_clone(extra_args["model_options"])
         add_wrapper(WrappersMP.APPLY_MODEL, self._count, options, is_model_options=True)
-        seed = extra_args.get("seed")
-
-        def denoise(x: Tensor, sigma: float) -> Tensor:
-            denoised = model_wrap(x, x.new_full((len(x),), sigma), model_options=options, seed=seed)
-            if not bool(torch.isfinite(denoised).all()):
-                raise ValueError(
-                    f"the model predicted NaN or infinite values at sigma {sigma:.4f}: its weights overflow in half precision; start the host "
-                    "with --force-fp32 (or --fp32-unet), or check the checkpoint and LoRAs"
-                )
-            return denoised.float()
-
-        self.result = self._loop(denoise, latent_image.float())
+        self.result = self._loop(Network(model_wrap, options, extra_args.get("seed")), latent_image.float())
         return latent_image
 
     def _count(self, apply_model, x, *args, **kwargs):
@@ -58,27 +163,24 @@ class LoopSampler(comfy.samplers.Sampler, Generic[Result]):
 
 def sample(
     model,
-    positive: list,
-    negative: list | None,
-    cfg: float,
+    branches: Sequence[Branch],
     z: Tensor,
     sigmas: Sequence[float],
     seed: int,
-    loop: Callable[[Denoise, Tensor], Result],
-    patch: Callable[[dict], dict] = lambda options: options,
+    loop: Callable[[Network, Tensor], Result],
+    rows: int = 1,
 ) -> Result:
-    """Run `loop` inside the host's sampling of `z` (model's scaled space) and return its result.
+    """Run `loop` inside the host's sampling of `z` [B, C, H, W] (model's scaled space) and return its result.
 
-    `patch` may add to the model options it is given, a copy that lives as long as this run.
+    rows: most rows of a network call for each picture, for the host's memory estimate.
     """
-    guider = comfy.samplers.CFGGuider(model)
-    guider.inner_set_conds({"positive": positive} if negative is None else {"positive": positive, "negative": negative})
-    guider.set_cfg(cfg)
+    guider = BranchGuider(model, branches)
     latent = model.model.process_latent_out(z)
-    sampler = LoopSampler(loop, patch)
+    sampler = LoopSampler(loop)
     started = time.perf_counter()
     levels = torch.tensor(sigmas, dtype=torch.float32)
-    guider.sample(torch.zeros_like(latent), latent, sampler, levels, disable_pbar=True, seed=seed)
+    largest = latent.repeat(rows, 1, 1, 1)
+    guider.sample(torch.zeros_like(largest), largest, sampler, levels, disable_pbar=True, seed=seed)
     log.info("Eta Inversion: %d rows through the network in %.2f s", sampler.rows, time.perf_counter() - started)
     return sampler.result
 
@@ -94,17 +196,6 @@ def progress(model, total: int) -> Callable[[Tensor, Tensor], None]:
         done += 1
 
     return tick
-
-
-def ticking(denoise: Denoise, tick: Callable[[Tensor, Tensor], None]) -> Denoise:
-    """`denoise` that tells the progress bar of every call."""
-
-    def call(x, sigma):
-        denoised = denoise(x, sigma)
-        tick(x, denoised)
-        return denoised
-
-    return call
 
 
 def eta_sampler(eta: EtaSchedule, mask: Tensor | None) -> comfy.samplers.KSAMPLER:

@@ -1,6 +1,7 @@
 """The tables of the README, measured in the real host on the embedded model: python dev.py bench [quality] [cost]
 
 quality  pairs of words swapped in unseen scenes: success by the judge against background PSNR, this pack beside the host's means
+methods  the same scenes: each editing method, with eta 0 and the paper's two, everywhere, in the mask, with the lock
 cost     network evaluations, time for each against the stock KSampler in the same run, peak memory of whole processes
 Everything goes to --out (bench-output): a table, the raw figures, a sheet of pictures.
 """
@@ -32,6 +33,20 @@ from tests.host.conftest import Host, boot  # noqa: E402
 
 CFG = 7.5
 DEFAULT = {"preset": "paper_strong", "threshold": 0.4, "grow": 4, "blur": 0.0, "background_lock": 1.0}
+PROMPT_TO_PROMPT = {
+    "mode": "auto",
+    "cross_replace_start": 0.0,
+    "cross_replace_end": 0.4,
+    "self_replace_start": 0.0,
+    "self_replace_end": 0.6,
+    "word_steps": "",
+    "equalizer": 2.0,
+    "equalizer_words": "",
+    "local_blend": True,
+    "blend_words": "",
+    "blend_threshold": 0.3,
+    "blend_start": 0.2,
+}
 # (thing in the picture, thing wanted, background); a word swap each
 SWAPS = (
     ("cat", "dog", "grass"),
@@ -112,6 +127,17 @@ class Studio:
             cfg=CFG,
             seed=seed,
             **({"noise_candidates": 10, "noise_blend": 0.0} | settings),
+        )[0]
+
+    def prompt_to_prompt(self, inversion, target: list, source_text: str, target_text: str, **settings):
+        return self.host.call(
+            "EtaPromptToPrompt",
+            inversion=inversion,
+            clip=self.clip,
+            positive=target,
+            source_prompt=source_text,
+            target_prompt=target_text,
+            **PROMPT_TO_PROMPT | settings,
         )[0]
 
     def img2img(self, target: list, latent: dict, steps: int, denoise: float, cfg: float = CFG) -> dict:
@@ -263,6 +289,86 @@ def quality(studio: Studio, options: argparse.Namespace) -> list[str]:
     ]
 
 
+# --- methods ---------------------------------------------------------------------------------------------------------
+
+ETAS = {"0": ("constant", 0.0), "gentle": ("paper_gentle",), "strong": ("paper_strong",)}
+PLACES = ("everywhere", "mask", "mask + lock")
+
+
+def method_of(studio: Studio, name: str, inversion, target: list, source_text: str, target_text: str):
+    """ETA_EDIT of a method at its node's defaults."""
+    if name == "simple":
+        return None
+    if name == "MasaCtrl":
+        return studio.host.call("EtaMasaCtrl", start=0.08, start_layer=0.625)[0]
+    if name == "Plug-and-Play":
+        return studio.host.call("EtaPlugAndPlay", feature_end=0.8, attention_end=0.5)[0]
+    return studio.prompt_to_prompt(inversion, target, source_text, target_text)
+
+
+METHODS = ("simple", "Prompt-to-Prompt", "MasaCtrl", "Plug-and-Play")
+
+
+def structure_distance(judges: judge.Judge, a: torch.Tensor, b: torch.Tensor) -> list[float]:
+    """Mean squared difference of the self-similarities of features (Tumanyan et al. 2022), the judge's instead of DINO's."""
+
+    def similarities(pictures: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            tokens = judges.body(2 * pictures[..., :3].movedim(-1, 1).float() - 1).flatten(2).transpose(1, 2)
+        tokens = torch.nn.functional.normalize(tokens, dim=-1)
+        return tokens @ tokens.transpose(1, 2)
+
+    return (similarities(a) - similarities(b)).square().flatten(1).mean(1).tolist()
+
+
+def methods_table(studio: Studio, options: argparse.Namespace) -> list[str]:
+    apart = studio.narrow()
+    judges, rows, sheet = judge.load(), {}, []
+    for case in cases(options.scenes, scenes.VALIDATION if options.validation else scenes.TEST):
+        texts = [scenes.prompt_of(thing, case.background) for thing in (case.thing, case.wanted)]
+        source, target = map(studio.prompt, texts)
+        inversion = studio.invert(source, studio.encode(case.pictures), options.steps)
+        mask = studio.mask(inversion, case.thing, texts[0])
+        places = {"everywhere": {}, "mask": {"mask": mask}, "mask + lock": {"mask": mask, "background_lock": 1.0}}
+        strip = [case.pictures[0]]
+        for method in METHODS:
+            edit = method_of(studio, method, inversion, target, *texts)
+            for eta, preset in ETAS.items():
+                for place in PLACES:
+                    if eta == "0" and place == "mask":
+                        continue  # where nothing is renewed a mask means nothing
+                    started = time.perf_counter()
+                    made = studio.edit(inversion, target, studio.eta(*preset), edit=edit, **places[place])
+                    pictures = studio.decode(made)
+                    psnr = metrics.background_psnr(case.pictures, pictures, case.truth).tolist()
+                    structure = structure_distance(judges, case.pictures, pictures)
+                    said = [thing == case.wanted for thing, _ in judge.say(judges, pictures)]
+                    rows.setdefault((method, eta, place), []).extend(zip(said, psnr, structure))
+                    strip.append(pictures[0])
+                    print(
+                        f"{case.thing} -> {case.wanted}: {method}, eta {eta}, {place}: {sum(said)}/{len(said)}, "
+                        f"{statistics.mean(psnr):.1f} dB, {time.perf_counter() - started:.0f} s",
+                        flush=True,
+                    )
+        sheet.append(torch.cat(strip, 1))
+        (options.out / "methods.json").write_text(json.dumps({", ".join(key): found for key, found in rows.items()}))
+    Image.fromarray((torch.cat(sheet) * 255).byte().numpy()).save(options.out / "methods.png")
+    lines = [
+        f"{options.scenes} unseen scenes, {options.steps} steps, cfg {CFG:g}, the UNet at its trained width ({apart:.0e} apart); structure: "
+        "distance of the judge's self-similarities x 1e3",
+        "",
+        "| method | eta | where | success | background PSNR dB, mean | worst | structure |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for (method, eta, place), found in rows.items():
+        success, psnr, structure = zip(*found)
+        lines.append(
+            f"| {method} | {eta} | {place} | {sum(success)}/{len(success)} | {statistics.mean(psnr):.2f} | {min(psnr):.2f} "
+            f"| {1e3 * statistics.mean(structure):.2f} |"
+        )
+    return lines
+
+
 # --- cost ------------------------------------------------------------------------------------------------------------
 
 
@@ -368,12 +474,12 @@ def peak(studio: Studio, options: argparse.Namespace) -> None:
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 
 
-TABLES = {"cost": cost, "quality": quality}  # cost first: it wants the checkpoint itself
+TABLES = {"cost": cost, "quality": quality, "methods": methods_table}  # cost first: it wants the checkpoint itself
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tables", nargs="*", help="quality, cost; default: both")
+    parser.add_argument("tables", nargs="*", help="quality, methods, cost; default: all")
     parser.add_argument("--scenes", type=int, default=50)
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=5)

@@ -88,7 +88,7 @@ def test_the_model_survives_an_inversion_that_ends_in(studio, unharmed, act, end
 
 
 @pytest.mark.parametrize("act, ends", ENDINGS)
-@pytest.mark.parametrize("call", [2, 6], ids=["source branch", "target branch"])
+@pytest.mark.parametrize("call", [2, 4], ids=["in the middle", "in the last step"])
 def test_the_model_survives_an_edit_that_ends_in(studio, inversion, unharmed, act, ends, call):
     run = At(studio.model, call, act)
     with ends():

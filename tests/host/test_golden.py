@@ -102,6 +102,37 @@ def test_an_edit_with_the_papers_eta_in_a_mask_is_the_references(studio, inverte
     near("eta_paper_mask06_simple edited", edited, case("eta_paper_mask06_simple")["edited"])
 
 
+def test_prompt_to_prompt_refinement_is_the_references(studio, inverted, near):
+    (method,) = studio.host.call(
+        "EtaPromptToPrompt",
+        inversion=inverted[0],
+        clip=studio.clip,
+        positive=studio.encode(TARGET),
+        mode="refine",
+        source_prompt=SOURCE,
+        target_prompt=TARGET,
+        **PAPERS_PROMPT_TO_PROMPT,
+    )
+    region, _ = studio.region(inverted[0], "cat", threshold=0.2)
+    edited, _ = edit(studio, inverted[0], eta=studio.eta(preset="paper_gentle"), mask=region, seed=3, edit=method)
+    near("eta_paper_mask_ptp_refine edited", edited, case("eta_paper_mask_ptp_refine")["edited"])
+
+
+PAPERS_PROMPT_TO_PROMPT = dict(
+    cross_replace_start=0.0,
+    cross_replace_end=0.4,
+    self_replace_start=0.0,
+    self_replace_end=0.6,
+    word_steps="",
+    equalizer=2.0,
+    equalizer_words="dog",
+    local_blend=True,
+    blend_words="cat, dog",
+    blend_threshold=0.3,
+    blend_start=0.2,
+)
+
+
 def play_back(studio, inversion, latent: dict, prompt: str, cfg: float) -> torch.Tensor:
     """Plain DDIM from the noise end through the host's SamplerCustomAdvanced, in the model's own latents."""
     call = studio.host.call

@@ -13,9 +13,10 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT / "demo"))
 import judge  # noqa: E402
 import scenes  # noqa: E402
-from eta_core import masks, metrics  # noqa: E402
 from prepare import SOURCES, prepare  # noqa: E402
 from workflow import graph_of  # noqa: E402
+
+from eta_core import masks, metrics  # noqa: E402
 
 WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
 SOURCE = "eta_demo_cat.png"

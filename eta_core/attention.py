@@ -1,0 +1,56 @@
+"""Attention of the target branch that borrows from the source branch: pure functions on q, k, v.
+
+Shapes: q [B, Q, heads * d], k and v [B, K, heads * d] as projected; maps [B, heads, Q, K]. `Attend` is any attention
+(q, k, v) -> [B, Q, heads * d], so the user's own implementation stays in use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """[B, N, heads * d] -> [B, heads, N, d]."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def probabilities(q: Tensor, k: Tensor, heads: int) -> Tensor:
+    """softmax(q k^T / sqrt(d)) of each head in float32: [B, heads, Q, K]."""
+    q, k = split_heads(q, heads).float(), split_heads(k, heads).float()
+    return (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(-1)
+
+
+def transfer(source: Tensor, target: Tensor, shares: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
+    """Prompt-to-Prompt's cross-attention (Hertz et al. 2022, eq. 4 to 6).
+
+    source [B, heads, Q, Ks], target [B, heads, Q, Kt]; shares [Ks, Kt]: how much of each source token's map a target
+    token takes, a column of zeros keeps the target's own; scale [Kt] multiplies; weight [Kt] in 0..1: how much of all this.
+    """
+    new = (shares.sum(0) == 0).to(target)
+    return torch.lerp(target, (source @ shares + target * new) * scale, weight)
+
+
+def replaced(previous: Tensor, change: Tensor, v: Tensor, heads: int) -> Tensor:
+    """An attention's output `previous` [B, Q, heads * d] after its maps change by `change`: keeps what others added."""
+    return previous + (change @ split_heads(v, heads).float()).transpose(1, 2).flatten(-2).to(previous)
+
+
+def outside_and_inside(attend: Attend, q: Tensor, k: Tensor, v: Tensor, keys: Tensor, queries: Tensor) -> Tensor:
+    """Attention inside and outside a region apart (MasaCtrl, eq. 5 and 6).
+
+    keys [B, K]: where the source's thing is, queries [B, Q]: where the target's; both 0..1, keys hard. A picture
+    whose keys are all inside or all outside attends everywhere.
+    """
+    answers = []
+    for side in (keys > 0.5, keys <= 0.5):
+        rows = []
+        for i, seen in enumerate(side):
+            seen = seen if bool(seen.any()) else torch.ones_like(seen)
+            rows.append(attend(q[i : i + 1], k[i : i + 1, seen], v[i : i + 1, seen]))
+        answers.append(torch.cat(rows))
+    return torch.lerp(answers[1], answers[0], queries[..., None].to(answers[0]))

@@ -1,0 +1,57 @@
+"""EtaPromptPair: both prompts of an edit in one place."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io, ui
+
+from ..eta_core.alignment import Prompt, align_refined, changed_words
+from . import host
+from .types import CATEGORY
+
+
+class EtaPromptPair(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="EtaPromptPair",
+            display_name="Eta Prompt Pair",
+            category=CATEGORY,
+            description="Both prompts of an edit: encoded, compared, and the words that changed handed on.",
+            inputs=[
+                io.Clip.Input("clip", tooltip="The model's CLIP."),
+                io.String.Input("source_prompt", multiline=True, tooltip="The picture as it is: a cat on the grass."),
+                io.String.Input(
+                    "target_prompt", multiline=True, tooltip="The picture as it shall be: a dog on the grass."
+                ),
+            ],
+            outputs=[
+                io.Conditioning.Output(display_name="source", tooltip="For EtaInversion's positive."),
+                io.Conditioning.Output(display_name="target", tooltip="For EtaSampler's positive."),
+                io.String.Output(
+                    display_name="source_words", tooltip="Words that only the source has, for AttentionMask."
+                ),
+                io.String.Output(display_name="target_words", tooltip="Words that only the target has."),
+                io.String.Output(display_name="source_text", tooltip="For the input source_prompt of other nodes."),
+                io.String.Output(display_name="target_text", tooltip="For the input target_prompt of other nodes."),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, clip, source_prompt: str, target_prompt: str) -> io.NodeOutput:
+        encoded = [host.encode(clip, text) for text in (source_prompt, target_prompt)]
+        source, target = (
+            Prompt(host.tokens_of(clip, text), conditioning[0][0].shape[1], host.chunk_length(clip))
+            for text, conditioning in zip((source_prompt, target_prompt), encoded)
+        )
+        aligned = align_refined(source, target)
+        gone, new = changed_words(source, aligned.removed), changed_words(target, aligned.added)
+        changes = f"gone: {', '.join(gone) or 'nothing'}\nnew: {', '.join(new) or 'nothing'}"
+        if not gone and not new:
+            host.warn("the two prompts are the same: nothing asks for an edit", cls.hidden.unique_id)
+        return io.NodeOutput(
+            *encoded, ", ".join(gone), ", ".join(new), source_prompt, target_prompt, ui=ui.PreviewText(changes)
+        )
+
+
+NODES = [EtaPromptPair]

@@ -1,0 +1,56 @@
+"""Prompts as text: found in the graph, checked by encoding, and their words placed on the rows of a conditioning."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..eta_core.alignment import Prompt, spans, words_of
+from . import host
+from .types import Inversion
+
+
+def source_prompt(inversion: Inversion, clip, given: str | None, node_id: str | None) -> Prompt:
+    """The source prompt: the text given, or the one above EtaInversion that this CLIP encodes to the same."""
+    where = "the source prompt's text was not found in the graph above EtaInversion", "source_prompt"
+    return _prompt(inversion.positive[0][0], clip, given, inversion.trajectory.prompts, where, node_id)
+
+
+def target_prompt(positive: list, clip, given: str | None, dynprompt, node_id: str | None) -> Prompt:
+    """The target prompt: the text given, or the one above the node's `positive` that this CLIP encodes to the same."""
+    where = "the target prompt's text was not found in the graph above `positive`", "target_prompt"
+    texts = host.upstream_texts(dynprompt, node_id, "positive")
+    return _prompt(positive[0][0], clip, given, texts, where, node_id)
+
+
+def _prompt(encoded, clip, given: str | None, texts: Sequence[str], where: tuple[str, str], node_id) -> Prompt:
+    problem, field = where
+    if given:
+        tokens = host.tokens_of(clip, given)
+        if tokens and tokens[-1].position >= encoded.shape[1]:
+            raise ValueError(
+                f"{field} '{given}' has more tokens than the prompt that was encoded: connect the very text"
+            )
+        if not host.encodes_to(clip, given, encoded):
+            host.warn(f"'{given}' is not what was encoded: the region of a word may be another word's", node_id)
+        return Prompt(tokens, encoded.shape[1], host.chunk_length(clip))
+    for text in texts:
+        if host.encodes_to(clip, text, encoded):
+            return Prompt(host.tokens_of(clip, text), encoded.shape[1], host.chunk_length(clip))
+    raise ValueError(
+        f"{problem}, or this is not the CLIP that encoded it: connect the same CLIP, or connect the text to {field}"
+    )
+
+
+def places(prompt: Prompt, clip, phrase: str) -> list[tuple[int, ...]]:
+    """The rows of every occurrence of a word or phrase; empty where there is none."""
+    for text in (phrase, phrase.strip(" .!?;")):
+        found = spans(prompt.tokens, [t.id for t in host.tokens_of(clip, text)])
+        if found:
+            return found
+    return []
+
+
+def missing(field: str, phrases: Sequence[str], which: str, *prompts: Prompt) -> ValueError:
+    """The error for words that stand in none of the prompts."""
+    words = list(dict.fromkeys(word for prompt in prompts for word in words_of(prompt.tokens)))
+    return ValueError(f"{field}: {list(phrases)} not in the {which}; its words are: {', '.join(words)}")
