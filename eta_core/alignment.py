@@ -10,7 +10,10 @@ WORD_END = "</w>"
 
 @dataclass(frozen=True)
 class Token:
-    """One token of an encoded prompt: its position (row of the conditioning), id and piece of text."""
+    """One token of an encoded prompt: its position (row of the conditioning), id and piece of text.
+
+    A row of a textual-inversion embedding has id -1 and no text.
+    """
 
     position: int
     id: int
@@ -30,9 +33,7 @@ def parse_phrases(text: str) -> tuple[Phrase, ...]:
 
     Raises ValueError for empty text or a weight that is not a number above 0.
     """
-    phrases = tuple(
-        Phrase(phrase, 1.0 if weight is None else _number(weight, phrase)) for phrase, weight in _pairs(text)
-    )
+    phrases = _weighted("words", text, 1.0, "cat:0.5")
     if not phrases:
         raise ValueError(
             "words is empty: type one or more words of the source prompt, for example 'cat' or 'cat, red ball:0.5'"
@@ -45,51 +46,58 @@ def parse_phrases(text: str) -> tuple[Phrase, ...]:
     return phrases
 
 
-def parse_factors(text: str, default: float) -> tuple[Phrase, ...]:
+def parse_factors(field: str, text: str, default: float) -> tuple[Phrase, ...]:
     """Phrases with a factor each, "dog, red:0.5"; those without get `default`. Raises ValueError outside 0..10."""
-    phrases = tuple(
-        Phrase(phrase, default if weight is None else _number(weight, phrase)) for phrase, weight in _pairs(text)
-    )
+    phrases = _weighted(field, text, default, "dog:2")
     for phrase in phrases:
         if not 0 <= phrase.weight <= 10:
             raise ValueError(
-                f"equalizer_words: the factor {phrase.weight:g} of '{phrase.text}' must lie in 0..10 (1 = neutral)"
+                f"{field}: the factor {phrase.weight:g} of '{phrase.text}' must lie in 0..10 (1 = neutral)"
             )
     return phrases
 
 
-def parse_spans(text: str) -> tuple[tuple[str, float, float], ...]:
+def parse_spans(field: str, text: str) -> tuple[tuple[str, float, float], ...]:
     """(phrase, start, end) from text such as "dog:0-0.2, sitting:0.8" (one number is the end)."""
     found = []
-    for phrase, span in _pairs(text):
-        start, _, end = (span or "").rpartition("-")
+    for phrase, span in _pairs(field, text):
+        example = f"{phrase}:0-0.2"
         if span is None:
             raise ValueError(
-                f"word_steps: '{phrase}' has no steps; write word:end or word:start-end, for example {phrase}:0-0.2"
+                f"{field}: '{phrase}' has no steps; write word:end or word:start-end, for example {example}"
             )
-        found.append((phrase, _number(start, phrase) if start else 0.0, _number(end, phrase)))
+        numbers = span.split("-") if "-" in span else ["0", span]
+        if len(numbers) != 2:
+            raise ValueError(f"{field}: '{span}' of '{phrase}' is not start-end; write for example {example}")
+        found.append((phrase, *(_number(field, number, f"{phrase}:{span}", example) for number in numbers)))
     return tuple(found)
 
 
-def _pairs(text: str) -> list[tuple[str, str | None]]:
+def _weighted(field: str, text: str, default: float, example: str) -> tuple[Phrase, ...]:
+    return tuple(
+        Phrase(phrase, default if weight is None else _number(field, weight, f"{phrase}:{weight}", example))
+        for phrase, weight in _pairs(field, text)
+    )
+
+
+def _pairs(field: str, text: str) -> list[tuple[str, str | None]]:
     """(phrase, what stands after its last colon or None) of each part of a list of words."""
     found = []
-    for part in filter(None, (p.strip() for p in text.replace("\n", ",").split(","))):
+    for part in (p.strip() for p in text.replace("\n", ",").split(",")):
         part = part[1:-1].strip() if part.startswith("(") and part.endswith(")") else part
         phrase, colon, value = part.rpartition(":")
         if colon and not phrase.strip():
-            raise ValueError(f"words: '{part}' has a weight but no word before the colon")
-        found.append((phrase.strip(), value.strip()) if colon else (part, None))
+            raise ValueError(f"{field}: '{part}' has a weight but no word before the colon")
+        if part:
+            found.append((phrase.strip(), value.strip()) if colon else (part, None))
     return found
 
 
-def _number(text: str, phrase: str) -> float:
+def _number(field: str, text: str, part: str, example: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise ValueError(
-            f"words: '{text}' in '{phrase}:{text}' is not a number; write word:weight, for example cat:0.5"
-        ) from None
+        raise ValueError(f"{field}: '{text}' in '{part}' is not a number; write for example {example}") from None
 
 
 def words_of(tokens: Sequence[Token]) -> list[str]:
@@ -100,7 +108,7 @@ def words_of(tokens: Sequence[Token]) -> list[str]:
         if token.piece.endswith(WORD_END):
             words.append(current)
             current = ""
-    return list(dict.fromkeys(words + ([current] if current else [])))
+    return list(dict.fromkeys(word for word in [*words, current] if word))
 
 
 def spans(tokens: Sequence[Token], phrase: Sequence[int]) -> list[tuple[int, ...]]:

@@ -37,7 +37,7 @@ class Steering:
 
     def __post_init__(self):
         most = 1.0 if self.region is None else float(self.region.max())
-        if most > 1 and most * max(eta for _, eta in self.eta.points) > 1:
+        if most * max(eta for _, eta in self.eta.points) > 1 + 1e-5:  # shares of regions add up to 1 only nearly
             raise ValueError(
                 f"eta reaches {max(eta for _, eta in self.eta.points):g} and a region scales it by {most:g}: the product must stay "
                 "within 1; lower eta_scale or the schedule"
@@ -104,7 +104,7 @@ def _renewal(draws: list[Tensor], source: Tensor | None, trajectory: Tensor, ste
     noise = torch.cat([_chosen(candidates.to(trajectory), optimal, trajectory, steering) for candidates in draws])
     if steering.recorded:
         renewed = torch.full_like(noise[:, :1], eta) if region is None else eta * region
-        return down, up, torch.sqrt(1 - renewed * renewed) * for_rows(optimal, rows) + renewed * noise
+        return down, up, torch.sqrt((1 - renewed * renewed).clamp(min=0)) * for_rows(optimal, rows) + renewed * noise
     return *split_noise(eta, step.sigma, step.sigma_next, region), noise
 
 

@@ -104,7 +104,7 @@ class PromptToPrompt:
 
     shares [source rows, target rows] and scale [target rows]: see attention.transfer. cross: the steps of each target
     row. self_attention: the steps in which self-attention of at most half the latent's side is the source's.
-    source_prompt, target_prompt: fingerprints of the conditionings it was made for.
+    source_prompt: fingerprint of the inversion it was made for. target_prompt: of the target's text.
     """
 
     shares: Tensor
@@ -157,7 +157,7 @@ class MasaCtrl:
         return Borrow(k=steered, v=steered)
 
     def reads(self, done: int, steps: int) -> bool:
-        return self.steps.covers(done, steps)
+        return self.start_layer < 1 and self.steps.covers(done, steps)
 
 
 @dataclass(frozen=True)

@@ -154,7 +154,7 @@ class EtaPromptToPrompt(io.ComfyNode):
             self_attention=Span(self_replace_start, self_replace_end).check("self_replace"),
             blend=blend,
             source_prompt=inversion.trajectory.fingerprint,
-            target_prompt=host.fingerprint(positive),
+            target_prompt=host.text_fingerprint(positive),
         )
         return io.NodeOutput((edit or Edit()).with_method(method))
 
@@ -195,7 +195,7 @@ def _scale(clip, target: Prompt, aligned: Alignment, equalizer: float, words: st
     """[target rows]: the equalizer's factor of each token."""
     scale = torch.ones(target.rows)
     scale[list(aligned.added)] = 1.0 if words.strip() else equalizer
-    for phrase in parse_factors(words, equalizer):
+    for phrase in parse_factors("equalizer_words", words, equalizer):
         (rows,) = _rows(clip, "equalizer_words", phrase.text, "target prompt", target)
         scale[list(rows)] = phrase.weight
     return scale
@@ -203,7 +203,7 @@ def _scale(clip, target: Prompt, aligned: Alignment, equalizer: float, words: st
 
 def _word_spans(clip, target: Prompt, default: Span, word_steps: str) -> tuple[Span, ...]:
     spans = [default] * target.rows
-    for phrase, start, end in parse_spans(word_steps):
+    for phrase, start, end in parse_spans("word_steps", word_steps):
         (rows,) = _rows(clip, "word_steps", phrase, "target prompt", target)
         for row in rows:
             spans[row] = Span(start, end).check(f"word_steps of '{phrase}'")
@@ -214,7 +214,7 @@ def _blend_rows(clip, source: Prompt, target: Prompt, aligned: Alignment, words:
     """Rows of the local blend's words in both prompts: those named, or those that changed, or the equalizer's."""
     if not words.strip() and (aligned.removed or aligned.added):
         return aligned.removed, aligned.added
-    phrases = parse_factors(words if words.strip() else equalized, 1.0)
+    phrases = parse_factors("blend_words", words if words.strip() else equalized, 1.0)
     found = [_rows(clip, "blend_words", phrase.text, "two prompts", source, target) for phrase in phrases]
     return tuple(tuple(row for rows in side for row in rows) for side in zip(*found)) or ((), ())
 
@@ -255,9 +255,18 @@ class EtaMasaCtrl(io.ComfyNode):
         if (source_mask is None) != (target_mask is None):
             lacking = "source_mask" if source_mask is None else "target_mask"
             raise ValueError(f"{lacking} is not connected: MasaCtrl's foreground needs both masks, or neither")
+        for name, mask in (("source_mask", source_mask), ("target_mask", target_mask)):
+            _check_not_empty(name, mask)
         regions = None if source_mask is None else (source_mask, target_mask)
         steps = Span(start, max(start, end)).check("MasaCtrl's steps")
         return io.NodeOutput((edit or Edit()).with_method(MasaCtrl(steps, start_layer, regions)))
+
+
+def _check_not_empty(name: str, mask: torch.Tensor | None) -> None:
+    if mask is not None and not bool((mask > 0).any()):
+        raise ValueError(
+            f"{name} is empty: no pixel is above 0, so there is nothing to edit; lower the threshold it comes from"
+        )
 
 
 class EtaPlugAndPlay(io.ComfyNode):
@@ -341,6 +350,7 @@ class EtaRegionEdit(io.ComfyNode):
             raise ValueError(
                 "the local blend holds the whole picture, a region has its mask: switch local_blend off in `method`"
             )
+        _check_not_empty("mask", mask)
         region = RegionEdit(positive, mask, eta_scale, cfg, overlap, method.methods)
         return io.NodeOutput((edit or Edit()).with_region(region))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from comfy_api.latest import io
 from torch import Tensor
@@ -12,6 +14,7 @@ from ..eta_core.edit import edit as run_edit
 from ..eta_core.eta import EtaSchedule
 from ..eta_core.masks import compose, resolve
 from ..eta_core.methods import PromptToPrompt
+from ..eta_core.trajectory import Trajectory
 from . import host
 from .types import CATEGORY, Edit, EditSocket, EtaSocket, Inversion, InversionSocket
 
@@ -139,16 +142,14 @@ class EtaSampler(io.ComfyNode):
         edit=None,
         variants=1,
     ) -> io.NodeOutput:
-        edit, node_id = edit or Edit(), cls.hidden.unique_id
-        trajectory, grid = inversion.trajectory, inversion.trajectory.grid
+        edit, node_id, trajectory = edit or Edit(), cls.hidden.unique_id, inversion.trajectory
         host.check_same_model(model, trajectory.signature, node_id)
-        _check_methods(edit.methods, inversion, positive, node_id)
         size = tuple(trajectory.x.shape[-2:])
 
         def fit(mask):
             return host.latent_mask(mask, trajectory.batch, size, trajectory.scale, node_id)
 
-        weights = resolve([(fit(region.mask), region.overlap) for region in edit.regions])
+        weights = resolve([(fit(chosen.mask), chosen.overlap) for chosen in edit.regions])
         region, free = _regions(None if mask is None else fit(mask), weights, edit.regions)
         if background_lock > 0 and free is None:
             raise ValueError(
@@ -156,35 +157,61 @@ class EtaSampler(io.ComfyNode):
             )
         if region is not None and not bool(region.any()):
             host.warn("the mask is empty: no fresh noise comes in anywhere", node_id)
-        lock = [1 - background_lock * (1 - free)] if background_lock > 0 else []
-
         negative = inversion.positive if trajectory.inverter == "negative_prompt" else negative
-        regional = {f"edit {i + 1}": chosen for i, chosen in enumerate(edit.regions)}
-        branches = [
-            host.Branch(host.SOURCE, inversion.positive, negative, cfg),
-            host.Branch(TARGET, positive, negative, cfg),
-            *(host.Branch(name, chosen.positive, negative, chosen.cfg) for name, chosen in regional.items()),
-        ]
-        methods = {TARGET: edit.methods} | {name: chosen.methods for name, chosen in regional.items()}
-        methods = {name: [method.fitted(fit) for method in chosen] for name, chosen in methods.items()}
-        attention = host.Steering(model, methods, grid.steps, size, node_id)
-        steering = Steering(
-            eta,
-            tuple((seed + i) % 2**64 for i in range(variants)),
-            noise_candidates,
-            noise_blend,
-            region,
-            choose_in_region=not parity,
-            recorded=trajectory.inverter == "edit_friendly",
+        targets = {TARGET: (positive, cfg, edit.methods)} | {
+            f"edit {i + 1}": (chosen.positive, chosen.cfg, chosen.methods) for i, chosen in enumerate(edit.regions)
+        }
+        for prompt, _, methods in targets.values():
+            _check_methods(methods, inversion, prompt, node_id)
+        methods = {name: [method.fitted(fit) for method in chosen] for name, (_, _, chosen) in targets.items()}
+        run = _Run(
+            trajectory,
+            branches=[
+                host.Branch(host.SOURCE, inversion.positive, negative, cfg),
+                *(host.Branch(name, prompt, negative, guidance) for name, (prompt, guidance, _) in targets.items()),
+            ],
+            weights=weights,
+            attention=host.Steering(model, methods, trajectory.grid.steps, size, node_id),
+            steering=Steering(
+                eta,
+                tuple((seed + i) % 2**64 for i in range(variants)),
+                noise_candidates,
+                noise_blend,
+                region,
+                choose_in_region=not parity,
+                recorded=trajectory.inverter == "edit_friendly",
+            ),
+            lock=[1 - background_lock * (1 - free)] if background_lock > 0 else [],
         )
+        return io.NodeOutput(host.to_latent(model, run(model, seed)), host.to_latent(model, trajectory.source))
+
+
+TARGET = "target"
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """One edit, ready to run: the branches, the first of them the source, and what ties them together."""
+
+    trajectory: Trajectory
+    branches: list[host.Branch]
+    weights: list[Tensor]
+    attention: host.Steering
+    steering: Steering
+    lock: list[Tensor]
+
+    def __call__(self, model, seed: int) -> Tensor:
+        """The edited latent in the model's scaled space."""
+        trajectory, grid = self.trajectory, self.trajectory.grid
         tick = host.progress(model, grid.steps)
+        targets = [branch.name for branch in self.branches[1:]]
 
         def loop(network, latent):
             def predict(step, source, x):
-                steered = attention.begin(grid.steps - step.index)
-                xs = ({} if source is None else {host.SOURCE: source}) | {name: x for name in (TARGET, *regional)}
-                found = network(xs, step.sigma, attention.install if steered else None)
-                denoised = compose(found[TARGET], [found[name] for name in regional], weights)
+                steered = self.attention.begin(grid.steps - step.index)
+                xs = ({} if source is None else {host.SOURCE: source}) | {name: x for name in targets}
+                found = network(xs, step.sigma, self.attention.install if steered else None)
+                denoised = compose(found[TARGET], [found[name] for name in targets[1:]], self.weights)
                 tick(x, denoised)
                 return found.get(host.SOURCE), denoised
 
@@ -192,18 +219,14 @@ class EtaSampler(io.ComfyNode):
                 predict,
                 trajectory.x.to(latent),
                 grid,
-                steering.to(latent),
-                reads=lambda step: attention.reads(grid.steps - step.index),
-                free=lambda step: (*lock, *attention.regions()),
+                self.steering.to(latent),
+                reads=lambda step: self.attention.reads(grid.steps - step.index),
+                free=lambda step: (*self.lock, *self.attention.regions()),
             )
             return x / vp_scale(grid.sigmas[0])
 
-        rows = 1 + variants * (1 + len(regional))
-        edited = host.sample(model, branches, trajectory.source, grid.sigmas[::-1], seed, loop, rows)
-        return io.NodeOutput(host.to_latent(model, edited), host.to_latent(model, trajectory.source))
-
-
-TARGET = "target"
+        rows = 1 + len(self.steering.seeds) * len(targets)
+        return host.sample(model, self.branches, trajectory.source, grid.sigmas[::-1], seed, loop, rows)
 
 
 def _regions(mask: Tensor | None, weights: list[Tensor], regions) -> tuple[Tensor | None, Tensor | None]:
@@ -230,7 +253,7 @@ def _check_methods(methods, inversion: Inversion, positive: list, node_id) -> No
                 f"EtaPromptToPrompt was made for a target prompt of {method.shares.shape[1]} rows, EtaSampler's positive has "
                 f"{[cond.shape[1] for cond, _ in positive]}: connect the same target prompt to both"
             )
-        if method.target_prompt != host.fingerprint(positive):
+        if method.target_prompt != host.text_fingerprint(positive):
             host.warn(
                 "EtaPromptToPrompt was made for another target prompt than EtaSampler's: words may be mixed up", node_id
             )

@@ -7,7 +7,7 @@ from .attention import MapRecorder
 from .folders import new_path, saved_files, saved_path
 from .latents import fit_mask, in_model_space, latent_mask, latent_tensor, to_latent
 from .messages import say, warn
-from .models import SCHEDULERS, check_same_model, downscale, fingerprint, make_grid, signature
+from .models import SCHEDULERS, check_same_model, downscale, fingerprint, make_grid, signature, text_fingerprint
 from .prompts import chunk_length, encode, encodes_to, tokens_of, upstream_texts
 from .sampling import Branch, eta_sampler, progress, sample
 from .steering import SOURCE, Steering
@@ -37,6 +37,7 @@ __all__ = [
     "saved_files",
     "saved_path",
     "signature",
+    "text_fingerprint",
     "to_latent",
     "tokens_of",
     "upstream_texts",

@@ -119,3 +119,8 @@ def fingerprint(conditioning: list) -> str:
     tensors = [cond for cond, _ in conditioning] + [v for extra in extras for v in extra.values() if torch.is_tensor(v)]
     plain = [{k: v if isinstance(v, (str, int, float, bool)) else "" for k, v in extra.items()} for extra in extras]
     return f"{_digest(tensors)}{hashlib.sha256(repr(plain).encode()).hexdigest()[:8]}"
+
+
+def text_fingerprint(conditioning: list) -> str:
+    """Digest of a CONDITIONING's text alone: the same with and without a ControlNet on it."""
+    return _digest(cond for cond, _ in conditioning)

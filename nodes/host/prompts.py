@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_execution.graph_utils import is_link
 from torch import Tensor
 
-from ...eta_core.alignment import Token
+from ...eta_core.alignment import WORD_END, Token
 
 
 def upstream_texts(dynprompt, node_id: str | None, name: str) -> tuple[str, ...]:
@@ -37,12 +37,17 @@ def encodes_to(clip, text: str, encoded: Tensor) -> bool:
 
 def tokens_of(clip, text: str) -> tuple[Token, ...]:
     """The text's own tokens, without start, end and padding; positions are rows of its conditioning."""
-    chunks = _rows(clip, text)
     special = {pair[0] for pair in _rows(clip, "")[0] if isinstance(pair[0], int)}
-    placed = [(len(chunk) * number + i, pair) for number, chunk in enumerate(chunks) for i, pair in enumerate(chunk)]
-    kept = [(position, pair) for position, pair in placed if isinstance(pair[0], int) and pair[0] not in special]
-    pieces = clip.tokenizer.untokenize([pair for _, pair in kept])
-    return tuple(Token(position, pair[0], piece) for (position, pair), (_, piece) in zip(kept, pieces))
+    found, position = [], 0
+    for chunk in _rows(clip, text):
+        for pair in chunk:
+            if not isinstance(pair[0], int):
+                found.append(Token(position, -1, WORD_END))
+            elif pair[0] not in special:
+                ((_, piece),) = clip.tokenizer.untokenize([pair])
+                found.append(Token(position, pair[0], piece))
+            position += 1
+    return tuple(found)
 
 
 def chunk_length(clip) -> int:

@@ -56,10 +56,16 @@ class BranchGuider(comfy.samplers.CFGGuider):
             self.conds = self._everything  # the host cleans up after all of them
             self._processed.clear()
 
-    def groups(self, names: Sequence[str]) -> list[tuple[str, ...]]:
-        """The branches that can share one network call with the first of them, the rest one by one."""
-        together = [n for n in names if n == names[0] or self._can_join(names[0], n)]
-        return [tuple(together), *((n,) for n in names if n not in together)]
+    def groups(self, names: Sequence[str]) -> list[list[str]]:
+        """The branches in as few network calls as their conditionings allow, the first branch in the first call."""
+        groups: list[list[str]] = []
+        for name in names:
+            group = next((group for group in groups if self._can_join(group[0], name)), None)
+            if group is None:
+                groups.append([name])
+            else:
+                group.append(name)
+        return groups
 
     def _can_join(self, one: str, other: str) -> bool:
         a, b = self._branches[one], self._branches[other]

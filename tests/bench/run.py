@@ -374,18 +374,25 @@ def methods_table(studio: Studio, options: argparse.Namespace) -> list[str]:
 
 def cost(studio: Studio, options: argparse.Namespace) -> list[str]:
     case = cases(len(SWAPS), scenes.TEST)[0]
-    source, target = (studio.prompt(scenes.prompt_of(thing, case.background)) for thing in (case.thing, case.wanted))
+    texts = [scenes.prompt_of(thing, case.background) for thing in (case.thing, case.wanted)]
+    source, target = map(studio.prompt, texts)
     latent, steps = studio.encode(case.pictures), options.steps
     counter = Counter(studio)
     inversion = studio.invert(source, latent, steps)
     off, strong = studio.eta("constant", 0.0), studio.eta("paper_strong")
+    plain = "EtaSampler, paper_strong"
     jobs = {
         "KSampler, cfg 7.5": lambda: studio.img2img(target, latent, steps, 1.0),
+        "KSampler, cfg 7.5, batch of 2": lambda: studio.img2img(target, twice(latent), steps, 1.0),
         "KSampler, cfg 1": lambda: studio.img2img(target, latent, steps, 1.0, cfg=1.0),
         "EtaInversion": lambda: studio.invert(source, latent, steps),
         "EtaSampler, eta 0": lambda: studio.edit(inversion, target, off),
-        "EtaSampler, paper_strong": lambda: studio.edit(inversion, target, strong),
+        plain: lambda: studio.edit(inversion, target, strong),
     }
+    for name in METHODS[1:]:
+        method = method_of(studio, name, inversion, target, *texts)
+        jobs[f"{plain}, {name}"] = lambda method=method: studio.edit(inversion, target, strong, edit=method)
+    jobs[f"{plain}, 4 variants"] = lambda: studio.edit(inversion, target, strong, variants=4)
     times: dict[str, list[float]] = {name: [] for name in jobs}
     calls: dict[str, tuple[int, int]] = {}
     for run in jobs.values():
@@ -397,20 +404,21 @@ def cost(studio: Studio, options: argparse.Namespace) -> list[str]:
             run()
             times[name].append(time.perf_counter() - started)
             calls[name] = (counter.calls, counter.rows)
-    baseline = {"EtaInversion": "KSampler, cfg 1"}
     lines = [
-        f"{steps} steps, one picture of 128 px, {options.rounds} rounds in turn; ratio = median over the rounds of time per network call against KSampler",
+        f"{steps} steps, one picture of 128 px, {options.rounds} rounds in turn; ratios: medians over the rounds. Against KSampler: time against as many "
+        "of its network calls at the same batch size. Against plain: time of the edit.",
         "",
-        "| node | network calls | rows | seconds, median | ratio per call |",
-        "|---|---|---|---|---|",
+        "| node | network calls | rows | seconds, median | against KSampler | against plain |",
+        "|---|---|---|---|---|---|",
     ]
     for name, taken in times.items():
-        other = baseline.get(name, "KSampler, cfg 7.5")
-        ratios = [a / calls[name][0] / (b / calls[other][0]) for a, b in zip(taken, times[other])]
+        against = [a / b for a, b in zip(taken, expected_seconds(name, calls, times))] if name in CALLS_LIKE else []
+        to_plain = [a / b for a, b in zip(taken, times[plain])] if name.startswith("EtaSampler") else []
+        ratios = [f"{statistics.median(ratio):.3f}" if ratio else "" for ratio in (against, to_plain)]
         lines.append(
-            f"| {name} | {calls[name][0]} | {calls[name][1]} | {statistics.median(taken):.2f} | {statistics.median(ratios):.3f} |"
+            f"| {name} | {calls[name][0]} | {calls[name][1]} | {statistics.median(taken):.2f} | {' | '.join(ratios)} |"
         )
-    whole = sum(calls[n][1] for n in ("EtaInversion", "EtaSampler, paper_strong"))
+    whole = sum(calls[n][1] for n in ("EtaInversion", plain))
     lines += [
         "",
         f"A whole edit: {whole} rows through the network; the reference program: {6 * steps}.",
@@ -418,6 +426,30 @@ def cost(studio: Studio, options: argparse.Namespace) -> list[str]:
         *memory(options),
     ]
     return lines
+
+
+# the KSampler job of each call size (rows) that a node's calls are compared with
+CALLS_LIKE = {
+    "EtaInversion": {1: "KSampler, cfg 1"},
+    "EtaSampler, eta 0": {2: "KSampler, cfg 7.5"},
+    "EtaSampler, paper_strong": {2: "KSampler, cfg 7.5", 4: "KSampler, cfg 7.5, batch of 2"},
+}
+
+
+def expected_seconds(name: str, calls: dict, times: dict) -> list[float]:
+    """What the stock KSampler takes in each round for as many network calls of the same sizes."""
+    made, rows = calls[name]
+    sizes = CALLS_LIKE[name]
+    large = (rows - min(sizes) * made) // (max(sizes) - min(sizes)) if len(sizes) > 1 else 0
+    counts = {min(sizes): made - large, max(sizes): large} if len(sizes) > 1 else {min(sizes): made}
+    return [
+        sum(count * times[sizes[size]][i] / calls[sizes[size]][0] for size, count in counts.items())
+        for i in range(len(times[name]))
+    ]
+
+
+def twice(latent: dict) -> dict:
+    return {"samples": latent["samples"].repeat(2, 1, 1, 1)}
 
 
 class Counter:
@@ -441,7 +473,7 @@ class Counter:
 def memory(options: argparse.Namespace) -> list[str]:
     """Peak resident memory of whole processes: the same start, then one job each."""
     lines = ["| process | peak memory MB |", "|---|---|"]
-    for job in ("load", "ksampler", "edit"):
+    for job in PEAKS:
         printed = subprocess.run(
             [sys.executable, __file__, "--peak", job, "--steps", str(options.steps)],
             stdout=subprocess.PIPE,
@@ -456,6 +488,7 @@ PEAKS = {
     "load": "model loaded, nothing sampled",
     "ksampler": "KSampler, cfg 7.5",
     "edit": "EtaInversion + AttentionMask + EtaSampler",
+    **{name: f"the same with {name}" for name in METHODS[1:]},
 }
 
 
@@ -463,14 +496,16 @@ def peak(studio: Studio, options: argparse.Namespace) -> None:
     import resource
 
     case = cases(len(SWAPS), scenes.TEST)[0]
-    source_text = scenes.prompt_of(case.thing, case.background)
-    source, target = studio.prompt(source_text), studio.prompt(scenes.prompt_of(case.wanted, case.background))
+    texts = [scenes.prompt_of(thing, case.background) for thing in (case.thing, case.wanted)]
+    source, target = map(studio.prompt, texts)
     latent = studio.encode(case.pictures)
     if options.peak == "ksampler":
         studio.img2img(target, latent, options.steps, 1.0)
-    if options.peak == "edit":
+    if options.peak in ("edit", *METHODS):
         inversion = studio.invert(source, latent, options.steps)
-        studio.edit(inversion, target, studio.eta("paper_strong"), mask=studio.mask(inversion, case.thing, source_text))
+        mask = studio.mask(inversion, case.thing, texts[0])
+        edit = None if options.peak == "edit" else method_of(studio, options.peak, inversion, target, *texts)
+        studio.edit(inversion, target, studio.eta("paper_strong"), mask=mask, edit=edit)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 
 

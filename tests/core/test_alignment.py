@@ -1,6 +1,21 @@
+from itertools import combinations, product
+
 import pytest
 
-from eta_core.alignment import Phrase, Token, parse_phrases, spans, words_of
+from eta_core.alignment import (
+    Phrase,
+    Prompt,
+    Token,
+    align_refined,
+    align_replaced,
+    changed_words,
+    pair,
+    parse_factors,
+    parse_phrases,
+    parse_spans,
+    spans,
+    words_of,
+)
 
 # "a corgi, a red ball and a corgi": corgi is two pieces
 PIECES = [
@@ -67,3 +82,168 @@ def test_words_are_read_as_a_user_types_them(text, expected):
 def test_what_cannot_be_read_is_named(text, named):
     with pytest.raises(ValueError, match=named):
         parse_phrases(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", ()),
+        ("dog, red ball:0.5\nsky:0", (Phrase("dog", 2.0), Phrase("red ball", 0.5), Phrase("sky", 0.0))),
+        ("(dog:3)", (Phrase("dog", 3.0),)),
+    ],
+)
+def test_a_word_without_a_factor_gets_the_default(text, expected):
+    assert parse_factors("equalizer_words", text, 2.0) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("dog:-1", "factor -1 of 'dog' must lie in 0..10"),
+        ("dog:10.5", "factor 10.5 of 'dog' must lie in 0..10"),
+        ("dog:nan", "factor nan of 'dog'"),
+        ("dog:big", "'big' in 'dog:big' is not a number; write "),
+        (":2", "':2' has a weight but no word"),
+    ],
+)
+def test_a_factor_that_cannot_be_is_named(text, named):
+    with pytest.raises(ValueError, match=named):
+        parse_factors("equalizer_words", text, 1.0)
+
+
+def test_steps_of_a_word_run_from_start_to_end_or_up_to_one_number():
+    assert parse_spans("word_steps", "") == ()
+    assert parse_spans("word_steps", "dog:0.1-0.2, red ball : 0.8") == (("dog", 0.1, 0.2), ("red ball", 0.0, 0.8))
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("dog", "'dog' has no steps; write .* for example dog:0-0.2"),
+        ("dog:-0.2", "'' in 'dog:-0.2' is not a number"),
+        ("dog:0.1-0.2-0.3", "'0.1-0.2-0.3' of 'dog' is not start-end"),
+        ("dog:x-0.2", "word_steps: 'x' in 'dog:x-0.2' is not a number; write for example dog:0-0.2"),
+        ("dog:0.2-y", "'y' in 'dog:0.2-y' is not a number"),
+    ],
+)
+def test_steps_that_cannot_be_read_are_named(text, named):
+    with pytest.raises(ValueError, match=named):
+        parse_spans("word_steps", text)
+
+
+# --- alignment -------------------------------------------------------------------------------------------------------
+
+
+def prompt(text: str, rows: int = 8, chunk: int = 8) -> Prompt:
+    """A prompt as encoded: words between blanks, pieces of a word between bars; each chunk with a start and an end."""
+    pieces = [piece for word in text.split() for piece in f"{word}</w>".split("|")]
+    places = [i // (chunk - 2) * chunk + 1 + i % (chunk - 2) for i in range(len(pieces))]
+    tokens = (Token(at, int.from_bytes(piece.encode()), piece) for at, piece in zip(places, pieces))
+    return Prompt(tuple(tokens), rows, chunk)
+
+
+def partners(shares) -> list:
+    """The source row of each target row that stands for one whole source token, else its shares."""
+    return [part[0][0] if len(part) == 1 and part[0][1] == 1.0 else part for part in shares]
+
+
+def brute_force(x, y) -> list[int | None]:
+    """Of all longest common subsequences the one whose last pair, then last but one, ... stands earliest."""
+    for length in range(min(len(x), len(y)), 0, -1):
+        found = [
+            (b, a)
+            for a, b in product(combinations(range(len(x)), length), combinations(range(len(y)), length))
+            if all(x[i] == y[j] for i, j in zip(a, b))
+        ]
+        if found:
+            b, a = min(found, key=lambda ba: [place for pair in reversed(list(zip(*ba))) for place in pair])
+            return [a[b.index(j)] if j in b else None for j in range(len(y))]
+    return [None] * len(y)
+
+
+def test_partners_are_those_of_every_longest_common_subsequence_tried():
+    words = [w for length in range(5) for w in product("ab", repeat=length)] + ["abcab", "cabca", "bcbac", "aacbb"]
+    for x, y in product(words, repeat=2):
+        assert pair(x, y) == brute_force(x, y), (x, y)
+
+
+def test_an_item_that_repeats_takes_its_early_partner():
+    assert pair("aa", "a") == [0]
+    assert pair("a", "aa") == [0, None]
+    assert pair("abab", "ab") == [0, 1]
+
+
+def test_words_of_a_prompt_are_their_tokens():
+    assert [[t.position for t in word] for word in prompt("a cor|gi sits").words] == [[1], [2, 3], [4]]
+
+
+def test_refined_keeps_equal_words_and_leaves_new_ones_their_own():
+    aligned = align_refined(prompt("a cat"), prompt("a big cat"))
+    #                                    start a  big cat end padding
+    assert partners(aligned.shares) == [0, 1, (), 2, 3, 5, 6, 7]
+    assert (aligned.removed, aligned.added) == ((), (2,))
+
+
+def test_refined_meets_end_with_end_where_the_target_is_shorter():
+    aligned = align_refined(prompt("a big cat"), prompt("a dog"))
+    #                                   start a  dog end padding
+    assert partners(aligned.shares) == [0, 1, (), 4, 4, 5, 6, 7]
+    assert (aligned.removed, aligned.added) == ((2, 3), (2,))
+
+
+def test_refined_gives_the_same_prompt_its_own_rows():
+    aligned = align_refined(prompt("a cor|gi"), prompt("a cor|gi"))
+    assert partners(aligned.shares) == list(range(8))
+    assert (aligned.removed, aligned.added) == ((), ())
+
+
+def test_replaced_shares_a_word_out_among_the_tokens_that_take_its_place():
+    aligned = align_replaced(prompt("a cat sits"), prompt("a cor|gi sits"))
+    half = ((2, 0.5),)
+    assert partners(aligned.shares) == [0, 1, half, half, 3, 4, 6, 7]
+    assert (aligned.removed, aligned.added) == ((2,), (2, 3))
+
+
+def test_replaced_gives_one_token_all_of_a_longer_word():
+    aligned = align_replaced(prompt("a cor|gi sits"), prompt("a cat sits"))
+    assert partners(aligned.shares) == [0, 1, ((2, 1.0), (3, 1.0)), 4, 5, 5, 6, 7]
+    assert (aligned.removed, aligned.added) == ((2, 3), (2,))
+
+
+def test_replaced_pairs_the_tokens_of_words_of_equal_length():
+    aligned = align_replaced(prompt("cor|gi sits"), prompt("poo|dle sits"))
+    assert partners(aligned.shares) == list(range(8))
+    assert (aligned.removed, aligned.added) == ((1, 2), (1, 2))
+
+
+def test_prompts_of_other_length_cannot_be_replaced_and_both_are_counted():
+    with pytest.raises(ValueError, match="source prompt has 2 words, the target 3; use mode refine"):
+        align_replaced(prompt("a cor|gi"), prompt("a big cat"))
+
+
+def test_changed_words_join_where_they_are_neighbours():
+    words = prompt("a big cor|gi on red grass", rows=16)
+    assert changed_words(words, (2, 4, 6)) == ("big corgi", "red")
+    assert changed_words(words, (2, 5, 6, 7, 9)) == ("big", "on red grass")
+    assert changed_words(words, ()) == ()
+
+
+def test_every_chunk_of_a_long_prompt_has_a_start_and_an_end_of_its_own():
+    long = prompt(" ".join(f"w{i}" for i in range(77)), rows=154, chunk=77)
+    places = [long.special(row) for row in range(154)]
+    assert places[:77] == [-1, *[None] * 75, 0]
+    assert places[77:] == [-1, None, None, *range(74)]
+    short = prompt("a cat", rows=154, chunk=77)
+    assert [short.special(row) for row in (0, 1, 2, 3, 4, 76, 77, 78, 79)] == [-1, None, None, 0, 1, 73, -1, 0, 1]
+
+
+def test_a_word_that_moves_to_the_next_chunk_keeps_its_partner():
+    aligned = align_refined(prompt("a b c d e f", rows=16), prompt("a new b c d e f", rows=16))
+    #                                    start a  new b  c  d  e end start f  end padding
+    assert partners(aligned.shares) == [0, 1, (), 2, 3, 4, 5, 7, 8, 6, 9, 11, 12, 13, 14, 15]
+
+
+def test_a_chunk_the_source_does_not_have_is_new():
+    aligned = align_refined(prompt("a b"), prompt("a b c d e f g", rows=16))
+    assert partners(aligned.shares) == [0, 1, 2, (), (), (), (), 3, *[()] * 8]
+    assert aligned.added == (3, 4, 5, 6, 9)

@@ -1,3 +1,5 @@
+from itertools import product
+
 import pytest
 import torch
 
@@ -82,3 +84,53 @@ def test_one_mask_serves_a_whole_batch():
 def test_a_hard_region_survives_the_way_to_the_picture_and_back():
     region = (torch.rand(2, 5, 7, generator=torch.Generator().manual_seed(0)) > 0.5).float()
     assert torch.equal(masks.resize_mask(masks.enlarge(region, (40, 56), hard=True), (5, 7)), region)
+
+
+@pytest.mark.parametrize(
+    ("overlap", "first", "second"),
+    [
+        ("over", [0.4, 0.0], [0.5, 1.0]),
+        ("under", [0.8, 0.6], [0.1, 0.4]),
+        ("share", [0.8 / 1.3, 0.375], [0.5 / 1.3, 0.625]),
+    ],
+)
+def test_two_edits_that_overlap_share_the_picture_as_named(overlap, first, second):
+    a, b = torch.tensor([[[[0.8, 0.6]]]]), torch.tensor([[[[0.5, 1.0]]]])
+    weights = masks.resolve([(a, "over"), (b, overlap)])
+    assert [w.flatten().tolist() for w in weights] == [pytest.approx(first), pytest.approx(second)]
+
+
+@pytest.mark.parametrize("overlap", list(masks.OVERLAP))
+def test_edits_apart_keep_their_masks(overlap):
+    a, b = torch.tensor([[[[0.7, 0.0]]]]), torch.tensor([[[[0.0, 0.4]]]])
+    assert all(map(torch.allclose, masks.resolve([(a, overlap), (b, overlap)]), (a, b)))
+
+
+@pytest.mark.parametrize("overlaps", list(product(masks.OVERLAP, repeat=3)))
+def test_the_weights_of_many_edits_never_exceed_the_picture(overlaps):
+    g = torch.Generator().manual_seed(1)
+    weights = masks.resolve([(torch.rand(1 + i % 2, 1, 8, 8, generator=g), how) for i, how in enumerate(overlaps)])
+    assert min(w.min() for w in weights) >= 0
+    assert sum(weights).max() <= 1 + 1e-6
+
+
+def test_edits_replace_the_base_by_their_weights():
+    base, a, b = torch.randn(3, 2, 4, 3, 3, generator=torch.Generator().manual_seed(2)).unbind()
+    weight_a, weight_b = torch.full((1, 1, 3, 3), 0.5), torch.full((1, 1, 3, 3), 0.2)
+    weight_a[..., 0], weight_b[..., 0], weight_a[..., 1], weight_b[..., 1] = 0.0, 0.0, 0.0, 1.0
+    composed = masks.compose(base, [a, b], [weight_a, weight_b])
+    torch.testing.assert_close(composed[..., 0], base[..., 0])
+    torch.testing.assert_close(composed[..., 1], b[..., 1])
+    torch.testing.assert_close(composed[..., 2], (0.3 * base + 0.5 * a + 0.2 * b)[..., 2])
+    assert masks.compose(base, [], []) is base
+
+
+def test_every_variant_is_composed_by_its_own_pictures_weight():
+    weight = torch.tensor([0.0, 1.0]).view(2, 1, 1, 1)
+    composed = masks.compose(torch.zeros(6, 4, 2, 2), [torch.ones(6, 4, 2, 2)], [weight])
+    assert composed[:, 0, 0, 0].tolist() == [0, 1, 0, 1, 0, 1]
+
+
+def test_values_of_a_batch_are_repeated_as_a_whole():
+    assert masks.for_rows(torch.tensor([[1], [2]]), 4).tolist() == [[1], [2], [1], [2]]
+    assert masks.for_rows(torch.tensor([[1]]), 3).tolist() == [[1], [1], [1]]

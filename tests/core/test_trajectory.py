@@ -1,5 +1,9 @@
+import hashlib
+import json
+
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from eta_core.schedule import ddim_grid
@@ -12,7 +16,13 @@ GRID = ddim_grid(3, scaled_linear_table())
 @pytest.fixture
 def trajectory():
     return Trajectory(
-        torch.randn(4, 2, 4, 6, 5), GRID, {"network": "SD15"}, "f00", maps=torch.rand(2, 77, 3, 3), prompts=("a cat",)
+        torch.randn(4, 2, 4, 6, 5),
+        GRID,
+        {"network": "SD15"},
+        "f00",
+        maps=torch.rand(2, 77, 3, 3),
+        prompts=("a cat",),
+        inverter="edit_friendly",
     )
 
 
@@ -22,11 +32,12 @@ def test_a_saved_trajectory_is_loaded_as_it_was(tmp_path, trajectory):
     )
     loaded, tensors, notes = load(tmp_path / "a.safetensors")
     assert torch.equal(loaded.x, trajectory.x) and torch.equal(loaded.maps, trajectory.maps)
-    assert (loaded.grid, loaded.signature, loaded.fingerprint, loaded.prompts) == (
+    assert (loaded.grid, loaded.signature, loaded.fingerprint, loaded.prompts, loaded.inverter) == (
         GRID,
         {"network": "SD15"},
         "f00",
         ("a cat",),
+        "edit_friendly",
     )
     assert torch.equal(tensors["0.cond"], torch.ones(1, 77, 8)) and notes == {"conditioning": [{"strength": 1.0}]}
     assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
@@ -60,13 +71,30 @@ def test_another_programs_file_is_named(tmp_path):
 def test_a_file_whose_parts_do_not_fit_is_named(tmp_path, trajectory):
     path = tmp_path / "odd.safetensors"
     save(path, trajectory, {}, {})
-    from safetensors import safe_open
-
     with safe_open(path, "pt") as file:
         tensors, about = {k: file.get_tensor(k) for k in file.keys()}, file.metadata()
     save_file({**tensors, "x": tensors["x"][:2]}, path, about)
     with pytest.raises(TrajectoryFileError, match="is damaged"):
         load(path)
+
+
+def test_a_file_from_before_there_were_inverters_is_ddims(tmp_path):
+    """The file is rewritten as the first release wrote it: without the key `inverter`."""
+    path = tmp_path / "old.safetensors"
+    save(path, Trajectory(torch.zeros(4, 1, 4, 2, 2), GRID, {}, ""), {}, {})
+    with safe_open(path, "pt") as file:
+        tensors, about = {k: file.get_tensor(k) for k in file.keys()}, file.metadata()
+    values = json.loads(about["about"])
+    del values["inverter"]
+    text = json.dumps(values)
+    digest = hashlib.sha256(text.encode() + b"x" + tensors["x"].numpy().tobytes()).hexdigest()
+    save_file(tensors, path, {**about, "about": text, "digest": digest})
+    assert load(path)[0].inverter == "ddim"
+
+
+def test_an_inverter_nobody_knows_is_refused():
+    with pytest.raises(ValueError, match="inverter 'magic' is unknown: use one of ddim, fixed_point, "):
+        Trajectory(torch.zeros(4, 1, 4, 2, 2), GRID, {}, "", inverter="magic")
 
 
 def test_points_that_do_not_fit_the_grid_are_refused():

@@ -74,10 +74,7 @@ def test_a_method_changes_the_edit(studio, inversion, method):
 def test_a_neutral_method_is_no_method_to_the_bit(studio, inversion, method, neutral, candidates):
     inputs = dict(noise_candidates=candidates)
     edited = studio.edit(inversion, edit=method(studio, inversion, **neutral), **inputs)
-    if neutral == dict(start_layer=1.0):  # the source is asked for, and nothing taken from it
-        assert close(edited, studio.edit(inversion, **inputs), 1e-5)
-    else:
-        assert torch.equal(edited, studio.edit(inversion, **inputs))
+    assert torch.equal(edited, studio.edit(inversion, **inputs))
 
 
 def test_a_local_blend_of_nothing_is_the_source(studio, inversion):
@@ -537,6 +534,13 @@ def test_prompt_to_prompt_of_another_target(studio, inversion, caplog):
 def test_one_mask_of_two(studio):
     with raises("target_mask is not connected"):
         masa_ctrl(studio, source_mask=left_half())
+
+
+def test_an_empty_region(studio):
+    with raises("mask is empty", "lower the threshold"):
+        region_edit(studio, TARGET, 0 * left_half())
+    with raises("target_mask is empty"):
+        masa_ctrl(studio, source_mask=left_half(), target_mask=0 * left_half())
 
 
 def test_more_eta_than_there_is(studio, inversion):

@@ -1,0 +1,98 @@
+"""The forward loops on models in closed form."""
+
+import math
+
+import pytest
+import torch
+
+from eta_core.ddim import invert_step, vp_scale
+from eta_core.edit import Steering, edit
+from eta_core.eta import EtaSchedule
+from eta_core.invert import invert, record
+from eta_core.schedule import ddim_grid
+from tests.core.toy import gaussian_denoiser, scaled_linear_table, two_peaks_denoiser
+
+GRID = ddim_grid(20, scaled_linear_table())
+GAUSS, PEAKS = gaussian_denoiser(0.5, 0.8), two_peaks_denoiser(1.0, 0.8)
+
+
+@pytest.fixture
+def latent():
+    return 0.5 + 0.8 * torch.randn(3, 4, 8, 6, generator=torch.Generator().manual_seed(1))
+
+
+def played_back(denoise, x):
+    return edit(
+        lambda step, source, x: (None, denoise(x, step.sigma)), x, GRID, Steering(EtaSchedule(((0.0, 0.0),)), (0,))
+    )
+
+
+def test_the_inversion_keeps_every_point_and_ends_in_the_models_noise(latent):
+    x, _ = invert(GAUSS, latent, GRID)
+    assert x.shape == (21, 3, 4, 8, 6)
+    assert x[-1].std().item() == pytest.approx((GRID.sigmas[-1] ** 2 + 0.8**2) ** 0.5, rel=0.1)
+
+
+def test_one_iteration_is_the_references_pass_and_has_no_residual(latent):
+    x, residual = invert(PEAKS, latent, GRID, iterations=1)
+    expected = latent * vp_scale(GRID.sigmas[0])
+    for i in range(GRID.steps):
+        assert torch.equal(x[i], expected)
+        expected = invert_step(PEAKS, expected, GRID.sigmas[i], GRID.sigmas[i + 1])
+    assert torch.equal(x[-1], expected)
+    assert math.isnan(residual)
+
+
+@pytest.mark.parametrize("denoise", [GAUSS, PEAKS])
+def test_more_iterations_come_nearer_to_the_fixed_point_and_play_back_nearer_to_the_source(latent, denoise):
+    residuals, errors = [], []
+    for iterations in (1, 2, 4, 8):
+        x, residual = invert(denoise, latent, GRID, iterations=iterations)
+        residuals.append(residual)
+        errors.append((played_back(denoise, x) - x[0]).norm().item())
+    assert residuals[1] > 4 * residuals[2] > 16 * residuals[3] > 0
+    assert errors[0] > 2 * errors[1] > 4 * errors[2] > 8 * errors[3]
+
+
+def test_a_picture_of_a_batch_is_inverted_as_if_alone(latent):
+    together, _ = invert(PEAKS, latent, GRID, iterations=3)
+    for i in range(3):
+        alone, _ = invert(PEAKS, latent[i : i + 1], GRID, iterations=3)
+        torch.testing.assert_close(together[:, i : i + 1], alone, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("iterations", "events"), [(1, "d|"), (3, "ddd|")])
+def test_a_step_closes_once_after_all_its_evaluations(latent, iterations, events):
+    seen = []
+
+    def counted(x, sigma):
+        seen.append("d")
+        return GAUSS(x, sigma)
+
+    invert(counted, latent, GRID, lambda: seen.append("|"), iterations)
+    assert "".join(seen) == events * GRID.steps
+
+
+def test_a_recorded_point_is_the_picture_with_noise_of_its_level(latent):
+    x = record(GAUSS, latent, GRID, seed=4)
+    assert x.shape == (21, 3, 4, 8, 6)
+    assert torch.equal(x[0], latent * vp_scale(GRID.sigmas[0]))
+    noise = torch.stack([(x[i] - latent) / GRID.sigmas[i] for i in range(1, 21)])
+    assert noise.flatten(1).std(1).tolist() == pytest.approx([1.0] * 20, abs=0.2)
+    levels = torch.corrcoef(noise[:, 0].flatten(1)) - torch.eye(20)
+    assert levels.abs().max() < 0.35  # every level has noise of its own: that is what edit-friendly means
+    torch.testing.assert_close(noise[:, 0], noise[:, 2], rtol=0, atol=1e-3)  # pictures meet the same
+
+
+def test_a_recorded_picture_of_a_batch_equals_the_picture_alone_and_the_seed_matters(latent):
+    together = record(GAUSS, latent, GRID, seed=4)
+    assert torch.equal(together[:, 1:2], record(GAUSS, latent[1:2], GRID, seed=4))
+    assert not torch.allclose(together[1:], record(GAUSS, latent, GRID, seed=5)[1:], atol=1e-2)
+
+
+def test_the_network_sees_every_recorded_point_at_its_level(latent):
+    seen = []
+    x = record(lambda x, sigma: seen.append((x.clone(), sigma)), latent, GRID, 4, lambda: seen.append("closed"))
+    assert seen[1::2] == ["closed"] * 20
+    assert [sigma for _, sigma in seen[::2]] == list(GRID.sigmas[1:])
+    assert torch.equal(torch.stack([point for point, _ in seen[::2]]), x[1:])
