@@ -41,8 +41,8 @@ def _blocks(unet) -> Iterator[tuple[str, int, Iterable]]:
 
 def feature_block(unet) -> int:
     """The output block that is the second up block's second residual layer (Plug-and-Play)."""
-    first_up = next(i for i, block in enumerate(unet.output_blocks) if any(isinstance(m, Upsample) for m in block))
-    return first_up + 2
+    rises = (i for i, block in enumerate(unet.output_blocks) if any(isinstance(module, Upsample) for module in block))
+    return min(next(rises, -1) + 2, len(unet.output_blocks) - 1)
 
 
 def map_layers(layers: Mapping[Key, Layer], size: tuple[int, int]) -> list[Key]:

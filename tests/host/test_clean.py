@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tests.host.studio import left_half
+from tests.host.test_methods import blended, masa_ctrl, plug_and_play
 
 BOOM = "boom in the middle of sampling"
 
@@ -88,12 +89,32 @@ def test_the_model_survives_an_inversion_that_ends_in(studio, unharmed, act, end
 
 
 @pytest.mark.parametrize("act, ends", ENDINGS)
-@pytest.mark.parametrize("call", [2, 4], ids=["in the middle", "in the last step"])
-def test_the_model_survives_an_edit_that_ends_in(studio, inversion, unharmed, act, ends, call):
-    run = At(studio.model, call, act)
+@pytest.mark.parametrize("methods", [False, True], ids=["plain", "with every method"])
+def test_the_model_survives_an_edit_that_ends_in(studio, inversion, unharmed, act, ends, methods):
+    run = At(studio.model, 2, act)
+    edit = every_method(studio, inversion) if methods else None
     with ends():
-        studio.edit(inversion, model=run.model)
-    assert run.calls - call in (0, act is cancel)
+        studio.edit(inversion, model=run.model, edit=edit)
+    assert run.calls - 2 in (0, act is cancel)
+
+
+def every_method(studio, inversion):
+    return plug_and_play(studio, edit=masa_ctrl(studio, edit=blended(studio, inversion)))
+
+
+def test_no_method_leaves_anything_on_the_model(studio, inversion, unharmed):
+    network = studio.model.model.diffusion_model
+    studio.edit(inversion, edit=every_method(studio, inversion))
+    assert not any(module._forward_hooks for module in network.modules())
+
+
+def test_an_error_inside_the_network_takes_the_methods_hooks_with_it(studio, inversion, unharmed):
+    """Raised by another pack's patch, while the feature hook of Plug-and-Play is on the layer."""
+    model = studio.model.clone()
+    model.set_model_attn2_replace(lambda *args: explode(None), "output", 3)
+    with pytest.raises(RuntimeError, match=BOOM):
+        studio.edit(inversion, model=model, edit=every_method(studio, inversion))
+    assert not any(module._forward_hooks for module in studio.model.model.diffusion_model.modules())
 
 
 def test_the_model_is_unchanged_by_a_run_that_succeeds(studio, inversion, unharmed):
@@ -104,7 +125,7 @@ def test_the_model_is_unchanged_by_a_run_that_succeeds(studio, inversion, unharm
 def test_a_run_after_a_failed_one_is_the_run_it_would_have_been(studio, inversion):
     expected = studio.edit(inversion)
     with pytest.raises(RuntimeError, match=BOOM):
-        studio.edit(inversion, model=At(studio.model, 6, explode).model)
+        studio.edit(inversion, model=At(studio.model, 3, explode).model)
     assert torch.equal(studio.edit(inversion), expected)
 
 

@@ -227,7 +227,7 @@ def test_attention_replaced_by_another_pack_stays_in_force(studio, inversion, me
     def patched(attention):
         model = studio.model.clone()
         for kind in ("attn1", "attn2"):
-            for place in (("input", 1), ("output", 5), ("output", 9)):
+            for place in (("input", 1), ("output", 1), ("output", 3)):
                 getattr(model, f"set_model_{kind}_replace")(attention, *place, index)
         return studio.edit(inversion, model=model, edit=edit)
 
