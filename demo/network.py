@@ -13,6 +13,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 WIDTH, WIDE = 64, 320
 LEVELS = (1, 1, 2)  # channel multipliers at 16x16, 8x8, 4x4 (128 px)
@@ -22,6 +23,9 @@ TIME_HIDDEN, TIME_WIDE = 256, 1280
 FEED_FORWARD = 2  # times the channels; SD1.5: 4
 TEXT_WIDTH, TEXT_WIDE = 64, 768
 POSITIONS = 77
+HINT = (8, 8, 16, 16, 32, 32, 64)  # channels of the ControlNet's hint block
+HINT_WIDE = (16, 16, 32, 32, 96, 96, 256)
+CONTROL_RANK, LORA_RANK = 12, 4
 
 # --- expansion: how one axis of a narrow weight becomes wide ------------------------------------------------------
 
@@ -259,6 +263,7 @@ class UNet(nn.Module):
             if level < len(LEVELS) - 1:
                 blocks.append([Down(channels)])
                 skips.append(channels)
+        self.skip_channels = tuple(skips)
         self.input_blocks = nn.ModuleList(map(nn.ModuleList, blocks))
         self.middle_block = nn.ModuleList(
             [Residual(channels, channels), SpatialTransformer(channels, True), Residual(channels, channels)]
@@ -279,20 +284,28 @@ class UNet(nn.Module):
             norm(channels), nn.SiLU(), silent(wide(nn.Conv2d(channels, 4, 3, padding=1), same, STREAM))
         )
 
-    def forward(self, z: Tensor, t: Tensor, text: Tensor, weights: Tensor) -> Tensor:
+    def forward(self, z: Tensor, t: Tensor, text: Tensor, weights: Tensor, control: Control | None = None) -> Tensor:
         """z [B, 4, h, w], t [B] in 0..999, text [B, positions, TEXT_WIDTH], weights [B, 1, 1, positions]."""
-        time, skips = self.time_embed(timestep_embedding(t)), []
-        for block in self.input_blocks:
-            for module in block:
-                z = module(z, time, text, weights)
-            skips.append(z)
-        for module in self.middle_block:
-            z = module(z, time, text, weights)
+        z, skips, time = self.encode(z, t, text, weights)
+        if control is not None:
+            z, skips = z + control[0], [skip + more for skip, more in zip(skips, control[1])]
         for block in self.output_blocks:
             z = torch.cat([z, skips.pop()], 1)
             for module in block:
                 z = module(z, time, text, weights)
         return self.out(z)
+
+    def encode(self, z: Tensor, t: Tensor, text: Tensor, weights: Tensor, hint: Tensor | float = 0.0):
+        """(middle block's output, skips, time embedding); `hint` is added behind the first convolution."""
+        time, skips = self.time_embed(timestep_embedding(t)), []
+        for i, block in enumerate(self.input_blocks):
+            for module in block:
+                z = module(z, time, text, weights)
+            z = z + hint if i == 0 else z
+            skips.append(z)
+        for module in self.middle_block:
+            z = module(z, time, text, weights)
+        return z, skips, time
 
 
 def timestep_embedding(t: Tensor) -> Tensor:
@@ -336,6 +349,75 @@ class TextEncoder(nn.Module):
             for name in ("layer_norm1", "layer_norm2"):
                 state |= {f"{layer}{name}.weight": torch.ones(TEXT_WIDE), f"{layer}{name}.bias": torch.zeros(TEXT_WIDE)}
         return {prefix + key: value for key, value in state.items()}
+
+
+# --- what is trained on top of a frozen UNet: low-rank changes of its layers, and a ControlNet ------------------------
+
+Control = tuple[Tensor, list[Tensor]]  # added to the middle block's output and to each skip
+
+
+class LowRank(nn.Module):
+    """A layer's weight plus up @ down, shaped as LoRA files have them."""
+
+    def __init__(self, weight: Tensor, rank: int):
+        super().__init__()
+        self.up = nn.Parameter(torch.zeros(weight.shape[0], rank, *[1] * (weight.ndim - 2)))
+        self.down = nn.Parameter(torch.randn(rank, *weight.shape[1:]) / math.sqrt(weight[0].numel()))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight + (self.up.flatten(1) @ self.down.flatten(1)).view_as(weight)
+
+
+def adapt(unet: UNet, rank: int, parts: tuple[str, ...]) -> nn.ModuleDict:
+    """Put a LowRank on every layer of the UNet's parts, in place; they alone are returned, by layer name without dots."""
+    changes = nn.ModuleDict()
+    for name, module in list(unet.named_modules()):
+        if name.startswith(parts) and hasattr(module, "expansion") and module.weight.ndim > 1:
+            changes[_flat(name)] = LowRank(module.weight, rank)
+            parametrize.register_parametrization(module, "weight", changes[_flat(name)])
+    return changes
+
+
+def lora_of(unet: UNet) -> nn.ModuleDict:
+    return adapt(unet, LORA_RANK, ("input_blocks.", "middle_block.", "output_blocks.", "out."))
+
+
+def expand_changes(unet: UNet, changes: nn.ModuleDict) -> dict[str, tuple[Tensor, Tensor]]:
+    """Layer name -> wide (up, down)."""
+    wider = {}
+    for name, module in unet.named_modules():
+        if _flat(name) in changes:
+            (out, inp, gain), change = module.expansion, changes[_flat(name)]
+            up, down = change.up.detach().float(), change.down.detach().float()
+            wider[name] = gain * out(up, 0, False), inp(down, 1, True)
+    return wider
+
+
+def _flat(name: str) -> str:
+    return name.replace(".", "_")
+
+
+class ControlNet(nn.Module):
+    """Picture hint -> what to add in the UNet. Its encoder is the UNet's own with low-rank changes, as in a Control-LoRA."""
+
+    def __init__(self, unet: UNet):
+        """`unet` is a copy that this ControlNet may adapt; `forward` is given it again."""
+        super().__init__()
+        layers, channels, axis = [], 3, same
+        for i, (out, wide_out) in enumerate(zip(HINT, HINT_WIDE)):
+            stride = 2 if i in (2, 4, 6) else 1
+            layers += [wide(nn.Conv2d(channels, out, 3, stride, 1), padded(wide_out), axis), nn.SiLU()]
+            channels, axis = out, padded(wide_out)
+        layers.append(wide(nn.Conv2d(channels, WIDTH, 3, padding=1), STREAM, axis))
+        self.input_hint_block = nn.Sequential(*layers)
+        self.zero_convs = nn.ModuleList(nn.Sequential(silent(conv(n, n, 1))) for n in unet.skip_channels)
+        self.middle_block_out = nn.Sequential(silent(conv(unet.skip_channels[-1], unet.skip_channels[-1], 1)))
+        self.changes = adapt(unet, CONTROL_RANK, ("input_blocks.", "middle_block."))
+
+    def forward(self, unet: UNet, hint: Tensor, z: Tensor, t: Tensor, text: Tensor, weights: Tensor) -> Control:
+        """hint [B, 3, 8h, 8w] in 0..1, the rest as the UNet's."""
+        h, skips, _ = unet.encode(z, t, text, weights, self.input_hint_block(hint))
+        return self.middle_block_out(h), [zero(skip) for zero, skip in zip(self.zero_convs, skips)]
 
 
 # --- autoencoder in TAESD's layout, 64 channels wide in the host; missing blocks are exported as zeros ---------------

@@ -7,11 +7,12 @@ from pathlib import Path
 import torch
 from network import Decoder, Encoder, TextEncoder, UNet
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from words import ROWS
 
-WEIGHTS = Path(__file__).parent / "weights.safetensors"
+HERE = Path(__file__).parent
+WEIGHTS, CONTROL, LORA = (HERE / f"{name}.safetensors" for name in ("weights", "control", "lora"))
 LARGE = 4096  # values from which a matrix is worth quantising; embeddings stay fp16
 
 
@@ -27,9 +28,17 @@ def write(work: Path) -> None:
     )
 
 
-def write_judge(work: Path) -> None:
-    state = torch.load(work / "judge.pt", map_location="cpu")["kept"]
-    save_file({k.removeprefix("judge."): v.half().contiguous() for k, v in state.items()}, work / "judge.safetensors")
+def write_half(work: Path, name: str) -> None:
+    """The averaged network of the stage `name` as fp16."""
+    state = torch.load(work / f"{name}.pt", map_location="cpu")["kept"]
+    small = {k.removeprefix(f"{name}."): v.half().contiguous() for k, v in state.items()}
+    save_file(small, work / f"{name}.safetensors")
+
+
+def read_half(path: Path, network: torch.nn.Module) -> torch.nn.Module:
+    """Fill the network from a file of `write_half`."""
+    network.load_state_dict({k: v.float() for k, v in load_file(path).items()})
+    return network.eval().requires_grad_(False)
 
 
 def read(path: Path = WEIGHTS) -> tuple[dict[str, torch.nn.Module], float, float]:

@@ -1,6 +1,7 @@
 """Give a host what the demo workflows want: python demo/prepare.py BASE
 
-BASE is the host's --base-directory: the checkpoint goes to models/checkpoints, the source pictures to input.
+BASE is the host's --base-directory: the checkpoint goes to models/checkpoints, its ControlNet and its LoRA
+to models/controlnet and models/loras, the source pictures to input.
 """
 
 from __future__ import annotations
@@ -9,21 +10,34 @@ import sys
 from pathlib import Path
 
 import scenes
-from build import build_checkpoint
+from build import build_checkpoint, build_control, build_lora
 from PIL import Image
 
-CHECKPOINT = "eta_demo.safetensors"
+CHECKPOINT, CONTROL, LORA = "eta_demo.safetensors", "eta_demo_control.safetensors", "eta_demo_lora.safetensors"
+BUILT = {
+    f"checkpoints/{CHECKPOINT}": build_checkpoint,
+    f"controlnet/{CONTROL}": build_control,
+    f"loras/{LORA}": build_lora,
+}
 # name of the picture -> the unseen scene it shows
-SOURCES = {"eta_demo_cat.png": (scenes.TEST + 7, "cat", "grass")}
+SOURCES = {
+    "eta_demo_cat.png": (scenes.TEST + 7, "cat", "grass"),
+    "eta_demo_ball.png": (scenes.TEST + 21, "red ball", "wood"),
+    "eta_demo_panda.png": (scenes.TEST + 32, "panda", "wood"),
+}
+OUTLINES = {"eta_demo_outline.png": (scenes.TEST + 3, "dog", "grass")}  # of which the mask is shown
 
 
 def prepare(base: Path) -> None:
-    checkpoints = base / "models" / "checkpoints"
-    checkpoints.mkdir(parents=True, exist_ok=True)
-    build_checkpoint(checkpoints / CHECKPOINT)
+    for name, build in BUILT.items():
+        out = base / "models" / name
+        out.parent.mkdir(parents=True, exist_ok=True)
+        build(out)
     (base / "input").mkdir(exist_ok=True)
     for name, scene in SOURCES.items():
         Image.fromarray(scenes.render(*scene).image).save(base / "input" / name)
+    for name, scene in OUTLINES.items():
+        Image.fromarray(scenes.render(*scene).mask).convert("RGB").save(base / "input" / name)
 
 
 if __name__ == "__main__":

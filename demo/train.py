@@ -11,7 +11,9 @@ import argparse
 import copy
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pack
@@ -23,10 +25,21 @@ from network import Decoder, Encoder, TextEncoder, UNet, alphas_cumprod
 from torch import Tensor, nn
 from words import ROWS, encode_caption
 
-STEPS = {"autoencoder": 5000, "unet": 10000, "judge": 1000}
-BATCH = {"autoencoder": 8, "unet": 16, "judge": 32}
-RATE = {"autoencoder": 2e-3, "unet": 1e-3, "judge": 2e-3}
+
+class Plan(NamedTuple):
+    steps: int
+    batch: int
+    rate: float
+    seed: int
+
+
+PLANS = {
+    "autoencoder": Plan(5000, 8, 2e-3, 1),
+    "unet": Plan(10000, 16, 1e-3, 2),
+    "judge": Plan(1000, 32, 2e-3, 3),
+}
 SCENES = 20000
+QUICK_STEPS, QUICK_SCENES = 3, 200
 DROPPED_CAPTIONS = 0.1
 UNKNOWN_WORDS = 0.1  # captions with one word the model does not know, so that punctuation and strange words do no harm
 INITIAL_SEED = 67280421310721  # torch's own default: a stage starts the same alone and after another
@@ -41,16 +54,15 @@ def main() -> None:
         required=True,
         help="folder for checkpoints and the result, weights.safetensors and judge.safetensors",
     )
-    parser.add_argument("--stages", nargs="*", default=list(STEPS), choices=list(STEPS))
+    parser.add_argument("--stages", nargs="*", default=list(PLANS), choices=list(PLANS))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
-    if options.quick:
-        STEPS.update(dict.fromkeys(STEPS, 3))
-    data = Data(200 if options.quick else SCENES)
+    data = Data(QUICK_SCENES if options.quick else SCENES)
     for stage in options.stages:
-        STAGES[stage](Run(stage, options.work, options.device), data)
+        plan = PLANS[stage]._replace(steps=QUICK_STEPS) if options.quick else PLANS[stage]
+        STAGES[stage](Run(stage, plan, options.work, options.device), data)
 
 
 class Data:
@@ -76,9 +88,8 @@ def validation(count: int = 48) -> Tensor:
 class Run:
     """One stage: its random numbers, rate, log and checkpoint."""
 
-    def __init__(self, stage: str, work: Path, device: str):
-        self.stage, self.work, self.device = stage, work, torch.device(device)
-        self.steps, self.batch = STEPS[stage], BATCH[stage]
+    def __init__(self, stage: str, plan: Plan, work: Path, device: str):
+        self.stage, self.plan, self.work, self.device = stage, plan, work, torch.device(device)
         torch.manual_seed(INITIAL_SEED)
         self.path = work / f"{stage}.pt"
         self.started, self.last = time.time(), None
@@ -91,18 +102,18 @@ class Run:
         matrices = [p for p in together.parameters() if p.ndim > 1]
         vectors = [p for p in together.parameters() if p.ndim <= 1]
         groups = [{"params": matrices, "weight_decay": 0.01}, {"params": vectors, "weight_decay": 0.0}]
-        optimizer = torch.optim.AdamW(groups, RATE[self.stage], betas=(0.9, 0.98), fused=True)
+        optimizer = torch.optim.AdamW(groups, self.plan.rate, betas=(0.9, 0.98), fused=True)
         first = self._resume(together, kept, optimizer)
-        for step in range(first, self.steps):
+        for step in range(first, self.plan.steps):
             for group in optimizer.param_groups:
                 group["lr"] = (
-                    RATE[self.stage]
+                    self.plan.rate
                     * min(1, (step + 1) / 100)
-                    * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / self.steps)))
+                    * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / self.plan.steps)))
                 )
-            generator = np.random.default_rng([STAGE_SEED[self.stage], step])
+            generator = np.random.default_rng([self.plan.seed, step])
             torch.manual_seed(step)
-            loss = loss_of(generator.integers(0, data.count, self.batch), generator)
+            loss = loss_of(generator.integers(0, data.count, self.plan.batch), generator)
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(together.parameters(), 1.0)
@@ -114,10 +125,10 @@ class Run:
             self.last = loss.item() if self.last is None else 0.98 * self.last + 0.02 * loss.item()
             if (step + 1) % 100 == 0:
                 print(
-                    f"{self.stage} {step + 1}/{self.steps} loss {self.last:.5f} {time.time() - self.started:.0f} s",
+                    f"{self.stage} {step + 1}/{self.plan.steps} loss {self.last:.5f} {time.time() - self.started:.0f} s",
                     flush=True,
                 )
-            if (step + 1) % 500 == 0 or step + 1 == self.steps:
+            if (step + 1) % 500 == 0 or step + 1 == self.plan.steps:
                 state = {
                     "step": step + 1,
                     "modules": together.state_dict(),
@@ -137,9 +148,6 @@ class Run:
         optimizer.load_state_dict(state["optimizer"])
         print(f"{self.stage}: resumed at step {state['step']}", flush=True)
         return state["step"]
-
-
-STAGE_SEED = {"autoencoder": 1, "unet": 2, "judge": 3}
 
 
 # --- stages ----------------------------------------------------------------------------------------------------------
@@ -198,30 +206,72 @@ def latents(run: Run, data: Data) -> dict:
     return torch.load(path)
 
 
+def caption_of(thing: str, background: str, generator) -> str:
+    """A caption as the UNet is trained on it, at times empty."""
+    words = scenes.caption(scenes.Scene(None, None, thing, background), generator).split()
+    if generator.random() < UNKNOWN_WORDS:
+        words.insert(generator.integers(len(words) + 1), "<unknown>")
+    return "" if generator.random() < DROPPED_CAPTIONS else " ".join(words)
+
+
+class Denoising:
+    """The diffusion loss: a predicted noise against the true one, min-SNR weighted."""
+
+    def __init__(self, device: torch.device):
+        self.abar = alphas_cumprod().to(device)
+        snr = self.abar / (1 - self.abar)
+        self.weight = snr.clamp(max=MIN_SNR) / snr
+
+    def loss(self, z: Tensor, predict: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """`predict` is given the noisy latents and their times."""
+        t = torch.randint(0, 1000, (len(z),)).to(z.device)
+        noise = torch.randn(z.shape).to(z.device)
+        a = self.abar[t][:, None, None, None]
+        error = predict(a.sqrt() * z + (1 - a).sqrt() * noise, t) - noise
+        return (error.square().mean((1, 2, 3)) * self.weight[t]).mean()
+
+
 def train_unet(run: Run, data: Data) -> None:
     known = latents(run, data)
-    unet, text = UNet(), TextEncoder(len(ROWS))
-    abar = alphas_cumprod().to(run.device)
-    weight = (abar / (1 - abar)).clamp(max=MIN_SNR) / (abar / (1 - abar))
-
-    def caption_of(index, generator):
-        thing, background = known["names"][index]
-        words = scenes.caption(scenes.Scene(None, None, thing, background), generator).split()
-        if generator.random() < UNKNOWN_WORDS:
-            words.insert(generator.integers(len(words) + 1), "<unknown>")
-        return "" if generator.random() < DROPPED_CAPTIONS else " ".join(words)
+    unet, text, denoising = UNet(), TextEncoder(len(ROWS)), Denoising(run.device)
 
     def loss_of(indices, generator):
         z = known["z"][indices].float().to(run.device)
-        rows, weights = encode_caption([caption_of(i, generator) for i in indices])
-        t = torch.randint(0, 1000, (len(z),)).to(run.device)
-        noise = torch.randn(z.shape).to(run.device)
-        a = abar[t][:, None, None, None]
-        predicted = unet(a.sqrt() * z + (1 - a).sqrt() * noise, t, text(rows.to(run.device)), weights.to(run.device))
-        return ((predicted - noise).square().mean((1, 2, 3)) * weight[t]).mean()
+        rows, weights = encode_caption([caption_of(*known["names"][i], generator) for i in indices])
+        rows, weights = rows.to(run.device), weights.to(run.device)
+        return denoising.loss(z, lambda noisy, t: unet(noisy, t, text(rows), weights))
 
     run.train({"unet": unet, "text": text}, data, loss_of, average=True)
     pack.write(run.work)
+
+
+class Frozen:
+    """The shipped networks, for what is trained on top of them."""
+
+    def __init__(self, device: torch.device):
+        networks, self.mean, self.std = pack.read()
+        self.device, self.unet, self.denoising = device, networks["unet"].to(device), Denoising(device)
+        self._text, self._encoder = networks["text"].to(device), networks["encoder"].to(device)
+
+    def latents(self, pictures: Tensor) -> Tensor:
+        return (self._encoder(pictures.to(self.device)) - self.mean) / self.std
+
+    def text(self, batch: list[scenes.Scene], generator) -> tuple[Tensor, Tensor]:
+        """(text, log weights) of captions of the scenes."""
+        rows, weights = encode_caption([caption_of(s.thing, s.background, generator) for s in batch])
+        return self._text(rows.to(self.device)), weights.to(self.device)
+
+
+def train_on_top(stage: str, plan: Plan, train: Callable[[Run, Data], None], about: str | None) -> None:
+    """The command line of a script that trains something on top of the shipped networks."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the checkpoint and the result")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--quick", action="store_true", help="a few steps, to test the path")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    plan = plan._replace(steps=QUICK_STEPS) if options.quick else plan
+    train(Run(stage, plan, options.out, options.device), Data(QUICK_SCENES if options.quick else SCENES))
 
 
 def train_judge(run: Run, data: Data) -> None:
@@ -235,7 +285,7 @@ def train_judge(run: Run, data: Data) -> None:
         return F.cross_entropy(thing, things.to(run.device)) + F.cross_entropy(background, backgrounds.to(run.device))
 
     run.train({"judge": judge}, data, loss_of, average=True)
-    pack.write_judge(run.work)
+    pack.write_half(run.work, "judge")
 
 
 def blurred(x: Tensor, generator) -> Tensor:

@@ -9,4 +9,9 @@ def test_every_node_is_there(host):
         "EtaLoadInversion",
         "EtaSamplerSelect",
         "EtaSigmas",
+        "EtaPromptPair",
+        "EtaPromptToPrompt",
+        "EtaMasaCtrl",
+        "EtaPlugAndPlay",
+        "EtaRegionEdit",
     }
