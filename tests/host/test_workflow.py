@@ -1,4 +1,4 @@
-"""The example workflow's own file, on the embedded model, in the real host."""
+"""The example workflows' own files, on the embedded model, in the real host."""
 
 import json
 import sys
@@ -19,7 +19,19 @@ from workflow import graph_of  # noqa: E402
 from eta_core import masks, metrics  # noqa: E402
 
 WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
+MAIN = "Change one thing in a photo"
 SOURCE = "eta_demo_cat.png"
+QUICK_STEPS = 10
+# workflow -> what the judge sees in each of its edited pictures
+SHOWS = {
+    "Gallery of variants": [("dog", "grass")] * 4,
+    "Keep the layout with Plug-and-Play": [("cat", "snow")],
+    "Keep the pose with Prompt-to-Prompt": [("dog", "grass")],
+    "Keep the texture with MasaCtrl": [("red heart", "wood")],
+    "Two edits at once": [("bear", "snow")],
+    "With ControlNet": [("dog", "grass")],
+    "With a LoRA": [("cat", "grass")],
+}
 
 
 def object_info(host) -> dict:
@@ -31,21 +43,29 @@ def object_info(host) -> dict:
     return {name: of(node) for name, node in host.nodes.NODE_CLASS_MAPPINGS.items()}
 
 
-@pytest.fixture(scope="module")
-def outcome(host):
+def run(host, name: str, **changes: dict) -> dict[str, list[dict]]:
+    """Title of a node -> its pictures' files, after the workflow's run; `changes`: inputs by node id."""
     prepare(host.base)
-    workflow = json.loads((ROOT / "example_workflows" / "Change one thing in a photo.json").read_text(encoding="utf-8"))
+    workflow = json.loads((ROOT / "example_workflows" / f"{name}.json").read_text(encoding="utf-8"))
     graph = graph_of(workflow, object_info(host))
+    for node in graph.values():
+        node["inputs"].update(changes.get(node["class_type"], {}))
     outcome = host.run(graph)
     assert outcome.success, outcome.error
     titles = {node_id: node["_meta"]["title"] for node_id, node in graph.items()}
-    return {titles[node_id]: output["images"][0] for node_id, output in outcome.outputs.items() if output.get("images")}
+    return {titles[node_id]: output["images"] for node_id, output in outcome.outputs.items() if output.get("images")}
+
+
+@pytest.fixture(scope="module")
+def outcome(host):
+    return run(host, MAIN)
 
 
 def picture(host, outcome, title: str) -> torch.Tensor:
-    image = outcome[title]
-    path = host.base / image["type"] / image["subfolder"] / image["filename"]
-    return torch.from_numpy(np.asarray(Image.open(path).convert("RGB")).copy())[None].float() / 255
+    """[B, H, W, 3]"""
+    paths = [host.base / image["type"] / image["subfolder"] / image["filename"] for image in outcome[title]]
+    pictures = [torch.from_numpy(np.asarray(Image.open(path).convert("RGB")).copy()) for path in paths]
+    return torch.stack(pictures).float() / 255
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +77,17 @@ def scene():
 def test_every_workflow_has_a_note_and_a_thumbnail(path):
     assert any(node["type"] == "MarkdownNote" for node in json.loads(path.read_text(encoding="utf-8"))["nodes"])
     assert Image.open(path.with_suffix(".jpg")).size[0] >= 256
+
+
+def test_no_workflow_is_forgotten():
+    assert {path.stem for path in WORKFLOWS} == {MAIN, *SHOWS}
+
+
+@pytest.mark.parametrize("name", SHOWS)
+def test_a_workflow_shows_what_its_target_prompt_says(host, name):
+    """In a fifth of its steps, to be quick."""
+    pictures = picture(host, run(host, name, EtaInversion={"steps": QUICK_STEPS}), "Edited")
+    assert judge.say(judge.load(), pictures) == SHOWS[name]
 
 
 def test_one_thing_changed(host, outcome):
