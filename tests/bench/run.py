@@ -32,7 +32,14 @@ from eta_core import metrics  # noqa: E402
 from tests.host.conftest import Host, boot  # noqa: E402
 
 CFG = 7.5
-DEFAULT = {"preset": "paper_strong", "threshold": 0.4, "grow": 4, "blur": 0.0, "background_lock": 1.0}
+DEFAULT = {
+    "method": "Plug-and-Play",
+    "preset": "paper_gentle",
+    "threshold": 0.4,
+    "grow": 4,
+    "blur": 0.0,
+    "background_lock": 1.0,
+}
 PROMPT_TO_PROMPT = {
     "mode": "auto",
     "cross_replace_start": 0.0,
@@ -219,18 +226,20 @@ def methods(studio: Studio, case: Case, steps: int) -> dict[str, Callable[[], di
     latent = studio.encode(case.pictures)
     inversion = studio.invert(source, latent, steps)
     mask = studio.mask(inversion, case.thing, source_text)
-    eta = studio.eta(DEFAULT["preset"])
-    lock = {"mask": mask, "background_lock": DEFAULT["background_lock"]}
+    eta, off, strong = studio.eta(DEFAULT["preset"]), studio.eta("constant", 0.0), studio.eta("paper_strong")
+    edit = method_of(studio, DEFAULT["method"], inversion, target, source_text, target_text)
+    default = {"mask": mask, "background_lock": DEFAULT["background_lock"], "edit": edit}
     return {
-        "this pack, default (mask, lock, paper_strong)": lambda: studio.edit(inversion, target, eta, **lock),
-        "this pack, default with eta 0": lambda: studio.edit(inversion, target, studio.eta("constant", 0.0), **lock),
-        "this pack, paper's method: mask, no lock, parity": lambda: studio.edit(
-            inversion, target, eta, mask=mask, parity=True
+        f"this pack, default (mask, lock, {DEFAULT['method']}, {DEFAULT['preset']})": lambda: studio.edit(
+            inversion, target, eta, **default
         ),
-        "this pack, no mask, no lock": lambda: studio.edit(inversion, target, eta),
-        "this pack, eta 0, no mask (Direct Inversion)": lambda: studio.edit(
-            inversion, target, studio.eta("constant", 0.0)
+        "this pack, default with eta 0": lambda: studio.edit(inversion, target, off, **default),
+        "this pack, default without a method": lambda: studio.edit(inversion, target, eta, **default | {"edit": None}),
+        "this pack, paper's method: mask, paper_strong, no lock, parity": lambda: studio.edit(
+            inversion, target, strong, mask=mask, parity=True
         ),
+        "this pack, paper_strong, no mask, no lock": lambda: studio.edit(inversion, target, strong),
+        "this pack, eta 0, no mask (Direct Inversion)": lambda: studio.edit(inversion, target, off),
         "host, KSampler img2img denoise 0.4": lambda: studio.img2img(target, latent, steps, 0.4),
         "host, KSampler img2img denoise 0.6": lambda: studio.img2img(target, latent, steps, 0.6),
         "host, KSampler img2img denoise 0.8": lambda: studio.img2img(target, latent, steps, 0.8),
