@@ -1,18 +1,27 @@
-"""Words of a prompt <-> positions of its tokens, on token ids; byte-pair pieces ending in `</w>` close a word."""
+"""Words of a prompt <-> positions of its tokens, on token ids.
+
+Pieces are those of a byte-level byte-pair encoding (Radford et al. 2019) as CLIP has it: `</w>` closes a word.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from string import punctuation
 
 WORD_END = "</w>"
+EMBEDDING = "embedding:"  # how a prompt names a textual inversion
+
+_VISIBLE = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+_HIDDEN = [byte for byte in range(256) if byte not in _VISIBLE]
+BYTES = {chr(byte): byte for byte in _VISIBLE} | {chr(256 + i): byte for i, byte in enumerate(_HIDDEN)}
 
 
 @dataclass(frozen=True)
 class Token:
     """One token of an encoded prompt: its position (row of the conditioning), id and piece of text.
 
-    A row of a textual-inversion embedding has id -1 and no text.
+    A row of a textual-inversion embedding has a negative id, told by its values, and no text.
     """
 
     position: int
@@ -84,12 +93,14 @@ def _pairs(field: str, text: str) -> list[tuple[str, str | None]]:
     """(phrase, what stands after its last colon or None) of each part of a list of words."""
     found = []
     for part in (p.strip() for p in text.replace("\n", ",").split(",")):
-        part = part[1:-1].strip() if part.startswith("(") and part.endswith(")") else part
-        phrase, colon, value = part.rpartition(":")
+        while part.startswith("(") and part.endswith(")"):
+            part = part[1:-1].strip()
+        name = EMBEDDING if part.startswith(EMBEDDING) else ""
+        phrase, colon, value = part.removeprefix(name).rpartition(":")
         if colon and not phrase.strip():
             raise ValueError(f"{field}: '{part}' has a weight but no word before the colon")
         if part:
-            found.append((phrase.strip(), value.strip()) if colon else (part, None))
+            found.append((name + phrase.strip(), value.strip()) if colon else (part, None))
     return found
 
 
@@ -100,15 +111,10 @@ def _number(field: str, text: str, part: str, example: str) -> float:
         raise ValueError(f"{field}: '{text}' in '{part}' is not a number; write for example {example}") from None
 
 
-def words_of(tokens: Sequence[Token]) -> list[str]:
-    """The prompt's words in order, each once, put together from their pieces."""
-    words, current = [], ""
-    for token in tokens:
-        current += token.piece.removesuffix(WORD_END)
-        if token.piece.endswith(WORD_END):
-            words.append(current)
-            current = ""
-    return list(dict.fromkeys(word for word in [*words, current] if word))
+def text_of(word: Sequence[Token]) -> str:
+    """A word's text from its pieces, whose characters stand for bytes of UTF-8."""
+    pieces = "".join(token.piece.removesuffix(WORD_END) for token in word)
+    return bytes(BYTES[c] for c in pieces if c in BYTES).decode("utf-8", "replace")
 
 
 def spans(tokens: Sequence[Token], phrase: Sequence[int]) -> list[tuple[int, ...]]:
@@ -139,6 +145,17 @@ class Prompt:
                 found.append(tuple(current))
                 current = []
         return tuple(found + ([tuple(current)] if current else []))
+
+    @property
+    def vocabulary(self) -> list[str]:
+        """The words as text, in order, each once."""
+        return list(dict.fromkeys(filter(None, map(text_of, self.words))))
+
+    def rows_of(self, phrase: str) -> tuple[int, ...]:
+        """The rows of every occurrence of a phrase that `changed_words` made."""
+        wanted, texts = phrase.split(" "), [text_of(word) for word in self.words]
+        found = [i for i in range(len(texts)) if texts[i : i + len(wanted)] == wanted]
+        return tuple(t.position for i in found for word in self.words[i : i + len(wanted)] for t in word)
 
     def special(self, row: int) -> int | None:
         """The row's place after the last word of its chunk (0 = the end token), -1 for a start token, None for a word."""
@@ -233,13 +250,31 @@ def _with_special(found: dict, source: Prompt, target: Prompt) -> tuple:
 
 
 def changed_words(prompt: Prompt, rows: Sequence[int]) -> tuple[str, ...]:
-    """The words that have a token among `rows`, in order, neighbours joined to one phrase."""
+    """The words that have a token among `rows`, in order, neighbours joined to one phrase; punctuation parts phrases."""
     phrases, open_phrase = [], False
     for word in prompt.words:
-        if any(t.position in rows for t in word):
-            text = "".join(t.piece.removesuffix(WORD_END) for t in word)
+        text = text_of(word)
+        changed = _touched(word, rows) and not set(text) <= set(punctuation)
+        if changed:
             phrases = [*phrases[:-1], f"{phrases[-1]} {text}"] if open_phrase else [*phrases, text]
-            open_phrase = True
-        else:
-            open_phrase = False
+        open_phrase = changed
     return tuple(phrases)
+
+
+def align(source: Prompt, target: Prompt) -> Alignment:
+    """Replaced where nothing but words in their places changed, else refined."""
+    refined = align_refined(source, target)
+    if len(source.words) != len(target.words):
+        return refined
+    replaced = align_replaced(source, target)
+    return replaced if _touches(source, target, replaced) == _touches(source, target, refined) else refined
+
+
+def _touches(source: Prompt, target: Prompt, aligned: Alignment) -> tuple[int, int]:
+    """How many words of each prompt an alignment takes for changed."""
+    sides = (source, aligned.removed), (target, aligned.added)
+    return tuple(sum(_touched(word, rows) for word in prompt.words) for prompt, rows in sides)
+
+
+def _touched(word: Sequence[Token], rows: Sequence[int]) -> bool:
+    return any(token.position in rows for token in word)

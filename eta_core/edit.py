@@ -54,9 +54,7 @@ class Steering:
 
     def reads_source(self, step: Step) -> bool:
         """Whether the noise of this step depends on the source branch."""
-        if self.recorded:
-            return step.sigma_next > 0
-        return self.acts(step) and (self.candidates > 1 or self.blend > 0.0)
+        return self.recorded or self.acts(step) and (self.candidates > 1 or self.blend > 0.0)
 
 
 def edit(
@@ -90,10 +88,12 @@ def edit(
 
 def _renewal(draws: list[Tensor], source: Tensor | None, trajectory: Tensor, step: Step, steering: Steering):
     """(sigma_down, sigma_up, noise) of a step; noise [V * B, C, H, W], None where none comes in."""
-    acts = steering.acts(step)
-    if not acts and not (steering.recorded and step.sigma_next > 0):
+    acts, rows = steering.acts(step), len(draws) * trajectory.shape[1]
+    if steering.recorded and step.sigma_next == 0:  # no noise can bring the source back: its remainder does
+        return 0.0, 1.0, for_rows(trajectory[step.index - 1] - source.to(trajectory), rows)
+    if not acts and not steering.recorded:
         return step.sigma_next, 0.0, None
-    rows, eta, optimal = len(draws) * trajectory.shape[1], steering.eta(step.time), None
+    eta, optimal = steering.eta(step.time), None
     region = None if steering.region is None else for_rows(steering.region, rows)
     down, up = split_noise(1.0 if steering.recorded else eta, step.sigma, step.sigma_next)
     if steering.reads_source(step):

@@ -23,13 +23,13 @@ class MapAverage:
         self._steps = 0
 
     def add(self, probabilities: Tensor) -> None:
-        """One layer's probabilities, averaged over heads: [B, h, w, tokens]."""
+        """One layer's probabilities, averaged over heads: [B, tokens, h, w]."""
         self._layers.append(probabilities)
 
     def close_step(self) -> None:
         if not self._layers:
             return
-        self._running = self._running + torch.stack(self._layers).mean(0).permute(0, 3, 1, 2)
+        self._running = self._running + torch.stack(self._layers).mean(0)
         self._total = self._total + self._running / self._running.amax((-2, -1), keepdim=True).clamp(min=1e-12)
         self._steps += 1
         self._layers.clear()

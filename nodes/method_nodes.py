@@ -36,7 +36,7 @@ class EtaPromptToPrompt(io.ComfyNode):
                 io.Conditioning.Input("positive", tooltip="The target prompt, the same as EtaSampler's positive."),
                 io.Combo.Input(
                     "mode",
-                    options=["auto", "replace", "refine", "reweight"],
+                    options=list(ALIGN),
                     tooltip=(
                         "replace: each word takes the map of the word in its place (cat to dog). refine: equal words keep their maps, new "
                         "ones have their own. reweight: the same prompt, other weights. auto: replace where only words were swapped, else refine."
@@ -137,7 +137,13 @@ class EtaPromptToPrompt(io.ComfyNode):
         node_id = cls.hidden.unique_id
         source = prompt_text.source_prompt(inversion, clip, source_prompt, node_id)
         target = prompt_text.target_prompt(positive, clip, target_prompt, cls.hidden.dynprompt, node_id)
-        aligned = align(source, target, mode)
+        aligned = _aligned(source, target, mode)
+        scale = _scale(clip, target, aligned, equalizer, equalizer_words)
+        if equalizer != 1 and bool((scale == 1).all()):
+            host.warn(
+                f"the equalizer {equalizer:g} acts on no word: the target has no new words, and equalizer_words names none",
+                node_id,
+            )
         cross = Span(cross_replace_start, cross_replace_end).check("cross_replace")
         blend = None
         if local_blend:
@@ -149,7 +155,7 @@ class EtaPromptToPrompt(io.ComfyNode):
             blend = LocalBlend(*rows, blend_threshold, blend_start, blend_mask)
         method = PromptToPrompt(
             shares=_shares(aligned, source),
-            scale=_scale(clip, target, aligned, equalizer, equalizer_words),
+            scale=scale,
             cross=_word_spans(clip, target, cross, word_steps),
             self_attention=Span(self_replace_start, self_replace_end).check("self_replace"),
             blend=blend,
@@ -159,19 +165,20 @@ class EtaPromptToPrompt(io.ComfyNode):
         return io.NodeOutput((edit or Edit()).with_method(method))
 
 
-def align(source: Prompt, target: Prompt, mode: str) -> Alignment:
-    """The prompts' tokens aligned as `mode` says; auto replaces where nothing but words in their places changed."""
-    refined = alignment.align_refined(source, target)
-    if mode == "reweight" and (refined.removed or refined.added):
-        changed = [*alignment.changed_words(source, refined.removed), *alignment.changed_words(target, refined.added)]
+ALIGN = {
+    "auto": alignment.align,
+    "replace": alignment.align_replaced,
+    "refine": alignment.align_refined,
+    "reweight": alignment.align_refined,
+}
+
+
+def _aligned(source: Prompt, target: Prompt, mode: str) -> Alignment:
+    aligned = ALIGN[mode](source, target)
+    if mode == "reweight" and (aligned.removed or aligned.added):
+        changed = [*alignment.changed_words(source, aligned.removed), *alignment.changed_words(target, aligned.added)]
         raise ValueError(f"mode reweight needs the same prompt twice, but {changed} differ: use refine or replace")
-    if mode == "auto" and len(source.words) == len(target.words):
-        replaced = alignment.align_replaced(source, target)
-        swapped = len(alignment.changed_words(source, replaced.removed)) == len(
-            alignment.changed_words(source, refined.removed)
-        )
-        return replaced if swapped else refined
-    return alignment.align_replaced(source, target) if mode == "replace" else refined
+    return aligned
 
 
 def _shares(aligned: Alignment, source: Prompt) -> torch.Tensor:
@@ -193,9 +200,9 @@ def _rows(clip, field: str, phrase: str, which: str, *prompts: Prompt) -> list[t
 
 def _scale(clip, target: Prompt, aligned: Alignment, equalizer: float, words: str) -> torch.Tensor:
     """[target rows]: the equalizer's factor of each token."""
-    scale = torch.ones(target.rows)
-    scale[list(aligned.added)] = 1.0 if words.strip() else equalizer
-    for phrase in parse_factors("equalizer_words", words, equalizer):
+    scale, phrases = torch.ones(target.rows), parse_factors("equalizer_words", words, equalizer)
+    scale[list(aligned.added)] = 1.0 if phrases else equalizer
+    for phrase in phrases:
         (rows,) = _rows(clip, "equalizer_words", phrase.text, "target prompt", target)
         scale[list(rows)] = phrase.weight
     return scale

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from comfy_api.latest import io, ui
 
-from ..eta_core.alignment import Prompt, align_refined, changed_words
+from ..eta_core.alignment import Alignment, Prompt, align_refined, changed_words
 from . import host
 from .types import CATEGORY
 
@@ -47,11 +49,29 @@ class EtaPromptPair(io.ComfyNode):
         aligned = align_refined(source, target)
         gone, new = changed_words(source, aligned.removed), changed_words(target, aligned.added)
         changes = f"gone: {', '.join(gone) or 'nothing'}\nnew: {', '.join(new) or 'nothing'}"
-        if not gone and not new:
-            host.warn("the two prompts are the same: nothing asks for an edit", cls.hidden.unique_id)
+        for problem in _problems(source, target, gone, new, aligned, source_prompt == target_prompt):
+            host.warn(problem, cls.hidden.unique_id)
         return io.NodeOutput(
             *encoded, ", ".join(gone), ", ".join(new), source_prompt, target_prompt, ui=ui.PreviewText(changes)
         )
+
+
+def _problems(source: Prompt, target: Prompt, gone: tuple, new: tuple, aligned: Alignment, same: bool) -> Iterator[str]:
+    """What a person should know before the words are used."""
+    if same:
+        yield "the two prompts are the same: nothing asks for an edit"
+    elif not gone and not new:
+        yield "no word differs between the two prompts, only weights, punctuation or embeddings"
+    for which, prompt, rows, phrases in (
+        ("source", source, aligned.removed, gone),
+        ("target", target, aligned.added, new),
+    ):
+        for phrase in phrases:
+            if not set(prompt.rows_of(phrase)) <= set(rows):
+                yield (
+                    f"'{phrase}' also stands unchanged in the {which} prompt: nodes that are given the word take both places; "
+                    "add an adjective that tells them apart"
+                )
 
 
 NODES = [EtaPromptPair]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..eta_core.alignment import Prompt, spans, words_of
+from ..eta_core.alignment import Prompt, spans
 from . import host
 from .types import Inversion
 
@@ -52,5 +52,5 @@ def places(prompt: Prompt, clip, phrase: str) -> list[tuple[int, ...]]:
 
 def missing(field: str, phrases: Sequence[str], which: str, *prompts: Prompt) -> ValueError:
     """The error for words that stand in none of the prompts."""
-    words = list(dict.fromkeys(word for prompt in prompts for word in words_of(prompt.tokens)))
+    words = list(dict.fromkeys(word for prompt in prompts for word in prompt.vocabulary))
     return ValueError(f"{field}: {list(phrases)} not in the {which}; its words are: {', '.join(words)}")

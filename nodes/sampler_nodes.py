@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -156,14 +157,19 @@ class EtaSampler(io.ComfyNode):
                 f"background_lock is {background_lock:g} but no mask says what the background is: connect a mask, or set it to 0"
             )
         if region is not None and not bool(region.any()):
-            host.warn("the mask is empty: no fresh noise comes in anywhere", node_id)
-        negative = inversion.positive if trajectory.inverter == "negative_prompt" else negative
+            host.warn("the mask is empty, or every eta_scale 0: no fresh noise comes in anywhere", node_id)
+        if trajectory.inverter == "negative_prompt":
+            host.say(
+                "negative is not read: this inversion (negative_prompt) puts the source prompt in its place", node_id
+            )
+            negative = inversion.positive
         targets = {TARGET: (positive, cfg, edit.methods)} | {
             f"edit {i + 1}": (chosen.positive, chosen.cfg, chosen.methods) for i, chosen in enumerate(edit.regions)
         }
         for prompt, _, methods in targets.values():
             _check_methods(methods, inversion, prompt, node_id)
         methods = {name: [method.fitted(fit) for method in chosen] for name, (_, _, chosen) in targets.items()}
+        steered = [name for name, chosen in methods.items() if chosen]
         run = _Run(
             trajectory,
             branches=[
@@ -171,7 +177,14 @@ class EtaSampler(io.ComfyNode):
                 *(host.Branch(name, prompt, negative, guidance) for name, (prompt, guidance, _) in targets.items()),
             ],
             weights=weights,
-            attention=host.Steering(model, methods, trajectory.grid.steps, size, node_id),
+            attention=host.Steering(
+                model,
+                methods,
+                trajectory.grid.steps,
+                size,
+                guided=any(not math.isclose(targets[name][1], 1.0) for name in steered),
+                node_id=node_id,
+            ),
             steering=Steering(
                 eta,
                 tuple((seed + i) % 2**64 for i in range(variants)),
@@ -221,12 +234,16 @@ class _Run:
                 grid,
                 self.steering.to(latent),
                 reads=lambda step: self.attention.reads(grid.steps - step.index),
-                free=lambda step: (*self.lock, *self.attention.regions()),
+                free=lambda step: (*self.lock, *map(self._with_regions, self.attention.blends())),
             )
             return x / vp_scale(grid.sigmas[0])
 
         rows = 1 + len(self.steering.seeds) * len(targets)
         return host.sample(model, self.branches, trajectory.source, grid.sigmas[::-1], seed, loop, rows)
+
+    def _with_regions(self, blend: Tensor) -> Tensor:
+        """A local blend holds the source only where no other edit has its region."""
+        return torch.maximum(blend, sum(self.weights).to(blend)) if self.weights else blend
 
 
 def _regions(mask: Tensor | None, weights: list[Tensor], regions) -> tuple[Tensor | None, Tensor | None]:

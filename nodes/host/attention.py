@@ -8,6 +8,7 @@ from typing import NamedTuple
 from comfy.ldm.modules.attention import SpatialTransformer, optimized_attention
 from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, Upsample
 from torch import Tensor
+from torch.nn import functional as F
 
 from ...eta_core.attention import probabilities
 from ...eta_core.masks import MapAverage
@@ -53,6 +54,12 @@ def map_layers(layers: Mapping[Key, Layer], size: tuple[int, int]) -> list[Key]:
     scales = {layer.scale for layer in layers.values()}
     scale = max((s for s in scales if s <= wanted), default=min(scales, default=0))
     return [key for key, layer in layers.items() if layer.scale == scale]
+
+
+def map_grid(layers: Mapping[Key, Layer], size: tuple[int, int]) -> tuple[int, int]:
+    """The grid of `map_layers`, from which other packs may depart for some steps (Deep Shrink)."""
+    scale = max((layers[key].scale for key in map_layers(layers, size)), default=1)
+    return -(-size[0] // scale), -(-size[1] // scale)
 
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -122,10 +129,13 @@ class MapRecorder:
         self._armed = True
         self._size = size
         self._tokens = positive[0][0].shape[1]
-        self._layers = map_layers(attention_layers(model), size) if len(positive) == 1 else []
+        layers = attention_layers(model) if len(positive) == 1 else {}
+        self._layers, self._grid = map_layers(layers, size), map_grid(layers, size)
         self.problem = ""
         if len(positive) != 1:
             self.problem = f"the source conditioning has {len(positive)} entries (Conditioning Combine or areas) where maps need one prompt"
+        elif "area" in positive[0][1]:
+            self.problem = "the source conditioning has an area where maps need a prompt of the whole picture"
         elif not self._layers:
             self.problem = f"{type(model.model).__name__} has no UNet cross-attention to read"
 
@@ -156,12 +166,13 @@ class MapRecorder:
         return attend(q, k, v)
 
     def _read(self, q: Tensor, k: Tensor, extra_options: dict) -> None:
+        if tuple(extra_options["original_shape"][-2:]) != self._size:
+            return  # the part of the picture that is another conditioning's area
         chunks = chunks_of(len(q), extra_options)
         if chunks is None or not fills_picture(q, extra_options, self._size) or k.shape[1] % self._tokens:
-            self.problem = (
-                "another pack or an area changes the attention's shape (areas, ToMe, HyperTile, added tokens)"
-            )
+            self.problem = "another pack changes the attention's shape (ToMe, HyperTile, added tokens)"
             return
         for rows in (chunk.rows for chunk in chunks if chunk.kind == 0):
             maps = fold(probabilities(q[rows], k[rows], extra_options["n_heads"]).mean(1), self._tokens)
-            self._average.add(maps.unflatten(1, tuple(extra_options["activations_shape"][-2:])))
+            maps = maps.unflatten(1, tuple(extra_options["activations_shape"][-2:])).permute(0, 3, 1, 2)
+            self._average.add(F.interpolate(maps, self._grid, mode="bilinear"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from comfy_execution.graph_utils import is_link
 from torch import Tensor
 
@@ -42,12 +44,18 @@ def tokens_of(clip, text: str) -> tuple[Token, ...]:
     for chunk in _rows(clip, text):
         for pair in chunk:
             if not isinstance(pair[0], int):
-                found.append(Token(position, -1, WORD_END))
+                found.append(Token(position, _id_of(pair[0]), WORD_END))
             elif pair[0] not in special:
                 ((_, piece),) = clip.tokenizer.untokenize([pair])
                 found.append(Token(position, pair[0], piece))
             position += 1
     return tuple(found)
+
+
+def _id_of(embedding: Tensor) -> int:
+    """A negative id that tells one row of a textual inversion from others."""
+    values = embedding.detach().float().cpu().contiguous().numpy().tobytes()
+    return -1 - int.from_bytes(hashlib.sha256(values).digest()[:6], "big")
 
 
 def chunk_length(clip) -> int:

@@ -14,7 +14,7 @@ from comfy.patcher_extension import WrappersMP, add_wrapper
 from torch import Tensor
 
 from ...eta_core.attention import outside_and_inside, probabilities, replaced, transfer
-from ...eta_core.masks import for_rows
+from ...eta_core.masks import enlarge, for_rows
 from ...eta_core.methods import Borrow, LocalBlend, MasaCtrl, Method, PlugAndPlay, PromptToPrompt
 from .attention import (
     Attend,
@@ -25,6 +25,7 @@ from .attention import (
     feature_block,
     fills_picture,
     fold,
+    map_grid,
     map_layers,
     plain_attention,
 )
@@ -38,10 +39,19 @@ class Steering:
     """The methods of the target branches, at work inside the network calls of one sampling.
 
     Each step: begin(), then install() into the options of each call. The source's rows are read where they are met and
-    borrowed by target rows of the same call or of the step's later ones.
+    borrowed by target rows of the same call or of the step's later ones. `guided`: steered branches have a guidance, so the
+    source's negative rows are wanted too.
     """
 
-    def __init__(self, model, methods: Mapping[str, Sequence[Method]], steps: int, size: tuple[int, int], node_id=None):
+    def __init__(
+        self,
+        model,
+        methods: Mapping[str, Sequence[Method]],
+        steps: int,
+        size: tuple[int, int],
+        guided: bool = True,
+        node_id=None,
+    ):
         self._branches = {name: BranchMethods(chosen, steps) for name, chosen in methods.items() if chosen}
         self._layers = attention_layers(model)
         if self._branches and not self._layers:
@@ -50,8 +60,9 @@ class Steering:
                 "disconnect `edit`, or use an SD1, SD2 or SDXL model"
             )
         self._map_layers = set(map_layers(self._layers, size)) if self._branches else set()
-        self._size, self._node_id = size, node_id
-        self._done, self._rows, self._waiting, self._armed = 0, {}, set(), True
+        self._grid = map_grid(self._layers, size)
+        self._size, self._guided, self._node_id = size, guided, node_id
+        self._done, self._rows, self._together, self._armed = 0, {}, False, True
         self._kept: dict = {}
         self._warned = False
 
@@ -61,11 +72,11 @@ class Steering:
 
     def begin(self, done: int) -> bool:
         """Open a step; whether anything is steered or recorded in it."""
-        self._done, self._waiting = done, set(self._branches)
+        self._done = done
         self._kept.clear()
-        return any(branch.begin(done, self._layers) for branch in list(self._branches.values()))
+        return any([branch.begin(done, self._layers) for branch in self._branches.values()])  # every one must begin
 
-    def regions(self) -> Iterator[Tensor]:
+    def blends(self) -> Iterator[Tensor]:
         """The local blends' masks after this step, [B, 1, H, W]."""
         for branch in self._branches.values():
             region = branch.blend_region(self._done, self._size)
@@ -77,8 +88,10 @@ class Steering:
         options["sampler_pre_cfg_function"] = [*options.get("sampler_pre_cfg_function", []), self._disarm]
         ends = list(accumulate(rows.values()))
         self._rows = {name: slice(end - count, end) for (name, count), end in zip(rows.items(), ends)}
-        self._waiting -= set(rows)
+        self._together = {SOURCE, *self._branches} <= set(rows)
         self._armed = True
+        if SOURCE in rows and self._guided:
+            options["disable_cfg1_optimization"] = True
         branches = self._branches.values()
         chain(options, "attn1", [key for key in self._layers if any(b.borrows_at(key) for b in branches)], self._self)
         if any(b.weight is not None for b in branches):
@@ -90,7 +103,7 @@ class Steering:
         return options
 
     def _disarm(self, args: dict) -> list:
-        """Guidance such as PAG or SAG calls the network again: steered in the same way, but not recorded."""
+        """Guidance such as PAG or SAG calls the network again: steered by the source's own such call, and not recorded."""
         self._armed = False
         return args["conds_out"]
 
@@ -106,9 +119,15 @@ class Steering:
                 first, rows = chunk.rows.start, self._rows[name]
                 yield name, chunk.kind, slice(first + rows.start, first + rows.stop)
 
+    def _keep(self, place: tuple, kind: int, values) -> None:
+        self._kept[place, kind, self._armed] = values
+
+    def _of_source(self, place: tuple, kind: int):
+        return self._kept.get((place, kind, self._armed))
+
     def _forget(self, place: tuple) -> None:
-        """Free what the source left at a place when no later call of this step wants it."""
-        if not self._waiting:
+        """Free what the source left at a place when every branch was in its call."""
+        if self._together:
             self._kept = {key: value for key, value in self._kept.items() if key[0] != place}
 
     def _usual(self, q: Tensor, extra_options: dict) -> bool:
@@ -135,9 +154,9 @@ class Steering:
         for name, kind, rows in self._parts(len(q), extra_options):
             if name == SOURCE:
                 wanted = reduce(or_, (branch.borrows[key, kind] for branch in self._branches.values()))
-                self._kept[place, kind] = [t[rows] if taken else None for t, taken in zip(own, wanted)]
+                self._keep(place, kind, [t[rows] if taken else None for t, taken in zip(own, wanted)])
                 continue
-            branch, kept = self._branches.get(name), self._kept.get((place, kind))
+            branch, kept = self._branches.get(name), self._of_source(place, kind)
             if branch is None or kept is None or not any(branch.borrows[key, kind]):
                 continue
             taken = [i for i, taken in enumerate(branch.borrows[key, kind]) if taken]
@@ -169,10 +188,10 @@ class Steering:
             if kind != 0:
                 continue
             if name == SOURCE:
-                self._kept[place, kind] = q[rows], k[rows]
+                self._keep(place, kind, (q[rows], k[rows]))
             elif (branch := self._branches.get(name)) is not None and branch.prompt is not None:
                 source_tokens, tokens = branch.prompt.shares.shape
-                kept = self._kept.get((place, kind))
+                kept = self._of_source(place, kind)
                 if k.shape[1] % tokens or (kept is not None and kept[1].shape[1] % source_tokens):
                     self._complain()
                     continue
@@ -184,7 +203,7 @@ class Steering:
                     answer[rows] = replaced(answer[rows], steered - maps, v[rows][:, :tokens], heads)
                     maps = steered
                 if self._armed and branch.records and key in self._map_layers:
-                    branch.record(source, maps, grid)
+                    branch.record(source, maps, grid, self._grid)
         self._forget(place)
         return answer
 
@@ -193,6 +212,9 @@ class Steering:
     def _with_features(self, executor, *args, **kwargs):
         """The network with a hook on its feature layer for the length of this call."""
         unet = executor.class_obj
+        if tuple(args[0].shape[-2:]) != self._size:
+            self._complain()
+            return executor(*args, **kwargs)
         extra_options = next(a for a in (*args, *kwargs.values()) if isinstance(a, dict) and "cond_or_uncond" in a)
         hook = unet.output_blocks[feature_block(unet)][0].out_layers.register_forward_hook(
             lambda module, inputs, features: self._features(features, extra_options)
@@ -203,12 +225,12 @@ class Steering:
             hook.remove()
 
     def _features(self, features: Tensor, extra_options: dict) -> Tensor:
-        mixed = features
+        mixed, place = features, ("features",)
         for name, kind, rows in self._parts(len(features), extra_options):
             if name == SOURCE:
-                self._kept["features", kind] = features[rows]
+                self._keep(place, kind, features[rows])
                 continue
-            branch, kept = self._branches.get(name), self._kept.get(("features", kind))
+            branch, kept = self._branches.get(name), self._of_source(place, kind)
             if branch is None or kept is None or not branch.features:
                 continue
             if kept.shape[1:] != features.shape[1:]:
@@ -216,7 +238,7 @@ class Steering:
                 continue
             mixed = mixed.clone() if mixed is features else mixed
             mixed[rows] = for_rows(kept, rows.stop - rows.start)
-        self._forget("features")
+        self._forget(place)
         return mixed
 
 
@@ -265,11 +287,12 @@ class BranchMethods:
         shares, weight, scale = (t.to(target) for t in (self.prompt.shares, self.weight, self.prompt.scale))
         return transfer(source, target, shares, weight, scale)
 
-    def record(self, source: Tensor | None, target: Tensor, grid: tuple[int, int]) -> None:
-        """Add one layer's maps [B, heads, Q, tokens] of the blend's words."""
+    def record(self, source: Tensor | None, target: Tensor, grid: tuple[int, int], wanted: tuple[int, int]) -> None:
+        """Add one layer's maps [B, heads, Q, tokens] of the blend's words, from its `grid` to the `wanted` one."""
         for i, (maps, words) in enumerate(((source, self.blend.source), (target, self.blend.target))):
             if maps is not None and words:
-                self._sums[i] = self._sums[i] + maps[..., list(words)].sum((1, 3)).unflatten(-1, grid)
+                maps = maps[..., list(words)].sum((1, 3)).unflatten(-1, grid)
+                self._sums[i] = self._sums[i] + enlarge(maps, wanted)
 
     def blend_region(self, done: int, size: tuple[int, int]) -> Tensor | None:
         if self.blend is None or not self.blend.acts(done, self._steps):

@@ -6,6 +6,7 @@ from eta_core.alignment import (
     Phrase,
     Prompt,
     Token,
+    align,
     align_refined,
     align_replaced,
     changed_words,
@@ -14,7 +15,6 @@ from eta_core.alignment import (
     parse_phrases,
     parse_spans,
     spans,
-    words_of,
 )
 
 # "a corgi, a red ball and a corgi": corgi is two pieces
@@ -52,12 +52,14 @@ def test_a_phrase_of_no_tokens_is_nowhere():
 
 
 def test_words_are_put_together_from_their_pieces():
-    assert words_of(TOKENS) == ["a", "corgi", ",", "red", "ball", "and"]
+    assert Prompt(tuple(TOKENS), 77).vocabulary == ["a", "corgi", ",", "red", "ball", "and"]
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
+        ("embedding:foo", (Phrase("embedding:foo"),)),
+        ("embedding:foo:0.5, ((cat:2))", (Phrase("embedding:foo", 0.5), Phrase("cat", 2.0))),
         ("cat", (Phrase("cat"),)),
         (" cat ,red ball:0.5\ngrass", (Phrase("cat"), Phrase("red ball", 0.5), Phrase("grass"))),
         ("(cat:1.2)", (Phrase("cat", 1.2),)),
@@ -226,6 +228,42 @@ def test_changed_words_join_where_they_are_neighbours():
     assert changed_words(words, (2, 4, 6)) == ("big corgi", "red")
     assert changed_words(words, (2, 5, 6, 7, 9)) == ("big", "on red grass")
     assert changed_words(words, ()) == ()
+
+
+def test_punctuation_is_no_word_and_parts_phrases():
+    words = prompt("a red , cor|gi : 3 ( big )", rows=16)
+    assert changed_words(words, range(16)) == ("a red", "corgi", "3", "big")
+
+
+@pytest.mark.parametrize(("pieces", "text"), [("caf|Ã©", "café"), ("b|Ã|¤r", "bär"), ("ðŁ|Ĳ±", "\N{CAT FACE}")])
+def test_words_beyond_ascii_are_told_as_they_were_typed(pieces, text):
+    assert prompt(pieces).vocabulary == [text]
+    assert changed_words(prompt(f"a {pieces}"), (2,)) == (text,)
+
+
+def test_a_phrase_is_told_at_every_place_where_it_stands():
+    words = prompt("a cor|gi and a cor|gi", rows=16, chunk=16)
+    assert words.rows_of("corgi") == (2, 3, 6, 7)
+    assert words.rows_of("and a") == (4, 5)
+    assert words.rows_of("cat") == ()
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "replaces"),
+    [
+        ("a cat on grass", "a dog on grass", True),
+        ("a cat on grass", "a cor|gi on grass", True),
+        ("a cor|gi on grass", "a cor|al on grass", True),
+        ("a cat on the cat", "a dog on the cat", True),
+        ("a big red cat on grass", "a red fluffy cat on grass", False),
+        ("a photo of a cat on the grass", "a photo of cat on the green grass", False),
+        ("a cat and a dog", "a dog and a cat", True),
+        ("a cat", "a big cat", False),
+    ],
+)
+def test_words_are_replaced_only_where_they_were_swapped_in_their_places(source, target, replaces):
+    pair = prompt(source, rows=16), prompt(target, rows=16)
+    assert align(*pair) == (align_replaced if replaces else align_refined)(*pair)
 
 
 def test_every_chunk_of_a_long_prompt_has_a_start_and_an_end_of_its_own():

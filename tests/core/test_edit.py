@@ -8,7 +8,7 @@ from eta_core.edit import Steering, edit
 from eta_core.eta import EtaSchedule, paper_strong
 from eta_core.invert import invert, record
 from eta_core.masks import resolve
-from eta_core.schedule import Grid, ddim_grid
+from eta_core.schedule import Grid, ddim_grid, grid_from_sigmas
 from tests.core.toy import gaussian_denoiser, scaled_linear_table
 
 GRID = ddim_grid(20, scaled_linear_table())
@@ -181,6 +181,19 @@ def test_a_mask_holds_the_end_of_the_step_it_is_asked_for(latent):
 def test_the_recorded_noise_leads_the_source_model_back_to_the_source(latent):
     x, back = run(latent, Steering(NO_ETA, (0, 1), recorded=True), target=SOURCE)
     torch.testing.assert_close(back, torch.cat([x[0], x[0]]), rtol=0, atol=1e-5)
+
+
+def test_the_recorded_noise_leads_back_to_a_source_at_noise_level_0(latent):
+    """The last step has no noise to put back; the source's remainder takes its place."""
+    table = scaled_linear_table()
+    grid = grid_from_sigmas([*(table[i] for i in (999, 600, 300, 20)), 0.0], table)
+    x = record(SOURCE, latent, grid, seed=11)
+
+    def predict(step, source, target):
+        return SOURCE(source, step.sigma), SOURCE(target, step.sigma)
+
+    back = edit(predict, x, grid, Steering(NO_ETA, (0,), recorded=True))
+    torch.testing.assert_close(back, x[0], rtol=0, atol=1e-5)
 
 
 def test_the_recorded_noise_keeps_the_sources_structure_in_an_edit(latent):

@@ -9,10 +9,10 @@ from eta_core import masks
 def test_the_average_normalises_the_running_mean_of_every_token():
     average = masks.MapAverage()
     first, second = torch.rand(1, 2, 2, 3), torch.rand(1, 2, 2, 3)
-    average.add(first)
-    average.add(second)
+    average.add(first.permute(0, 3, 1, 2))
+    average.add(second.permute(0, 3, 1, 2))
     average.close_step()
-    average.add(second)
+    average.add(second.permute(0, 3, 1, 2))
     average.close_step()
     one = (first + second) / 2
     two = one + second

@@ -1,9 +1,11 @@
 """Editing methods, several edits at once and the inverters, inside the host's own sampling."""
 
 import logging
+import sys
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from tests.host.studio import SOURCE, STEPS, TARGET, left_half, picture
 from tests.host.test_errors import raises
@@ -192,6 +194,36 @@ def test_branches_in_one_call_give_what_separate_calls_give(studio, inversion, a
     assert close(together, separate, 1e-4)
 
 
+@every_method
+def test_positive_and_negative_apart_give_what_one_call_gives(studio, inversion, calls, method, monkeypatch):
+    """With little memory the host splits a call; the target, of another length, is asked after the source."""
+    model, rows = calls
+    long = "a dog sitting on a bench " * 20
+    edit = method(studio, inversion) if method in (masa_ctrl, plug_and_play) else method(studio, inversion, target=long)
+    inputs = dict(model=model, positive=studio.encode(long), edit=edit, eta=studio.eta(end_eta=0.0))
+    together = studio.edit(inversion, **inputs)
+    assert set(rows) == {2}
+    rows.clear()
+    management = sys.modules["comfy.model_management"]
+    plenty = management.get_free_memory
+
+    def little(device=None, torch_free_too=False):
+        return plenty(device, True) if torch_free_too else 0
+
+    monkeypatch.setattr(management, "get_free_memory", little)
+    split = studio.edit(inversion, **inputs)
+    assert set(rows) == {1}
+    assert close(split, together, 1e-4)
+
+
+def test_perturbed_attention_guidance_is_the_same_in_one_call_and_apart(studio, inversion, apart):
+    (guided,) = studio.host.call("PerturbedAttentionGuidance", model=studio.model, scale=3.0)
+    inputs = dict(edit=masa_ctrl(studio, start_layer=0.0), eta=studio.eta(end_eta=0.0), model=guided)
+    together = studio.edit(inversion, **inputs)
+    apart()
+    assert close(studio.edit(inversion, **inputs), together, 1e-4)
+
+
 def test_prompts_of_other_lengths_are_asked_apart(studio, inversion, calls):
     model, rows = calls
     long = "a dog " * 40
@@ -284,6 +316,43 @@ def test_an_area_of_the_target_leaves_the_method_out_there_and_says_so(studio, i
     assert bool(edited.isfinite().all()) and "changes the attention's shape" in caplog.text
 
 
+def area(studio, text: str, x: int) -> list:
+    """The text in the left (x 0) or the right half (x 32) of the picture."""
+    inputs = dict(conditioning=studio.encode(text), width=32, height=64, x=x, y=0, strength=1.0)
+    return studio.host.call("ConditioningSetArea", **inputs)[0]
+
+
+def test_features_do_not_wander_from_area_to_area(studio, caplog):
+    inverted = studio.invert(positive=area(studio, SOURCE, 0))
+    inputs = dict(positive=area(studio, TARGET, 32), eta=studio.eta(end_eta=0.0), cfg=1.0)
+    edited = studio.edit(inverted, edit=plug_and_play(studio, feature_end=1.0, attention_end=0.0), **inputs)
+    assert close(edited, studio.edit(inverted, **inputs), 1e-6)
+    assert "the editing method is left out there" in caplog.text
+
+
+def test_an_area_of_the_negative_prompt_costs_no_maps(studio):
+    negative, (whole,) = area(studio, "ugly", 0), [studio.encode("ugly")]
+    with_area = studio.invert(cfg=1.5, negative=negative).trajectory
+    without = studio.invert(cfg=1.5, negative=whole).trajectory
+    assert torch.corrcoef(torch.stack([with_area.maps.flatten(), without.maps.flatten()]))[0, 1] > 0.95
+
+
+@pytest.mark.parametrize("block", [1, 3])
+def test_deep_shrink_changes_the_grid_for_some_steps_alone(studio, block):
+    """PatchModelAddDownscale halves the grid of the first half of the steps."""
+    inputs = dict(
+        block_number=block, downscale_factor=2.0, start_percent=0.0, end_percent=0.5, downscale_after_skip=True
+    )
+    (model,) = studio.host.call(
+        "PatchModelAddDownscale", model=studio.model, downscale_method="bicubic", upscale_method="bicubic", **inputs
+    )
+    latent = picture(size=(32, 32))
+    plain, inverted = (studio.invert(model=m, latent_image=latent) for m in (studio.model, model))
+    assert inverted.trajectory.maps.shape == plain.trajectory.maps.shape
+    for method in METHODS:
+        assert bool(studio.edit(inverted, model=model, edit=method(studio, inverted)).isfinite().all())
+
+
 def test_an_area_of_the_source_does_not_leak_into_the_target(studio):
     """Processed together, the host would give every branch the others' areas."""
     (area,) = studio.host.call(
@@ -350,6 +419,41 @@ def test_a_region_has_its_own_eta_guidance_and_method(studio, inversion):
         assert not close(run(**changes)[..., :4], usual[..., :4], 1e-3), changes
 
 
+@pytest.mark.parametrize("method", METHODS[:1] + METHODS[2:], ids=lambda make: make.__name__)
+def test_methods_on_several_edits_are_each_its_own(studio, inversion, method):
+    """The target's method acts on the left, the region's, which begins a step later, on the right."""
+    right, eta = 1 - left_half(), studio.eta(end_eta=0.0)
+    late = masa_ctrl(studio, start=0.25, start_layer=0.0)
+    region = region_edit(studio, TARGET, right, method=late)
+    both = studio.edit(
+        inversion, eta=eta, edit=region_edit(studio, TARGET, right, method=late, edit=method(studio, inversion))
+    )
+    alone = studio.edit(inversion, eta=eta, edit=region)
+    assert not close(both[..., :4], alone[..., :4], 1e-2)
+    everywhere = region_edit(studio, TARGET, torch.ones(1, 64, 64), method=late, edit=method(studio, inversion))
+    assert close(studio.edit(inversion, eta=eta, edit=everywhere), studio.edit(inversion, eta=eta, edit=late), 1e-4)
+
+
+def test_a_local_blend_leaves_other_edits_regions_alone(studio, inversion):
+    """The blend holds all of the target on the source; the region's edit stays."""
+    nothing = prompt_to_prompt(studio, inversion, local_blend=True, blend_start=0.0, blend_mask=torch.zeros(1, 64, 64))
+    edit = region_edit(studio, "a red fox", 1 - left_half(), edit=nothing)
+    edited, source = studio.edit_both(inversion, edit=edit)
+    assert close(edited[..., :4], source[..., :4], 1e-6) and not close(edited[..., 4:], source[..., 4:], 0.1)
+
+
+def test_a_guided_region_beside_an_unguided_target_is_steered_whole(studio, inversion):
+    """At cfg 1 the host asks for no negative; the region's method wants the source's."""
+    whole, method = torch.ones(1, 64, 64), masa_ctrl(studio, start_layer=0.0)
+    unguided, nearly = (
+        studio.edit(
+            inversion, cfg=cfg, noise_candidates=1, edit=region_edit(studio, TARGET, whole, cfg=7.5, method=method)
+        )
+        for cfg in (1.0, 1.0001)
+    )
+    assert close(unguided, nearly, 1e-2)
+
+
 def test_variants_are_the_edits_of_the_next_seeds(studio, calls):
     model, rows = calls
     pictures = torch.cat([picture(seed)["samples"] for seed in (1, 2)])
@@ -412,6 +516,13 @@ def test_eta_renews_edit_friendly_noise(studio):
 def test_edit_friendly_noise_depends_on_its_seed(studio):
     one, two = (studio.invert(inverter="edit_friendly", inversion_seed=seed).trajectory.x for seed in (1, 2))
     assert torch.equal(one[0], two[0]) and not close(one[1:], two[1:], 0.1)
+
+
+@pytest.mark.parametrize("scheduler", ["simple", "karras"])
+def test_edit_friendly_noise_gives_the_source_back_with_schedules_that_end_at_0(studio, scheduler):
+    inverted = studio.invert(inverter="edit_friendly", scheduler=scheduler)
+    edited, source = studio.edit_both(inverted, positive=studio.encode(SOURCE), cfg=1.0, eta=studio.eta(end_eta=0.0))
+    assert close(edited, source, 1e-4)
 
 
 def test_a_saved_inversion_keeps_its_inverter(studio):
@@ -575,6 +686,63 @@ def test_a_prompt_pair_encodes_both_and_hands_on_what_changed(studio):
     assert torch.equal(target[0][0], studio.encode("a big dog sitting on a red bench")[0][0])
     assert (gone, new) == ("cat", "big dog, red")
     assert (source_text, target_text) == (SOURCE, "a big dog sitting on a red bench")
+
+
+@pytest.mark.parametrize(
+    "source, target, gone, new",
+    [
+        ("portrait: cat on a mat", "photo, dog on a mat", "portrait, cat", "photo, dog"),
+        ("a clock 4:3 on a wall", "a clock on a wall", "4, 3", ""),
+        (r"a cat \(tabby\) on a mat", "a cat on a mat", "tabby", ""),
+        ("a (cat:1.3) on a mat", "a (dog:1.3) on a mat", "cat", "dog"),
+        ("a café on the street", "a shop on the street", "café", "shop"),
+        ("ein Bär im Wald", "ein Hund im Wald", "bär", "hund"),
+        ("a \N{CAT FACE} on a mat", "a \N{DOG FACE} on a mat", "\N{CAT FACE}", "\N{DOG FACE}"),
+        ("a dog " * 40 + "and a cat", "a dog " * 40 + "and a fox", "cat", "fox"),
+    ],
+)
+def test_the_words_of_a_prompt_pair_are_words_the_other_nodes_know(studio, source, target, gone, new):
+    pair = studio.host.call("EtaPromptPair", clip=studio.clip, source_prompt=source, target_prompt=target)
+    assert pair[2:4] == (gone, new)
+    inverted = studio.invert(positive=pair[0], steps=1)
+    studio.region(inverted, gone, threshold=0.0, source_prompt=source)
+    words = dict(blend_words=gone, equalizer_words=new, local_blend=True, source_prompt=source)
+    prompt_to_prompt(studio, inverted, target, positive=pair[1], **words)
+
+
+@pytest.mark.parametrize(
+    "source, target, warning",
+    [
+        ("a cat", "a cat", "the two prompts are the same"),
+        ("a cat", "a (cat:1.5)", "only weights, punctuation or embeddings"),
+        ("a cat and a cat", "a dog and a cat", "'cat' also stands unchanged in the source prompt"),
+    ],
+)
+def test_a_prompt_pair_warns_of_words_that_tell_nothing(studio, caplog, source, target, warning):
+    studio.host.call("EtaPromptPair", clip=studio.clip, source_prompt=source, target_prompt=target)
+    assert warning in caplog.text
+
+
+def test_textual_inversions_are_told_apart(studio, host):
+    folder = host.base / "models" / "embeddings"
+    folder.mkdir(parents=True, exist_ok=True)
+    width = studio.encode("a")[0][0].shape[-1]
+    for seed, name in enumerate(("eta_foo", "eta_bar")):
+        values = torch.randn(2, width, generator=torch.Generator().manual_seed(seed))
+        save_file({"emb_params": values}, folder / f"{name}.safetensors")
+    source, target = "a embedding:eta_foo on a mat", "a embedding:eta_bar on a mat"
+    inverted = studio.invert(positive=studio.encode(source), steps=1)
+    method = prompt_to_prompt(studio, inverted, target, source_prompt=source).methods[0]
+    assert (method.scale != 1).nonzero().flatten().tolist() == [2, 3]
+    studio.region(inverted, "embedding:eta_foo", threshold=0.0, source_prompt=source)
+    with raises("words", "embedding:eta_bar", "not in the source prompt"):
+        studio.region(inverted, "embedding:eta_bar", threshold=0.0, source_prompt=source)
+
+
+@pytest.mark.parametrize("words", ["", " , "])
+def test_an_equalizer_of_no_word_says_so(studio, inversion, caplog, words):
+    prompt_to_prompt(studio, inversion, SOURCE, mode="reweight", equalizer=5.0, equalizer_words=words)
+    assert "the equalizer 5 acts on no word" in caplog.text
 
 
 @pytest.fixture
