@@ -95,13 +95,13 @@ def test_one_thing_changed(host, outcome):
 
 
 def test_everything_else_stayed(host, outcome, scene):
-    """Away from the mask the edit is the autoencoder's round trip; outside the true object it loses what the dog's ears take."""
+    """Away from the mask the edit is the autoencoder's round trip; outside the true cat it loses what the dog's wider ears take."""
     truth = torch.from_numpy(scene.mask.copy())[None].float() / 255
     source = torch.from_numpy(scene.image.copy())[None].float() / 255
     edited, round_trip = picture(host, outcome, "Edited"), picture(host, outcome, "Reconstruction")
     reach = masks.grow((picture(host, outcome, "Mask")[..., 0] > 0.5).float(), 24)
     assert metrics.background_psnr(round_trip, edited, reach).item() > 40
-    assert metrics.background_psnr(source, edited, truth).item() > 26.5
+    assert metrics.background_psnr(source, edited, truth).item() > 25
 
 
 def test_the_mask_is_where_the_cat_was(host, outcome, scene):
