@@ -15,6 +15,7 @@ EMBEDDING = "embedding:"  # how a prompt names a textual inversion
 _VISIBLE = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 _HIDDEN = [byte for byte in range(256) if byte not in _VISIBLE]
 BYTES = {chr(byte): byte for byte in _VISIBLE} | {chr(256 + i): byte for i, byte in enumerate(_HIDDEN)}
+CHARACTERS = {byte: character for character, byte in BYTES.items()}
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,11 @@ def text_of(word: Sequence[Token]) -> str:
     """A word's text from its pieces, whose characters stand for bytes of UTF-8."""
     pieces = "".join(token.piece.removesuffix(WORD_END) for token in word)
     return bytes(BYTES[c] for c in pieces if c in BYTES).decode("utf-8", "replace")
+
+
+def piece_of(text: str) -> str:
+    """Text as a piece: the inverse of `text_of`."""
+    return "".join(CHARACTERS[byte] for byte in text.encode("utf-8"))
 
 
 def spans(tokens: Sequence[Token], phrase: Sequence[int]) -> list[tuple[int, ...]]:

@@ -25,6 +25,18 @@ def probabilities(q: Tensor, k: Tensor, heads: int) -> Tensor:
     return (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(-1)
 
 
+def mean_to_text(q: Tensor, k: Tensor, tokens: int) -> Tensor:
+    """The heads' mean attention of picture tokens to the text, the first `tokens` of a joint sequence (MM-DiT).
+
+    q [B, heads, Q, d] of the picture, k [B, heads, tokens + picture, d]. Returns [B, Q, tokens] in float32.
+    """
+    maps = 0.0
+    for queries, keys in zip(q.unbind(1), k.unbind(1)):  # one head at a time: all would take heads times the memory
+        scores = queries.float() @ keys.float().transpose(-1, -2) / q.shape[-1] ** 0.5
+        maps = maps + scores.softmax(-1)[..., :tokens]
+    return maps / q.shape[1]
+
+
 def transfer(source: Tensor, target: Tensor, shares: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
     """Prompt-to-Prompt's cross-attention (Hertz et al. 2022, eq. 4 to 6).
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from .ddim import Denoise, invert_step, vp_scale
+from .ddim import Denoise, invert_step
 from .schedule import Grid
 
 
@@ -23,10 +23,10 @@ def invert(
     Returns x at every grid point, [N + 1, B, C, H, W] on the CPU, and the residual: how much, relative to x, the last
     iteration still moved the worst step (nan for one iteration).
     """
-    x = latent * vp_scale(grid.sigmas[0])
+    x = latent * grid.scales[0]
     points, residuals = [x.cpu()], []
     for sigma, sigma_next in pairwise(grid.sigmas):
-        start, x = x, invert_step(denoise, x, sigma, sigma_next)
+        start, x = x, invert_step(denoise, x, sigma, sigma_next, grid.frame)
         for _ in range(iterations - 1):
             before, x = x, start + (sigma_next - sigma) * ((x - denoise(x, sigma_next)) / sigma_next)
         if iterations > 1:
@@ -45,7 +45,7 @@ def record(
     [N + 1, B, C, H, W] on the CPU.
     """
     generator = torch.Generator("cpu").manual_seed(seed)
-    points = [(latent * vp_scale(grid.sigmas[0])).cpu()]
+    points = [(latent * grid.scales[0]).cpu()]
     for sigma in grid.sigmas[1:]:
         x = latent + sigma * torch.randn((1, *latent.shape[1:]), generator=generator).to(latent)
         denoise(x, sigma)

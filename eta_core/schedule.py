@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .ddim import SCALE, Frame, flow_sigma, flow_time
+
 
 class Step(NamedTuple):
     """One step from the noise towards the image: from grid point `index` to `index - 1`."""
@@ -22,13 +24,14 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True)
 class Grid:
-    """N + 1 noise levels, ascending from the image end, and their times t / (T - 1) in 0..1.
+    """N + 1 noise levels, ascending from the image end, and their times in 0..1: t / (T - 1), of a flow model tau.
 
     Raises ValueError unless there are two levels or more, finite, not negative and strictly ascending.
     """
 
     sigmas: tuple[float, ...]
     times: tuple[float, ...]
+    frame: Frame = "diffusion"
 
     def __post_init__(self):
         if len(self.sigmas) < 2 or len(self.sigmas) != len(self.times):
@@ -45,6 +48,16 @@ class Grid:
     @property
     def steps(self) -> int:
         return len(self.sigmas) - 1
+
+    @property
+    def scales(self) -> tuple[float, ...]:
+        """x / z at every level: from the model's own latents z to x."""
+        return tuple(map(SCALE[self.frame], self.sigmas))
+
+    @property
+    def model_sigmas(self) -> tuple[float, ...]:
+        """The levels as the model counts them: a flow model's are its times tau."""
+        return tuple(map(flow_time, self.sigmas)) if self.frame == "flow" else self.sigmas
 
     def downward(self) -> Iterator[Step]:
         """The N steps of sampling, from the noise end to the image end."""
@@ -64,6 +77,20 @@ def grid_from_sigmas(descending: Sequence[float], table: Sequence[float]) -> Gri
     """The grid of a sampler's own schedule (noise end first, as samplers take it)."""
     sigmas = tuple(float(s) for s in reversed(descending))
     return Grid(sigmas, tuple(time_of(s, table) for s in sigmas))
+
+
+NEAR_NOISE = 1 - 2**-10  # exact in float32, as is 1 minus it, by which the host scales
+
+
+def flow_grid(descending: Sequence[float]) -> Grid:
+    """The grid of a flow model's own schedule of times tau, noise end first.
+
+    At tau = 1 no picture is left to play back from: the noise end stops just short of it.
+    """
+    taus = [float(tau) for tau in reversed(descending)]
+    if len(taus) > 1 and taus[-1] >= 1.0:
+        taus[-1] = max(NEAR_NOISE, (1 + taus[-2]) / 2)
+    return Grid(tuple(map(flow_sigma, taus)), tuple(taus), "flow")
 
 
 def ddim_grid(steps: int, table: Sequence[float]) -> Grid:

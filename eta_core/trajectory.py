@@ -15,7 +15,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .ddim import vp_scale
 from .schedule import Grid
 
 FORMAT = "eta-inversion-1"
@@ -70,12 +69,12 @@ class Trajectory:
     @property
     def source(self) -> Tensor:
         """The source latent [B, C, H, W] in the model's scaled space."""
-        return self.x[0] / vp_scale(self.grid.sigmas[0])
+        return self.x[0] / self.grid.scales[0]
 
     @property
     def latents(self) -> Tensor:
-        """Every point in the model's scaled space, z = x / sqrt(1 + sigma^2)."""
-        scale = torch.tensor([vp_scale(s) for s in self.grid.sigmas], dtype=self.x.dtype, device=self.x.device)
+        """Every point in the model's scaled space: z = x / sqrt(1 + sigma^2), of a flow model x / (1 + sigma)."""
+        scale = torch.tensor(self.grid.scales, dtype=self.x.dtype, device=self.x.device)
         return self.x / scale.view(-1, 1, 1, 1, 1)
 
 
@@ -122,7 +121,8 @@ def load(path: Path) -> tuple[Trajectory, dict[str, Tensor], dict]:
         raise TrajectoryFileError(f"'{path.name}' is damaged: its contents are not what was saved; save it again")
     try:
         about = json.loads(metadata["about"])
-        grid = Grid(tuple(about["grid"]["sigmas"]), tuple(about["grid"]["times"]))
+        grid = about["grid"]
+        grid = Grid(tuple(grid["sigmas"]), tuple(grid["times"]), grid.get("frame", "diffusion"))
         trajectory = Trajectory(
             x=tensors["x"],
             grid=grid,

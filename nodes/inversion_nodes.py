@@ -142,7 +142,7 @@ class EtaInversion(io.ComfyNode):
             return invert(denoise, latent, grid, recorder.close_step, evaluations)
 
         branch = host.Branch("source", positive, negative, cfg)
-        x, residual = host.sample(model, [branch], z, grid.sigmas, 0, loop)
+        x, residual = host.sample(model, [branch], z, grid.model_sigmas, 0, loop)
         if not math.isnan(residual):
             host.say(f"fixed-point residual: {residual:.1e} of x at the worst step", cls.hidden.unique_id)
         trajectory = Trajectory(

@@ -9,7 +9,6 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..eta_core.ddim import vp_scale
 from ..eta_core.edit import Steering
 from ..eta_core.edit import edit as run_edit
 from ..eta_core.eta import EtaSchedule
@@ -236,10 +235,10 @@ class _Run:
                 reads=lambda step: self.attention.reads(grid.steps - step.index),
                 free=lambda step: (*self.lock, *map(self._with_regions, self.attention.blends())),
             )
-            return x / vp_scale(grid.sigmas[0])
+            return x / grid.scales[0]
 
         rows = 1 + len(self.steering.seeds) * len(targets)
-        return host.sample(model, self.branches, trajectory.source, grid.sigmas[::-1], seed, loop, rows)
+        return host.sample(model, self.branches, trajectory.source, grid.model_sigmas[::-1], seed, loop, rows)
 
     def _with_regions(self, blend: Tensor) -> Tensor:
         """A local blend holds the source only where no other edit has its region."""
@@ -312,7 +311,7 @@ class EtaSigmas(io.ComfyNode):
 
     @classmethod
     def execute(cls, inversion: Inversion) -> io.NodeOutput:
-        return io.NodeOutput(torch.tensor(inversion.trajectory.grid.sigmas[::-1], dtype=torch.float32))
+        return io.NodeOutput(torch.tensor(inversion.trajectory.grid.model_sigmas[::-1], dtype=torch.float32))
 
 
 NODES = [EtaSampler, EtaSamplerSelect, EtaSigmas]

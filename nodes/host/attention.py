@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from comfy.ldm.flux.model import Flux
 from comfy.ldm.modules.attention import SpatialTransformer, optimized_attention
+from comfy.ldm.modules.diffusionmodules.mmdit import MMDiT
 from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, Upsample
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...eta_core.attention import probabilities
+from ...eta_core.attention import mean_to_text, probabilities, split_heads
 from ...eta_core.masks import MapAverage
 from ...eta_core.methods import Layer
 
@@ -121,8 +123,26 @@ def fold(maps: Tensor, tokens: int) -> Tensor:
     return maps.unflatten(-1, (-1, tokens)).sum(-2)
 
 
+def joint_patch(model) -> int:
+    """Latent pixels a side of a token in a network whose blocks attend to text and picture in one sequence, text first; else 0."""
+    network = model.get_model_object("diffusion_model")
+    return network.patch_size if isinstance(network, (Flux, MMDiT)) else 0
+
+
+def chain_joint(model_options: dict, read: Callable[..., None]) -> None:
+    """Have `read` see every attention call of such a network, beside what other packs have put there."""
+    options = model_options.setdefault("transformer_options", {})
+    previous = options.get("optimized_attention_override")
+
+    def attention(attend, *args, **kwargs):
+        read(*args, **kwargs)
+        return attend(*args, **kwargs) if previous is None else previous(attend, *args, **kwargs)
+
+    options["optimized_attention_override"] = attention
+
+
 class MapRecorder:
-    """Reads the conditional rows' cross-attention into per-token maps without changing any result."""
+    """Reads the conditional rows' attention to the text into per-token maps without changing any result."""
 
     def __init__(self, model, positive: list, size: tuple[int, int]):
         self._average = MapAverage()
@@ -131,13 +151,16 @@ class MapRecorder:
         self._tokens = positive[0][0].shape[1]
         layers = attention_layers(model) if len(positive) == 1 else {}
         self._layers, self._grid = map_layers(layers, size), map_grid(layers, size)
+        self._patch = joint_patch(model)
+        if self._patch:
+            self._grid = (-(-size[0] // self._patch), -(-size[1] // self._patch))
         self.problem = ""
         if len(positive) != 1:
             self.problem = f"the source conditioning has {len(positive)} entries (Conditioning Combine or areas) where maps need one prompt"
         elif "area" in positive[0][1]:
             self.problem = "the source conditioning has an area where maps need a prompt of the whole picture"
-        elif not self._layers:
-            self.problem = f"{type(model.model).__name__} has no UNet cross-attention to read"
+        elif not self._layers and not self._patch:
+            self.problem = f"{type(model.model).__name__} has neither a UNet's cross-attention nor joint attention that can be read"
 
     def close_step(self) -> None:
         self._average.close_step()
@@ -156,7 +179,10 @@ class MapRecorder:
         return recorded
 
     def install(self, model_options: dict) -> dict:
-        chain(model_options, "attn2", self._layers, self._attention)
+        if self._patch:
+            chain_joint(model_options, self._read_joint)
+        else:
+            chain(model_options, "attn2", self._layers, self._attention)
         model_options["sampler_pre_cfg_function"] = [*model_options.get("sampler_pre_cfg_function", []), self._disarm]
         return model_options
 
@@ -176,3 +202,24 @@ class MapRecorder:
             maps = fold(probabilities(q[rows], k[rows], extra_options["n_heads"]).mean(1), self._tokens)
             maps = maps.unflatten(1, tuple(extra_options["activations_shape"][-2:])).permute(0, 3, 1, 2)
             self._average.add(F.interpolate(maps, self._grid, mode="bilinear"))
+
+    def _read_joint(
+        self, q: Tensor, k: Tensor, v: Tensor, heads: int, mask=None, transformer_options=None, **options
+    ) -> None:
+        picture = self._grid[0] * self._grid[1]
+        if (
+            not self._armed
+            or self.problem
+            or transformer_options.get("block_type") == "single"
+            or k.shape[-2] == picture
+        ):
+            return
+        chunks, tokens = chunks_of(len(q), transformer_options), k.shape[-2] - picture
+        if chunks is None or mask is not None or tokens != self._tokens:
+            self.problem = "another pack or an area changes the attention's shape (areas, masked or added tokens)"
+            return
+        if not options.get("skip_reshape"):
+            q, k = split_heads(q, heads), split_heads(k, heads)
+        for rows in (chunk.rows for chunk in chunks if chunk.kind == 0):
+            maps = mean_to_text(q[rows, :, tokens:], k[rows], tokens)
+            self._average.add(maps.unflatten(1, self._grid).permute(0, 3, 1, 2))

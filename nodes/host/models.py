@@ -8,22 +8,34 @@ import comfy.model_sampling
 import comfy.samplers
 import torch
 
-from ...eta_core.schedule import Grid, ddim_grid, grid_from_sigmas
+from ...eta_core.ddim import Frame
+from ...eta_core.schedule import Grid, ddim_grid, flow_grid, grid_from_sigmas
 from .messages import warn
 
 REFERENCE_SCHEDULER = "ddim_uniform"
 SCHEDULERS = [REFERENCE_SCHEDULER, *(name for name in comfy.samplers.SCHEDULER_NAMES if name != REFERENCE_SCHEDULER)]
 
 
+FOREIGN = tuple(
+    getattr(comfy.model_sampling, name)
+    for name in ("EDM", "IMG_TO_IMG", "COSMOS_RFLOW")
+    if hasattr(comfy.model_sampling, name)
+)
+
+
 def noise_levels(sampling) -> list[float]:
-    """A model_sampling's training noise levels, ascending. Raises ValueError for models without (flow, EDM)."""
+    """A model_sampling's training noise levels, ascending, as the model counts them. Raises ValueError for models without."""
     table = getattr(sampling, "sigmas", None)
-    if table is None or isinstance(sampling, (comfy.model_sampling.CONST, comfy.model_sampling.EDM)):
+    if table is None or isinstance(sampling, FOREIGN):
         raise ValueError(
-            f"this model predicts by {prediction(sampling)}: Eta Inversion needs a diffusion model with eps- or "
-            "v-prediction (SD1, SD2, SDXL families); load such a checkpoint"
+            f"this model predicts by {prediction(sampling)}: Eta Inversion needs a diffusion model with eps- or v-prediction (SD1, SD2, "
+            "SDXL families) or a flow model (SD3, Flux); load such a checkpoint"
         )
     return table.double().cpu().tolist()
+
+
+def frame_of(sampling) -> Frame:
+    return "flow" if isinstance(sampling, comfy.model_sampling.CONST) else "diffusion"
 
 
 def prediction(sampling) -> str:
@@ -32,13 +44,14 @@ def prediction(sampling) -> str:
 
 
 def make_grid(model, scheduler: str, steps: int) -> Grid:
-    """The reference's grid for `ddim_uniform`, the host's own schedule for every other name."""
+    """The reference's grid for `ddim_uniform` and diffusion models, else the host's own schedule of that name."""
     sampling = model.get_model_object("model_sampling")
     table = noise_levels(sampling)
-    if scheduler == REFERENCE_SCHEDULER:
+    flow = frame_of(sampling) == "flow"
+    if scheduler == REFERENCE_SCHEDULER and not flow:
         return ddim_grid(steps, table)
-    sigmas = comfy.samplers.calculate_sigmas(sampling, scheduler, steps)
-    return grid_from_sigmas(sigmas.tolist(), table)
+    sigmas = comfy.samplers.calculate_sigmas(sampling, scheduler, steps).tolist()
+    return flow_grid(sigmas) if flow else grid_from_sigmas(sigmas, table)
 
 
 STRUCTURE = ("network", "prediction", "latent channels", "noise levels")

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import zip_longest
 
 from comfy_execution.graph_utils import is_link
 from torch import Tensor
 
-from ...eta_core.alignment import WORD_END, Token
+from ...eta_core.alignment import WORD_END, Token, piece_of
+
+
+T5, WORD_START = "t5xxl", "\u2581"
 
 
 def upstream_texts(dynprompt, node_id: str | None, name: str) -> tuple[str, ...]:
@@ -39,17 +45,27 @@ def encodes_to(clip, text: str, encoded: Tensor) -> bool:
 
 def tokens_of(clip, text: str) -> tuple[Token, ...]:
     """The text's own tokens, without start, end and padding; positions are rows of its conditioning."""
+    name = _encoder(clip, clip.tokenize(""))
     special = {pair[0] for pair in _rows(clip, "")[0] if isinstance(pair[0], int)}
+    tokenizer = getattr(clip.tokenizer, name) if name == T5 else clip.tokenizer
     found, position = [], 0
     for chunk in _rows(clip, text):
         for pair in chunk:
             if not isinstance(pair[0], int):
                 found.append(Token(position, _id_of(pair[0]), WORD_END))
             elif pair[0] not in special:
-                ((_, piece),) = clip.tokenizer.untokenize([pair])
+                ((_, piece),) = tokenizer.untokenize([pair])
                 found.append(Token(position, pair[0], piece))
             position += 1
-    return tuple(found)
+    return tuple(_as_clip_pieces(found) if name == T5 else found)
+
+
+def _as_clip_pieces(tokens: list[Token]) -> Iterator[Token]:
+    """SentencePiece marks where a word starts, CLIP where it ends; punctuation is a word of its own."""
+    for token, after in zip_longest(tokens, tokens[1:]):
+        text = token.piece.removeprefix(WORD_START)
+        ends = after is None or after.piece.startswith(WORD_START) or not (text[-1:] + after.piece[:1]).isalnum()
+        yield token if token.id < 0 else replace(token, piece=piece_of(text) + WORD_END * ends)
 
 
 def _id_of(embedding: Tensor) -> int:
@@ -65,4 +81,12 @@ def chunk_length(clip) -> int:
 
 def _rows(clip, text: str) -> list:
     encoders = clip.tokenize(text)
-    return encoders.get("l") or next(iter(encoders.values()))
+    return encoders[_encoder(clip, encoders)]
+
+
+def _encoder(clip, encoders: dict) -> str:
+    """The encoder whose tokens are the first rows of a conditioning."""
+    clips = [getattr(clip.cond_stage_model, name, None) for name in ("clip_l", "clip_g")]
+    if T5 in encoders and ("g" not in encoders or not any(clips)):  # Flux pools CLIP; SD3 puts CLIP's rows before T5's
+        return T5
+    return "l" if "l" in encoders else next(iter(encoders))

@@ -14,12 +14,12 @@ from comfy.patcher_extension import WrappersMP, add_wrapper
 from comfy.utils import repeat_to_batch_size
 from torch import Tensor
 
-from ...eta_core.ddim import eta_step, split_noise
+from ...eta_core.ddim import SCALE, eta_step, flow_sigma, flow_time, split_noise
 from ...eta_core.eta import EtaSchedule
 from ...eta_core.schedule import time_of
 from .latents import latent_mask
 from .messages import log
-from .models import noise_levels
+from .models import frame_of, noise_levels
 
 Result = TypeVar("Result")
 Patch = Callable[[dict, Mapping[str, int]], dict]
@@ -124,12 +124,15 @@ def _joinable(one: list[dict], other: list[dict]) -> bool:
 class Network:
     """The guided network inside one sampling: x of some branches in, their denoised latents out."""
 
-    def __init__(self, guider: BranchGuider, options: dict, seed):
-        self._guider, self._options, self._seed = guider, options, seed
+    def __init__(self, guider: BranchGuider, sigmas: Tensor, options: dict, seed):
+        self._guider, self._sigmas, self._options, self._seed = guider, sigmas, options, seed
+        self._flow = frame_of(guider.inner_model.model_sampling) == "flow"
 
     def __call__(self, xs: Mapping[str, Tensor], sigma: float, patch: Patch | None = None) -> dict[str, Tensor]:
         """`patch(options, rows)` may add to a copy of the model options for each call; rows: of each branch in it."""
         found: dict[str, Tensor] = {}
+        if self._flow:
+            xs, sigma = {name: x / SCALE["flow"](sigma) for name, x in xs.items()}, flow_time(sigma)
         for names in self._guider.groups(tuple(xs)):
             rows = {name: len(xs[name]) for name in names}
             x = torch.cat([xs[name] for name in names])
@@ -138,12 +141,23 @@ class Network:
                 options = patch(comfy.model_patcher.create_model_options_clone(options), rows)
             denoised = self._guider.predict(rows, x, x.new_full((len(x),), sigma), options, self._seed)
             if not bool(torch.isfinite(denoised).all()):
-                raise ValueError(
-                    f"the model predicted NaN or infinite values at sigma {sigma:.4f}: its weights overflow in half precision; start the host "
-                    "with --force-fp32 (or --fp32-unet), or check the checkpoint and LoRAs"
-                )
+                raise ValueError(self._overflow(sigma))
             found.update(zip(names, denoised.float().split(list(rows.values()))))
         return found
+
+    def _overflow(self, sigma: float) -> str:
+        nearest = int((self._sigmas.cpu() - sigma).abs().argmin())
+        step = nearest + int(
+            self._sigmas[0] > self._sigmas[-1]
+        )  # an inversion asks at a step's end, an edit at its start
+        model = self._guider.inner_model
+        precision = getattr(model, "manual_cast_dtype", None) or model.get_dtype()
+        where = (
+            f"the model predicted NaN or infinite values at step {step} of {len(self._sigmas) - 1} (sigma {sigma:.4f})"
+        )
+        if precision in (torch.float32, torch.bfloat16):
+            return f"{where} in {precision}, which does not overflow: check the checkpoint, its LoRAs and what other packs patch"
+        return f"{where}: {precision} overflows; start the host with --bf16-unet or --fp32-unet"
 
 
 class LoopSampler(comfy.samplers.Sampler, Generic[Result]):
@@ -159,7 +173,8 @@ class LoopSampler(comfy.samplers.Sampler, Generic[Result]):
     ):
         options = comfy.model_patcher.create_model_options_clone(extra_args["model_options"])
         add_wrapper(WrappersMP.APPLY_MODEL, self._count, options, is_model_options=True)
-        self.result = self._loop(Network(model_wrap, options, extra_args.get("seed")), latent_image.float())
+        network = Network(model_wrap, sigmas, options, extra_args.get("seed"))
+        self.result = self._loop(network, latent_image.float())
         return latent_image
 
     def _count(self, apply_model, x, *args, **kwargs):
@@ -209,7 +224,8 @@ def eta_sampler(eta: EtaSchedule, mask: Tensor | None) -> comfy.samplers.KSAMPLE
 
     def sample_eta_ddim(model, x, sigmas, extra_args=None, callback=None, disable=None):
         extra_args = extra_args or {}
-        table = noise_levels(model.inner_model.inner_model.model_sampling)
+        sampling = model.inner_model.inner_model.model_sampling
+        table, flow = noise_levels(sampling), frame_of(sampling) == "flow"
         region = None if mask is None else latent_mask(mask, len(x), x.shape[-2:]).to(x)
         if not bool((sigmas[1:] < sigmas[:-1]).all()):
             raise ValueError(f"the sigmas {sigmas.tolist()} do not fall: eta-DDIM samples from noise to image")
@@ -219,8 +235,14 @@ def eta_sampler(eta: EtaSchedule, mask: Tensor | None) -> comfy.samplers.KSAMPLE
             denoised = model(x, x.new_full((len(x),), sigma), **extra_args)
             if callback is not None:
                 callback({"x": x, "i": i, "sigma": sigmas[i], "sigma_hat": sigmas[i], "denoised": denoised})
-            down, up = split_noise(eta(time_of(sigma, table)), sigma, sigma_next, region)
-            x = eta_step(x, denoised, sigma, down, up, torch.randn(x.shape, generator=generator).to(x))
+            noise = torch.randn(x.shape, generator=generator).to(x)
+            time = sigma if flow else time_of(sigma, table)
+            if flow:
+                sigma, sigma_next = flow_sigma(sigma), flow_sigma(sigma_next)
+                x = x * SCALE["flow"](sigma)
+            down, up = split_noise(eta(time), sigma, sigma_next, region)
+            x = eta_step(x, denoised, sigma, down, up, noise)
+            x = x / SCALE["flow"](sigma_next) if flow else x
         return x
 
     return comfy.samplers.KSAMPLER(sample_eta_ddim)

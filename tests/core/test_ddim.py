@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from eta_core.ddim import eta_step, invert_step, optimal_noise, split_noise, vp_scale
+from eta_core.ddim import eta_step, flow_sigma, flow_time, invert_step, optimal_noise, split_noise, vp_scale
 
 ABAR = {"from": 0.35, "to": 0.62}
 
@@ -73,3 +73,53 @@ def test_at_full_eta_to_sigma_zero_nothing_is_left_but_the_prediction(tensors):
     x, denoised, noise = tensors
     assert split_noise(1.0, 2.0, 0.0) == (0.0, 0.0)
     torch.testing.assert_close(eta_step(x, denoised, 2.0, 0.0, 0.0, noise), denoised)
+
+
+# --- flow models: z = (1 - tau) x0 + tau noise, velocity = noise - x0 -----------------------------------------------------
+
+TAU, TAU_NEXT = 0.8, 0.55
+
+
+def from_x(x, tau):
+    return x * (1 - tau)
+
+
+def test_eta_0_is_eulers_step_along_the_flow(tensors):
+    z, velocity, _ = tensors
+    x0, expected = z - TAU * velocity, z + (TAU_NEXT - TAU) * velocity
+    down, up = split_noise(0.0, flow_sigma(TAU), flow_sigma(TAU_NEXT))
+    got = eta_step(z / (1 - TAU), x0, flow_sigma(TAU), down, up, None)
+    torch.testing.assert_close(from_x(got, TAU_NEXT), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("eta", [0.2, 0.7, 1.0])
+def test_an_eta_step_goes_down_along_the_flow_and_renoises_as_ancestral_steps_do(tensors, eta):
+    z, velocity, noise = tensors
+    down, up = split_noise(eta, flow_sigma(TAU), flow_sigma(TAU_NEXT))
+    tau_down, alpha, alpha_down = flow_time(down), 1 - TAU_NEXT, 1 - flow_time(down)
+    renoise = math.sqrt(TAU_NEXT**2 - (tau_down * alpha / alpha_down) ** 2)
+    expected = alpha / alpha_down * (z + (tau_down - TAU) * velocity) + renoise * noise
+    got = eta_step(z / (1 - TAU), z - TAU * velocity, flow_sigma(TAU), down, up, noise)
+    torch.testing.assert_close(from_x(got, TAU_NEXT), expected, rtol=0, atol=1e-12)
+
+
+def test_the_flows_inversion_step_follows_the_velocity_at_the_destination(tensors):
+    z, velocity, _ = tensors
+    seen = {}
+
+    def denoise(x_in, sigma):
+        seen["z"], seen["tau"] = from_x(x_in, flow_time(sigma)), flow_time(sigma)
+        return seen["z"] - seen["tau"] * velocity
+
+    got = invert_step(denoise, z / (1 - TAU_NEXT), flow_sigma(TAU_NEXT), flow_sigma(TAU), "flow")
+    torch.testing.assert_close(from_x(got, TAU), z + (TAU - TAU_NEXT) * velocity, rtol=0, atol=1e-12)
+    torch.testing.assert_close(seen["z"], z, rtol=0, atol=1e-12)
+    assert seen["tau"] == pytest.approx(TAU)
+
+
+def test_fresh_noise_at_the_flows_noise_end_is_all_there_is():
+    sigma = flow_sigma(1.0)
+    assert math.isfinite(sigma)
+    assert flow_time(sigma) == pytest.approx(1.0, abs=2e-6)
+    down, up = split_noise(1.0, sigma, flow_sigma(0.5))
+    assert (down, up) == pytest.approx((0.0, 1.0), abs=1e-5)

@@ -1,6 +1,6 @@
 import pytest
 
-from eta_core.schedule import Grid, ddim_grid, grid_from_sigmas, time_of
+from eta_core.schedule import Grid, ddim_grid, flow_grid, grid_from_sigmas, time_of
 from tests.core.toy import scaled_linear_table
 
 TABLE = scaled_linear_table()
@@ -43,3 +43,15 @@ def test_levels_that_repeat_are_refused():
 def test_a_level_that_is_not_a_number_is_refused():
     with pytest.raises(ValueError, match="finite"):
         Grid((0.0, float("nan")), (0.0, 0.5))
+
+
+def test_a_flows_grid_has_its_own_times_and_stops_short_of_pure_noise():
+    grid = flow_grid([1.0, 0.75, 0.5, 0.0])
+    assert grid.times == (0.0, 0.5, 0.75, 1 - 2**-10)
+    assert grid.sigmas == (0.0, 1.0, 3.0, 1023.0)
+    assert grid.model_sigmas == grid.times
+    assert grid.scales == (1.0, 2.0, 4.0, 1024.0)
+
+
+def test_a_flows_grid_of_very_many_steps_still_ascends():
+    assert flow_grid([1.0, 0.9999, 0.0]).times == (0.0, 0.9999, 0.99995)

@@ -42,16 +42,18 @@ def test_more_steps_than_noise_levels(studio):
         studio.invert(steps=1000)
 
 
-def test_a_flow_model(studio):
-    with raises("predicts by CONST", "needs a diffusion model"):
-        studio.invert(model=patched(studio, "ModelSamplingSD3", shift=3.0))
+def test_weights_that_overflow_in_half_precision(studio, monkeypatch):
+    monkeypatch.setattr(studio.model.model, "manual_cast_dtype", torch.float16)
+    with raises("step 1 of 4", "torch.float16 overflows", "--bf16-unet"):
+        studio.invert(latent_image={"samples": 1e6 * picture()["samples"]})
+
+
+EDM = dict(sampling="edm", sigma_max=80.0, sigma_min=0.002)
 
 
 def test_an_edm_model(studio):
-    with raises("needs a diffusion model"):
-        studio.invert(
-            model=patched(studio, "ModelSamplingContinuousEDM", sampling="edm", sigma_max=80.0, sigma_min=0.002)
-        )
+    with raises("predicts by EDM", "needs a diffusion model", "or a flow model"):
+        studio.invert(model=patched(studio, "ModelSamplingContinuousEDM", **EDM))
 
 
 @pytest.mark.parametrize("shape", [(1, 16, 8, 8), (1, 3, 8, 8), (1, 4, 2, 8, 8)])
@@ -239,9 +241,9 @@ def test_sigmas_that_rise(studio):
         custom(studio, [1.0, 2.0])
 
 
-def test_a_flow_model_in_the_custom_sampler(studio):
-    with raises("predicts by CONST"):
-        custom(studio, [1.0, 0.5], model=patched(studio, "ModelSamplingSD3", shift=3.0))
+def test_an_edm_model_in_the_custom_sampler(studio):
+    with raises("predicts by EDM"):
+        custom(studio, [1.0, 0.5], model=patched(studio, "ModelSamplingContinuousEDM", **EDM))
 
 
 @pytest.mark.parametrize("mask", [mask for mask, _ in BAD_MASKS], ids=["shape", "batch", "range", "NaN"])
@@ -427,9 +429,9 @@ def test_the_user_reads_that_a_negative_prompt_is_missing(refusal):
     assert "`negative` is not connected" in refusal(invert=dict(cfg=2.0))
 
 
-def test_the_user_reads_that_a_flow_model_will_not_do(refusal):
-    flow = {"flow": ("ModelSamplingSD3", dict(model=["loader", 0], shift=3.0))}
-    assert "predicts by CONST" in refusal(flow, invert=dict(model=["flow", 0]))
+def test_the_user_reads_that_an_edm_model_will_not_do(refusal):
+    edm = {"edm": ("ModelSamplingContinuousEDM", dict(model=["loader", 0], **EDM))}
+    assert "predicts by EDM" in refusal(edm, invert=dict(model=["edm", 0]))
 
 
 def test_the_user_reads_that_the_mask_has_another_shape(refusal):

@@ -1,0 +1,124 @@
+"""Very small flow models from the host's own classes, with seeded random weights, and text encoders for them.
+
+SD3 is saved as a file that the stock loader reads. Flux and AuraFlow have their width in the host's loader, too wide for a
+test: their networks are built narrow from the same classes.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors.torch import save_file
+
+WIDTH = 64
+CLIP = dict(hidden_size=WIDTH, intermediate_size=WIDTH, num_attention_heads=4, num_hidden_layers=3)
+T5 = dict(d_model=WIDTH, d_ff=WIDTH, d_kv=16, num_heads=4, num_layers=1)
+
+
+class Flow(NamedTuple):
+    model: object
+    clip: object
+
+
+def seeded(network: torch.nn.Module) -> dict[str, torch.Tensor]:
+    generator, state = torch.Generator().manual_seed(5), {}
+    for name, value in network.state_dict().items():
+        random = torch.randn(value.shape, generator=generator)
+        if value.ndim > 1:
+            state[name] = random / value[0].numel() ** 0.5
+        else:
+            state[name] = 0.02 * random if name.endswith("bias") else 1 + 0.1 * random
+    return state
+
+
+def text_encoder(tokenizer, model, **configs):
+    import comfy.sd
+    from comfy.supported_models_base import ClipTarget
+
+    options = {f"{name}_model_config": config for name, config in configs.items()}
+    clip = comfy.sd.CLIP(ClipTarget(tokenizer, model), model_options=options)
+    clip.cond_stage_model.load_state_dict(seeded(clip.cond_stage_model))
+    return clip
+
+
+def sd3(host) -> Flow:
+    import comfy.ops
+    from comfy.ldm.modules.diffusionmodules.mmdit import OpenAISignatureMMDITWrapper
+    from comfy.text_encoders.sd3_clip import SD3Tokenizer, sd3_clip
+
+    network = OpenAISignatureMMDITWrapper(
+        input_size=None,
+        patch_size=2,
+        in_channels=16,
+        depth=1,
+        adm_in_channels=WIDTH + 1280,
+        context_embedder_config={"target": "torch.nn.Linear", "params": {"in_features": 4096, "out_features": WIDTH}},
+        num_patches=16 * 16,
+        pos_embed_max_size=16,
+        qk_norm="rms",
+        device="cpu",
+        dtype=torch.float32,
+        operations=comfy.ops.disable_weight_init,
+    )
+    path = Path(host.base) / "models/diffusion_models/tiny_sd3.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({f"model.diffusion_model.{name}": value for name, value in seeded(network).items()}, path)
+    (model,) = host.call("UNETLoader", unet_name=path.name, weight_dtype="default")
+    return Flow(model, text_encoder(SD3Tokenizer, sd3_clip(clip_l=True, clip_g=False, t5=False), clip_l=CLIP))
+
+
+def patcher(config):
+    import comfy.model_management
+    import comfy.model_patcher
+
+    config.set_inference_dtype(torch.float32, None)
+    model = config.get_model({}, "", device="cpu")
+    model.diffusion_model.load_state_dict(seeded(model.diffusion_model))
+    device = comfy.model_management.get_torch_device()
+    return comfy.model_patcher.ModelPatcher(model, device, comfy.model_management.unet_offload_device())
+
+
+def flux(host) -> Flow:
+    import comfy.supported_models
+    from comfy.text_encoders import flux as encoders
+
+    model = patcher(
+        comfy.supported_models.Flux(
+            dict(
+                image_model="flux",
+                guidance_embed=True,
+                in_channels=16,
+                out_channels=16,
+                vec_in_dim=WIDTH,
+                context_in_dim=WIDTH,
+                hidden_size=WIDTH,
+                mlp_ratio=4.0,
+                num_heads=2,
+                depth=1,
+                depth_single_blocks=1,
+                axes_dim=[4, 14, 14],
+                theta=10000,
+                patch_size=2,
+                qkv_bias=True,
+            )
+        )
+    )
+    full = json.loads((Path(encoders.__file__).parent / "t5_config_xxl.json").read_text())
+    clip = text_encoder(
+        encoders.FluxTokenizer, encoders.flux_clip(dtype_t5=torch.float32), clip_l=CLIP, t5xxl=full | T5
+    )
+    return Flow(model, clip)
+
+
+def aura(host) -> Flow:
+    """Its words come from the encoder of Flux: the network only sees rows."""
+    import comfy.supported_models
+
+    config = dict(cond_seq_dim=WIDTH, dim=WIDTH, global_conddim=WIDTH, n_heads=4, n_layers=2, n_double_layers=1)
+    return Flow(patcher(comfy.supported_models.AuraFlow(config | dict(max_seq=32 * 32))), flux(host).clip)
+
+
+FAMILIES = {"SD3": sd3, "Flux": flux, "AuraFlow": aura}
