@@ -12,7 +12,6 @@ from torch import Tensor
 
 from ...eta_core.alignment import WORD_END, Token, piece_of
 
-
 T5, WORD_START = "t5xxl", "\u2581"
 
 
