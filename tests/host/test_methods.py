@@ -346,7 +346,7 @@ def test_deep_shrink_changes_the_grid_for_some_steps_alone(studio, block):
     (model,) = studio.host.call(
         "PatchModelAddDownscale", model=studio.model, downscale_method="bicubic", upscale_method="bicubic", **inputs
     )
-    latent = picture(size=(32, 32))
+    latent = picture(size=(16, 16))
     plain, inverted = (studio.invert(model=m, latent_image=latent) for m in (studio.model, model))
     assert inverted.trajectory.maps.shape == plain.trajectory.maps.shape
     for method in METHODS:
