@@ -1,4 +1,4 @@
-"""The forward pass: from the picture's latent to the noise end, every point kept."""
+"""The forward pass: from the picture's latent to the noise end, every point kept; and how well it plays back."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from .ddim import Denoise, invert_step
+from .ddim import Denoise, eta_step, invert_step
 from .schedule import Grid
 
 
@@ -52,3 +52,18 @@ def record(
         points.append(x.cpu())
         close_step()
     return torch.stack(points)
+
+
+def play_back(denoise: Denoise, x: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+    """DDIM sampling from a trajectory's noise end on, under the prompt it was inverted with: how far it drifts from `x`.
+
+    x: [N + 1, B, C, H, W]. Returns the drift at every grid point, [N + 1]: root mean square in the model's scaled space
+    over the source's standard deviation. 0 is exact; 1 is as far as an unrelated flat picture. And the end, [B, C, H, W].
+    """
+    deviation = (x[0] / grid.scales[0]).std()
+    drift, played = torch.zeros(len(x)), x[-1]
+    for step in grid.downward():
+        played = eta_step(played, denoise(played, step.sigma), step.sigma, step.sigma_next, 0.0, None)
+        at = step.index - 1
+        drift[at] = (played - x[at].to(played)).square().mean().sqrt() / grid.scales[at] / deviation
+    return drift, played / grid.scales[0]

@@ -8,9 +8,11 @@ import torch
 from comfy_api.latest import io, ui
 
 from ..eta_core import trajectory as trajectories
-from ..eta_core.invert import invert, record
+from ..eta_core.invert import invert, play_back, record
+from ..eta_core.metrics import psnr
 from ..eta_core.trajectory import Trajectory
 from . import host
+from .plot import line_plot
 from .types import CATEGORY, Inversion, InversionSocket
 
 
@@ -23,7 +25,9 @@ class EtaInversion(io.ComfyNode):
             category=CATEGORY,
             description="DDIM inversion of a picture under the prompt that describes it: the start of every edit.",
             inputs=[
-                io.Model.Input("model", tooltip="The model that will also make the edit (SD1, SD2 or SDXL family)."),
+                io.Model.Input(
+                    "model", tooltip="The model that will also make the edit (SD1, SD2, SDXL, SD3, Flux families)."
+                ),
                 io.Conditioning.Input(
                     "positive",
                     tooltip="The source prompt: describe the picture as it is, with the word you mean to change.",
@@ -84,6 +88,20 @@ class EtaInversion(io.ComfyNode):
                     optional=True,
                     tooltip="Seed of the noise of edit_friendly. The others do not read it.",
                 ),
+                io.Boolean.Input(
+                    "self_check",
+                    default=False,
+                    optional=True,
+                    tooltip=(
+                        "On: plays the inversion back (as many network calls again), draws how far it drifts at each step, and warns where these "
+                        "settings make it meaningless. Off: neutral. It changes nothing in the result."
+                    ),
+                ),
+                io.Vae.Input(
+                    "vae",
+                    optional=True,
+                    tooltip="Read only by self_check, which then gives the PSNR in dB against the VAE's own round trip.",
+                ),
             ],
             outputs=[
                 InversionSocket.Output(
@@ -112,6 +130,8 @@ class EtaInversion(io.ComfyNode):
         inverter="ddim",
         iterations=3,
         inversion_seed=0,
+        self_check=False,
+        vae=None,
     ) -> io.NodeOutput:
         if negative is None and not math.isclose(cfg, 1.0):
             raise ValueError(
@@ -156,7 +176,46 @@ class EtaInversion(io.ComfyNode):
             prompts=host.upstream_texts(cls.hidden.dynprompt, cls.hidden.unique_id, "positive"),
             inverter=inverter,
         )
-        return io.NodeOutput(Inversion(trajectory, positive), host.to_latent(model, trajectory.x[-1]))
+        drawn = _check(model, branch, trajectory, vae, cls.hidden.unique_id) if self_check else None
+        return io.NodeOutput(
+            Inversion(trajectory, positive),
+            host.to_latent(model, trajectory.x[-1]),
+            ui=None if drawn is None else ui.PreviewImage(drawn, cls=cls),
+        )
+
+
+MEANINGLESS = 0.5  # of the picture's own deviation lost in the latent
+
+
+def _check(model, branch: host.Branch, trajectory: Trajectory, vae, node_id) -> torch.Tensor | None:
+    """A plot [1, H, W, 3] of the drift when the trajectory is played back; the figures are said, and bad ones warned of."""
+    if trajectory.inverter == "edit_friendly":
+        host.say("edit_friendly plays back exactly, whatever the settings: every step keeps its own noise", node_id)
+        return None
+    grid, tick = trajectory.grid, host.progress(model, trajectory.grid.steps)
+
+    def loop(network, latent):
+        def denoise(x, sigma):
+            denoised = network({branch.name: x}, sigma)[branch.name]
+            tick(x, denoised)
+            return denoised
+
+        return play_back(denoise, trajectory.x.to(latent), grid)
+
+    drift, end = host.sample(model, [branch], trajectory.source, grid.model_sigmas[::-1], 0, loop)
+    found = f"played back, the inversion drifts by {float(drift[0]):.2f} of the picture's deviation (0 = exact)"
+    if vae is not None:
+        pictures = [vae.decode(host.to_latent(model, z)["samples"]).cpu() for z in (trajectory.source, end)]
+        found += f", {float(psnr(*pictures).min()):.1f} dB against the VAE's round trip"
+    if float(drift[0]) > MEANINGLESS:
+        host.warn(
+            f"{found}: its noise is hardly this picture's. Set cfg to 1, use more steps ({grid.steps} now), the scheduler ddim_uniform, or the "
+            "inverter fixed_point or edit_friendly",
+            node_id,
+        )
+    else:
+        host.say(found, node_id)
+    return line_plot(grid.times, drift.tolist(), "time (0 image, 1 noise)", "drift")
 
 
 class EtaSaveInversion(io.ComfyNode):

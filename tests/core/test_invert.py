@@ -8,7 +8,7 @@ import torch
 from eta_core.ddim import invert_step, vp_scale
 from eta_core.edit import Steering, edit
 from eta_core.eta import EtaSchedule
-from eta_core.invert import invert, record
+from eta_core.invert import invert, play_back, record
 from eta_core.schedule import ddim_grid
 from tests.core.toy import gaussian_denoiser, scaled_linear_table, two_peaks_denoiser
 
@@ -96,3 +96,25 @@ def test_the_network_sees_every_recorded_point_at_its_level(latent):
     assert seen[1::2] == ["closed"] * 20
     assert [sigma for _, sigma in seen[::2]] == list(GRID.sigmas[1:])
     assert torch.equal(torch.stack([point for point, _ in seen[::2]]), x[1:])
+
+
+def test_a_network_that_always_sees_the_same_noise_plays_back_without_drift():
+    noise = torch.randn(1, 4, 6, 5, generator=torch.Generator().manual_seed(8))
+    latent = torch.randn(1, 4, 6, 5, generator=torch.Generator().manual_seed(9))
+
+    def denoise(x, sigma):
+        return x - sigma * noise
+
+    drift, end = play_back(denoise, invert(denoise, latent, GRID)[0], GRID)
+    assert drift.shape == (GRID.steps + 1,)
+    assert float(drift.max()) < 1e-5
+    torch.testing.assert_close(end, latent, rtol=0, atol=1e-5)
+
+
+def test_drift_is_measured_against_the_pictures_own_deviation():
+    latent = torch.randn(1, 4, 6, 5, generator=torch.Generator().manual_seed(9))
+    x = torch.stack([latent * scale for scale in GRID.scales])
+    drift, end = play_back(lambda x, sigma: torch.zeros_like(x), x, GRID)
+    expected = end.sub(latent).square().mean().sqrt() / latent.std()
+    assert drift[0] == pytest.approx(float(expected), rel=1e-5)
+    assert drift[-1] == 0
