@@ -167,6 +167,7 @@ class EtaSampler(io.ComfyNode):
         }
         for prompt, _, methods in targets.values():
             _check_methods(methods, inversion, prompt, node_id)
+            host.check_same_picture(inversion.positive, prompt, node_id)
         methods = {name: [method.fitted(fit) for method in chosen] for name, (_, _, chosen) in targets.items()}
         steered = [name for name, chosen in methods.items() if chosen]
         run = _Run(

@@ -7,7 +7,16 @@ from .attention import MapRecorder
 from .folders import new_path, saved_files, saved_path
 from .latents import fit_mask, in_model_space, latent_mask, latent_tensor, to_latent
 from .messages import say, warn
-from .models import SCHEDULERS, check_same_model, downscale, fingerprint, make_grid, signature, text_fingerprint
+from .models import (
+    SCHEDULERS,
+    check_same_model,
+    check_same_picture,
+    downscale,
+    fingerprint,
+    make_grid,
+    signature,
+    text_fingerprint,
+)
 from .prompts import chunk_length, encode, encodes_to, tokens_of, upstream_texts
 from .sampling import Branch, eta_sampler, progress, sample
 from .steering import SOURCE, Steering
@@ -19,6 +28,7 @@ __all__ = [
     "MapRecorder",
     "Steering",
     "check_same_model",
+    "check_same_picture",
     "chunk_length",
     "downscale",
     "encode",

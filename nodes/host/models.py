@@ -54,6 +54,7 @@ def make_grid(model, scheduler: str, steps: int) -> Grid:
     return flow_grid(sigmas) if flow else grid_from_sigmas(sigmas, table)
 
 
+SHOWN = ("concat_latent_image", "concat_mask")
 STRUCTURE = ("network", "prediction", "latent channels", "noise levels")
 
 
@@ -132,6 +133,20 @@ def fingerprint(conditioning: list) -> str:
     tensors = [cond for cond, _ in conditioning] + [v for extra in extras for v in extra.values() if torch.is_tensor(v)]
     plain = [{k: v if isinstance(v, (str, int, float, bool)) else "" for k, v in extra.items()} for extra in extras]
     return f"{_digest(tensors)}{hashlib.sha256(repr(plain).encode()).hexdigest()[:8]}"
+
+
+def check_same_picture(source: list, target: list, node_id: str | None = None) -> None:
+    """A warning where a target's conditioning shows an inpainting or editing model another picture or mask than the source's."""
+    shown = [
+        _digest(extra[key] for _, extra in each for key in SHOWN if torch.is_tensor(extra.get(key)))
+        for each in (source, target)
+    ]
+    if shown[0] != shown[1]:
+        warn(
+            "the source and the target prompt show the model different pictures or masks (InpaintModelConditioning): pass both through it alike, "
+            "or neither",
+            node_id,
+        )
 
 
 def text_fingerprint(conditioning: list) -> str:
