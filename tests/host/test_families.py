@@ -6,7 +6,7 @@ import torch
 from tests.host import families
 from tests.host.studio import SOURCE, TARGET, Studio, left_half, picture
 from tests.host.test_methods import masa_ctrl, plug_and_play, prompt_to_prompt
-from tests.host.test_sampling import close
+from tests.host.test_sampling import close, pack
 
 ODD = (9, 13)
 
@@ -92,6 +92,11 @@ def test_a_batch_of_an_odd_size_is_each_picture_alone(family):
     together = edited(batch)
     assert together.shape == batch.shape
     assert close(together[1:], edited(batch[1:]), 1e-3)
+
+
+def test_one_call_for_both_branches_gives_what_two_give(family, inverted, plain, host, monkeypatch):
+    monkeypatch.setattr(pack(host, "host.sampling").BranchGuider, "_can_join", lambda *names: False)
+    assert close(family.edit(inverted), plain, 1e-4)
 
 
 # --- inpainting checkpoints ------------------------------------------------------------------------------------------
@@ -209,13 +214,7 @@ def test_a_large_inversion_of_sdxl_keeps_less_than_60_mb(family_studio):
     studio = family_studio("SDXL")
     size, prompt = (128, 128), studio.encode("a cat on a bench " * 40)
     assert prompt[0][0].shape[1] == 231
-    recorder = pack_host(studio.host).MapRecorder(studio.model, prompt, size)
+    recorder = pack(studio.host, "host").MapRecorder(studio.model, prompt, size)
     maps = 4 * prompt[0][0].shape[1] * recorder._grid[0] * recorder._grid[1]
     points = 4 * 51 * 4 * size[0] * size[1]
     assert maps + points < 60e6
-
-
-def pack_host(host):
-    from tests.host.test_sampling import pack
-
-    return pack(host, "host")
