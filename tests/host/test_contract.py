@@ -7,8 +7,6 @@ import json
 import os
 from pathlib import Path
 
-import pytest
-
 CONTRACT = Path(__file__).parent / "contract.json"
 OWN_CHOICES = ("preset", "combine", "inverter", "mode", "overlap")  # the options of other combos are the host's
 
@@ -28,12 +26,6 @@ def describe(socket) -> dict:
         name: getattr(socket, name) for name in ("default", "min", "max") if getattr(socket, name, None) is not None
     }
     return about | ({"options": list(socket.options)} if socket.id in OWN_CHOICES else {})
-
-
-@pytest.fixture(scope="module")
-def ours(host) -> dict:
-    nodes = host.nodes.NODE_CLASS_MAPPINGS
-    return {name: node for name, node in sorted(nodes.items()) if name.startswith("Eta") or name == "AttentionMask"}
 
 
 def test_nodes_keep_the_ids_inputs_and_outputs_of_the_contract(ours):
