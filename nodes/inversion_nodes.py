@@ -11,7 +11,7 @@ from ..eta_core import trajectory as trajectories
 from ..eta_core.invert import invert, record
 from ..eta_core.trajectory import Trajectory
 from . import host
-from .types import CATEGORY, Inversion, InversionSocket
+from .types import CATEGORY, Inversion, InversionSocket, search_aliases
 
 
 class EtaInversion(io.ComfyNode):
@@ -21,6 +21,7 @@ class EtaInversion(io.ComfyNode):
             node_id="EtaInversion",
             display_name="Eta Inversion",
             category=CATEGORY,
+            **search_aliases("ddim inversion", "invert image", "unsampling", "image to noise", "real image editing"),
             description="DDIM inversion of a picture under the prompt that describes it: the start of every edit.",
             inputs=[
                 io.Model.Input("model", tooltip="The model that will also make the edit (SD1, SD2 or SDXL family)."),
@@ -166,6 +167,7 @@ class EtaSaveInversion(io.ComfyNode):
             node_id="EtaSaveInversion",
             display_name="Save Eta Inversion",
             category=CATEGORY,
+            **search_aliases("save inversion", "store inversion", "export inversion"),
             description="Write an inversion to the output folder, to edit the same picture later without inverting it again.",
             inputs=[
                 InversionSocket.Input("inversion", tooltip="The inversion to write."),
@@ -193,6 +195,7 @@ class EtaLoadInversion(io.ComfyNode):
             node_id="EtaLoadInversion",
             display_name="Load Eta Inversion",
             category=CATEGORY,
+            **search_aliases("load inversion", "open inversion", "import inversion"),
             description="Read an inversion that Save Eta Inversion wrote.",
             inputs=[
                 io.Combo.Input(

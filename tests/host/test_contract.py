@@ -5,6 +5,7 @@ To change it on purpose: ETA_UPDATE_CONTRACT=1 python dev.py test tests/host/tes
 
 import json
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
 
 CONTRACT = Path(__file__).parent / "contract.json"
@@ -75,3 +76,18 @@ def test_the_frontend_gets_every_node_in_its_own_format(ours):
         info = json.loads(json.dumps(node.GET_NODE_INFO_V1()))
         assert info["name"] == name
         assert info["input_order"]["required"] == [s.id for s in node.GET_SCHEMA().inputs if not s.optional]
+
+
+def test_every_node_is_found_by_other_names_where_the_host_takes_them(ours, monkeypatch):
+    """Newer hosts than 0.3.75 know search_aliases; here the host's own Schema with that field more."""
+    from comfy_api.latest import io
+
+    @dataclass
+    class Newer(io.Schema):
+        search_aliases: list = field(default_factory=list)
+
+    assert hasattr(io.Schema, "search_aliases") or all(
+        not hasattr(node.define_schema(), "search_aliases") for node in ours.values()
+    )
+    monkeypatch.setattr(io, "Schema", Newer)
+    assert all(len(node.define_schema().search_aliases) > 1 for node in ours.values())
