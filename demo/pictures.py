@@ -186,7 +186,7 @@ def of_saving(studio: Studio) -> tuple[Image.Image, Image.Image]:
     host.call("EtaSaveInversion", inversion=cat.inversion, filename_prefix="eta/cat")
     (file,) = host.nodes.NODE_CLASS_MAPPINGS["EtaLoadInversion"].define_schema().inputs
     (loaded,) = host.call("EtaLoadInversion", file=file.options[0])
-    played = studio.edit(loaded, cat.source, studio.eta("constant", 0.0))
+    played = studio.edit(loaded, cat.source, studio.eta("constant", 0.0), cfg=1.0)
     cat.inversion = loaded
     edits = []
     for thing in ("dog", "fox", "panda"):
