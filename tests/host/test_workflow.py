@@ -127,7 +127,8 @@ def test_the_mask_is_where_the_cat_was(host, outcome, scene):
 
 @pytest.fixture(scope="module")
 def blueprint() -> dict:
-    (subgraph,) = json.loads(BLUEPRINT.read_text(encoding="utf-8"))["definitions"]["subgraphs"]
+    text = BLUEPRINT.read_text(encoding="ascii")  # the host reads it in the system's encoding, whatever that is
+    (subgraph,) = json.loads(text)["definitions"]["subgraphs"]
     return subgraph
 
 

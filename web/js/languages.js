@@ -27,19 +27,20 @@ function translations() {
 }
 
 /** Waits for the language's own texts, and gives it the packs' where it has lost them.
- * @param {string | undefined} language
+ * @param {string} language
  * @returns {Promise<boolean>} whether it had
  */
 async function restore(language) {
     const known = translations();
-    if (!known || !language) return false;
-    for (let waited = 0; !known.getLocaleMessage(language).nodeDefs?.KSampler; waited += PAUSE_MS) {
+    const has = (/** @type {string} */ node) => known?.getLocaleMessage(language).nodeDefs?.[node];
+    if (!known || (has("KSampler") && has("EtaSampler"))) return false;
+    const texts = (await (await api.fetchApi("/i18n")).json())[language];
+    if (!texts?.nodeDefs?.EtaSampler) return false;
+    for (let waited = 0; !has("KSampler"); waited += PAUSE_MS) {
         if (waited > PATIENCE_MS) return false;
         await new Promise((done) => setTimeout(done, PAUSE_MS));
     }
-    if (known.getLocaleMessage(language).nodeDefs?.EtaSampler) return false;
-    const texts = (await (await api.fetchApi("/i18n")).json())[language];
-    if (!texts?.nodeDefs?.EtaSampler) return false;
+    if (has("EtaSampler")) return false;
     known.mergeLocaleMessage(language, texts);
     return true;
 }
