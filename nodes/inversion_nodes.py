@@ -13,7 +13,7 @@ from ..eta_core.metrics import psnr
 from ..eta_core.trajectory import Trajectory
 from . import host
 from .plot import line_plot
-from .types import CATEGORY, Inversion, InversionSocket
+from .types import CATEGORY, Inversion, InversionSocket, search_aliases
 
 
 class EtaInversion(io.ComfyNode):
@@ -23,6 +23,7 @@ class EtaInversion(io.ComfyNode):
             node_id="EtaInversion",
             display_name="Eta Inversion",
             category=CATEGORY,
+            **search_aliases("ddim inversion", "invert image", "unsampling", "image to noise", "real image editing"),
             description="DDIM inversion of a picture under the prompt that describes it: the start of every edit.",
             inputs=[
                 io.Model.Input(
@@ -225,6 +226,7 @@ class EtaSaveInversion(io.ComfyNode):
             node_id="EtaSaveInversion",
             display_name="Save Eta Inversion",
             category=CATEGORY,
+            **search_aliases("save inversion", "store inversion", "export inversion"),
             description="Write an inversion to the output folder, to edit the same picture later without inverting it again.",
             inputs=[
                 InversionSocket.Input("inversion", tooltip="The inversion to write."),
@@ -252,6 +254,7 @@ class EtaLoadInversion(io.ComfyNode):
             node_id="EtaLoadInversion",
             display_name="Load Eta Inversion",
             category=CATEGORY,
+            **search_aliases("load inversion", "open inversion", "import inversion"),
             description="Read an inversion that Save Eta Inversion wrote.",
             inputs=[
                 io.Combo.Input(

@@ -10,7 +10,7 @@ from ..eta_core.alignment import Phrase, Prompt, parse_phrases
 from . import host, prompt_text
 from .overlay import heatmap
 from .prompt_text import missing, places
-from .types import CATEGORY, Inversion, InversionSocket
+from .types import CATEGORY, Inversion, InversionSocket, search_aliases
 
 
 class AttentionMask(io.ComfyNode):
@@ -20,6 +20,7 @@ class AttentionMask(io.ComfyNode):
             node_id="AttentionMask",
             display_name="Attention Mask",
             category=CATEGORY,
+            **search_aliases("cross-attention mask", "word mask", "heatmap", "token mask", "segment by words"),
             description="Where words of the source prompt look in the picture, as a mask for EtaSampler.",
             inputs=[
                 InversionSocket.Input("inversion", tooltip="The inversion whose source prompt's attention is read."),

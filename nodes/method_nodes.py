@@ -11,7 +11,7 @@ from ..eta_core.masks import OVERLAP
 from ..eta_core.methods import LocalBlend, MasaCtrl, PlugAndPlay, PromptToPrompt, Span
 from . import host, prompt_text
 from .prompt_text import missing, places
-from .types import CATEGORY, Edit, EditSocket, Inversion, InversionSocket, RegionEdit
+from .types import CATEGORY, Edit, EditSocket, Inversion, InversionSocket, RegionEdit, search_aliases
 
 METHODS = f"{CATEGORY}/methods"
 EARLIER = "Methods or edits to use together with this one."
@@ -29,6 +29,7 @@ class EtaPromptToPrompt(io.ComfyNode):
             node_id="EtaPromptToPrompt",
             display_name="Eta Prompt-to-Prompt",
             category=METHODS,
+            **search_aliases("p2p", "prompt2prompt", "attention control", "word swap"),
             description="The source prompt's attention maps steer the target's: the new thing keeps the old one's place and pose.",
             inputs=[
                 InversionSocket.Input("inversion", tooltip="The inversion EtaSampler edits."),
@@ -233,6 +234,7 @@ class EtaMasaCtrl(io.ComfyNode):
             node_id="EtaMasaCtrl",
             display_name="Eta MasaCtrl",
             category=METHODS,
+            **search_aliases("mutual self-attention", "pose change", "texture"),
             description="The target looks its texture up in the source (mutual self-attention): for changes of pose and shape of the same thing.",
             inputs=[
                 _fraction(
@@ -283,6 +285,7 @@ class EtaPlugAndPlay(io.ComfyNode):
             node_id="EtaPlugAndPlay",
             display_name="Eta Plug-and-Play",
             category=METHODS,
+            **search_aliases("pnp", "plug and play", "feature injection", "style change"),
             description="The target keeps the source's layout by its features and self-attention: for changes of look and style.",
             inputs=[
                 _fraction(
@@ -313,6 +316,7 @@ class EtaRegionEdit(io.ComfyNode):
             node_id="EtaRegionEdit",
             display_name="Eta Region Edit",
             category=METHODS,
+            **search_aliases("regional prompt", "second edit", "several edits"),
             description="One more edit in the same run: a target prompt of its own inside a mask of its own.",
             inputs=[
                 io.Conditioning.Input("positive", tooltip="The target prompt of this region."),

@@ -8,7 +8,7 @@ from comfy_api.latest import io, ui
 
 from ..eta_core.alignment import Alignment, Prompt, align_refined, changed_words
 from . import host
-from .types import CATEGORY
+from .types import CATEGORY, search_aliases
 
 
 class EtaPromptPair(io.ComfyNode):
@@ -18,6 +18,7 @@ class EtaPromptPair(io.ComfyNode):
             node_id="EtaPromptPair",
             display_name="Eta Prompt Pair",
             category=CATEGORY,
+            **search_aliases("two prompts", "prompt diff", "source and target prompt"),
             description="Both prompts of an edit: encoded, compared, and the words that changed handed on.",
             inputs=[
                 io.Clip.Input("clip", tooltip="The model's CLIP."),

@@ -16,7 +16,7 @@ from ..eta_core.masks import compose, resolve
 from ..eta_core.methods import PromptToPrompt
 from ..eta_core.trajectory import Trajectory
 from . import host
-from .types import CATEGORY, Edit, EditSocket, EtaSocket, Inversion, InversionSocket
+from .types import CATEGORY, Edit, EditSocket, EtaSocket, Inversion, InversionSocket, search_aliases
 
 
 class EtaSampler(io.ComfyNode):
@@ -26,6 +26,7 @@ class EtaSampler(io.ComfyNode):
             node_id="EtaSampler",
             display_name="Eta Sampler",
             category=CATEGORY,
+            **search_aliases("edit image", "image editing", "eta-ddim", "swap object", "prompt edit"),
             description="Samples the target prompt from an inversion, with fresh noise by eta where the mask allows it.",
             inputs=[
                 io.Model.Input("model", tooltip="The model the inversion was made with."),
@@ -283,6 +284,7 @@ class EtaSamplerSelect(io.ComfyNode):
             node_id="EtaSamplerSelect",
             display_name="Eta Sampler Select",
             category=CATEGORY,
+            **search_aliases("eta-ddim sampler", "ddim eta", "stochastic ddim"),
             description="eta-DDIM as a SAMPLER for SamplerCustomAdvanced, with eta over time and per pixel. Eta 0 is DDIM (Euler).",
             inputs=[
                 EtaSocket.Input("eta", tooltip="How much fresh noise over time. 0 everywhere = DDIM."),
@@ -305,6 +307,7 @@ class EtaSigmas(io.ComfyNode):
             node_id="EtaSigmas",
             display_name="Eta Inversion Sigmas",
             category=CATEGORY,
+            **search_aliases("inversion sigmas", "noise levels"),
             description="The noise levels of an inversion, noise end first, for SamplerCustomAdvanced: plays it back from its latent.",
             inputs=[InversionSocket.Input("inversion", tooltip="The inversion to play back.")],
             outputs=[io.Sigmas.Output(display_name="sigmas", tooltip="Noise end first.")],

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..eta_core.eta import EtaSchedule as Schedule
 from ..eta_core.eta import paper_gentle, paper_strong, parse_curve
-from .types import CATEGORY, EtaSocket
+from .types import CATEGORY, EtaSocket, search_aliases
 
 PRESETS = {
     "paper_strong": lambda low, high, power, curve: paper_strong(),
@@ -29,6 +29,7 @@ class EtaSchedule(io.ComfyNode):
             node_id="EtaSchedule",
             display_name="Eta Schedule",
             category=CATEGORY,
+            **search_aliases("eta curve", "noise schedule", "eta over time"),
             description="How much fresh noise each sampling step brings in. More eta: more edit. "
             "(In RF-Inversion a higher eta means the opposite, more faithful to the source.)",
             inputs=[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from inspect import signature
 
 from comfy_api.latest import io
 from torch import Tensor
@@ -14,6 +15,11 @@ CATEGORY = "sampling/eta inversion"
 InversionSocket = io.Custom("ETA_INVERSION")
 EtaSocket = io.Custom("ETA_SCHEDULE")
 EditSocket = io.Custom("ETA_EDIT")
+
+
+def search_aliases(*words: str) -> dict[str, list[str]]:
+    """The schema field of a node's other names; none where the host has no such field, as ComfyUI 0.3.75."""
+    return {"search_aliases": list(words)} if "search_aliases" in signature(io.Schema).parameters else {}
 
 
 @dataclass(frozen=True, eq=False)

@@ -131,9 +131,8 @@ class Studio:
             eta=eta,
             positive=target,
             negative=self.negative,
-            cfg=CFG,
             seed=seed,
-            **({"noise_candidates": 10, "noise_blend": 0.0} | settings),
+            **({"cfg": CFG, "noise_candidates": 10, "noise_blend": 0.0} | settings),
         )[0]
 
     def prompt_to_prompt(self, inversion, target: list, source_text: str, target_text: str, **settings):

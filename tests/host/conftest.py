@@ -102,6 +102,13 @@ def host(tmp_path_factory) -> Host:
     return boot(tmp_path_factory.mktemp("base"))
 
 
+@pytest.fixture(scope="session")
+def ours(host) -> dict:
+    """The pack's node classes by id."""
+    nodes = host.nodes.NODE_CLASS_MAPPINGS
+    return {name: node for name, node in sorted(nodes.items()) if name.startswith("Eta") or name == "AttentionMask"}
+
+
 CACHE = dev.WORK / "tests"
 
 

@@ -5,9 +5,8 @@ To change it on purpose: ETA_UPDATE_CONTRACT=1 python dev.py test tests/host/tes
 
 import json
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
-
-import pytest
 
 CONTRACT = Path(__file__).parent / "contract.json"
 OWN_CHOICES = ("preset", "combine", "inverter", "mode", "overlap")  # the options of other combos are the host's
@@ -28,12 +27,6 @@ def describe(socket) -> dict:
         name: getattr(socket, name) for name in ("default", "min", "max") if getattr(socket, name, None) is not None
     }
     return about | ({"options": list(socket.options)} if socket.id in OWN_CHOICES else {})
-
-
-@pytest.fixture(scope="module")
-def ours(host) -> dict:
-    nodes = host.nodes.NODE_CLASS_MAPPINGS
-    return {name: node for name, node in sorted(nodes.items()) if name.startswith("Eta") or name == "AttentionMask"}
 
 
 def test_nodes_keep_the_ids_inputs_and_outputs_of_the_contract(ours):
@@ -83,3 +76,18 @@ def test_the_frontend_gets_every_node_in_its_own_format(ours):
         info = json.loads(json.dumps(node.GET_NODE_INFO_V1()))
         assert info["name"] == name
         assert info["input_order"]["required"] == [s.id for s in node.GET_SCHEMA().inputs if not s.optional]
+
+
+def test_every_node_is_found_by_other_names_where_the_host_takes_them(ours, monkeypatch):
+    """Newer hosts than 0.3.75 know search_aliases; here the host's own Schema with that field more."""
+    from comfy_api.latest import io
+
+    @dataclass
+    class Newer(io.Schema):
+        search_aliases: list = field(default_factory=list)
+
+    assert hasattr(io.Schema, "search_aliases") or all(
+        not hasattr(node.define_schema(), "search_aliases") for node in ours.values()
+    )
+    monkeypatch.setattr(io, "Schema", Newer)
+    assert all(len(node.define_schema().search_aliases) > 1 for node in ours.values())
