@@ -52,12 +52,13 @@ HEADS_OF_SD1 = dict(num_heads=8, num_head_channels=-1)
 
 
 class Family(NamedTuple):
-    """detected: the host's class for its model. network: what differs from SD2's."""
+    """detected: the host's class for its model. network: what differs from SD2's. sampling: what ModelSamplingDiscrete sets."""
 
     detected: str
     network: dict
     clip: Callable
     v_prediction: bool = False
+    sampling: dict = {}
 
 
 def clip_l():
@@ -90,6 +91,8 @@ FAMILIES = {
     ),
     "SD2.0": Family("SD20", SHALLOW, clip_h),
     "SD2.1 v": Family("SD20", WHOLE, clip_h, v_prediction=True),
+    "zero-terminal SNR": Family("SD20", SHALLOW, clip_h, sampling=dict(sampling="v_prediction", zsnr=True)),
+    "LCM": Family("SD20", SHALLOW, clip_h, sampling=dict(sampling="lcm", zsnr=False)),
     "SDXL": Family("SDXL", SDXL, clip_lg),
     "SDXL inpainting": Family("SDXL", SDXL | dict(in_channels=9), clip_lg),
     "SDXL refiner": Family("SDXLRefiner", REFINER, clip_g),
@@ -128,4 +131,6 @@ def load(host, name: str):
         save_file(weights(family.network, family.v_prediction), path)
     (model,) = host.call("UNETLoader", unet_name=path.name, weight_dtype="default")
     assert type(model.model.model_config).__name__ == family.detected
+    if family.sampling:
+        (model,) = host.call("ModelSamplingDiscrete", model=model, **family.sampling)
     return model, family.clip()

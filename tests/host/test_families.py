@@ -55,7 +55,7 @@ def test_the_source_branch_lands_on_the_source(family, inverted):
 def test_an_edit_friendly_inversion_plays_back_exactly(family):
     inversion = family.invert(inverter="edit_friendly")
     played = family.edit(inversion, positive=family.encode(SOURCE), eta=family.neutral())
-    assert close(played, picture()["samples"], 1e-4)
+    assert close(played, picture()["samples"], 1e-3)
 
 
 def test_words_have_regions_of_their_own(family, inverted):
