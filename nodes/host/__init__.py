@@ -5,7 +5,7 @@ Nothing is installed on a MODEL: what a run needs lives in a copy of its model o
 
 from .attention import MapRecorder
 from .folders import new_path, saved_files, saved_path
-from .latents import fit_mask, in_model_space, latent_mask, latent_tensor, to_latent
+from .latents import fit_image, fit_mask, in_model_space, latent_mask, latent_tensor, to_latent
 from .messages import say, warn
 from .models import (
     SCHEDULERS,
@@ -35,6 +35,7 @@ __all__ = [
     "encodes_to",
     "eta_sampler",
     "fingerprint",
+    "fit_image",
     "fit_mask",
     "in_model_space",
     "latent_mask",

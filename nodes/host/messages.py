@@ -6,13 +6,16 @@ import logging
 
 from server import PromptServer
 
+EVENT = "eta-inversion.warning"  # heard by web/js/messages.js
 log = logging.getLogger("eta-inversion")
 
 
 def warn(message: str, node_id: str | None = None) -> None:
     """A warning in the log and, where a server runs, on the node."""
     log.warning(message)
-    _show(f"Warning: {message}", node_id)
+    server = _show(f"Warning: {message}", node_id)
+    if server is not None and server.client_id is not None:
+        server.send_sync(EVENT, {"node": node_id, "text": message}, server.client_id)
 
 
 def say(message: str, node_id: str | None = None) -> None:
@@ -21,7 +24,8 @@ def say(message: str, node_id: str | None = None) -> None:
     _show(message, node_id)
 
 
-def _show(text: str, node_id: str | None) -> None:
+def _show(text: str, node_id: str | None) -> PromptServer | None:
     server = getattr(PromptServer, "instance", None)
     if server is not None and node_id is not None:
         server.send_progress_text(text, node_id)
+    return server
