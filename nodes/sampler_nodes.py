@@ -166,7 +166,8 @@ class EtaSampler(io.ComfyNode):
         targets = {TARGET: (positive, cfg, edit.methods)} | {
             f"edit {i + 1}": (chosen.positive, chosen.cfg, chosen.methods) for i, chosen in enumerate(edit.regions)
         }
-        for prompt, _, methods in targets.values():
+        for name, (prompt, _, methods) in targets.items():
+            host.check_covered(prompt, f"the prompt of the {name}", node_id)
             _check_methods(methods, inversion, prompt, node_id)
             host.check_same_picture(inversion.positive, prompt, node_id)
         methods = {name: [method.fitted(fit) for method in chosen] for name, (_, _, chosen) in targets.items()}

@@ -25,6 +25,51 @@ def apart(host, monkeypatch):
     return lambda: monkeypatch.setattr(pack(host, "host.sampling").BranchGuider, "_can_join", lambda *names: False)
 
 
+def ranged(studio, start: float, end: float, text: str = SOURCE) -> list:
+    return call(studio, "ConditioningSetTimestepRange", conditioning=studio.encode(text), start=start, end=end)
+
+
+def in_area(studio, x: int, text: str = SOURCE) -> list:
+    return call(
+        studio, "ConditioningSetArea", conditioning=studio.encode(text), width=32, height=64, x=x, y=0, strength=1.0
+    )
+
+
+PARTS = {
+    "steps": lambda studio: ranged(studio, 0.0, 0.5),
+    "no step": lambda studio: ranged(studio, 0.0, 0.0),
+    "an area": lambda studio: in_area(studio, 0),
+    "a mask": lambda studio: call(
+        studio,
+        "ConditioningSetMask",
+        conditioning=studio.encode(SOURCE),
+        mask=torch.ones(1, 64, 64),
+        strength=1.0,
+        set_cond_area="default",
+    ),
+}
+WHOLES = {
+    "steps": lambda studio: ranged(studio, 0.0, 0.5) + ranged(studio, 0.5, 1.0),
+    "areas": lambda studio: in_area(studio, 0) + in_area(studio, 32),
+    "a prompt": lambda studio: studio.encode(SOURCE),
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_prompt_that_covers_a_part_is_warned_of(studio, inversion, caplog, part):
+    prompt = PARTS[part](studio)
+    studio.invert(positive=prompt)
+    assert "the source prompt covers only a part" in caplog.text
+    studio.edit(inversion, positive=prompt)
+    assert "the prompt of the target covers only a part" in caplog.text
+
+
+@pytest.mark.parametrize("whole", WHOLES)
+def test_prompts_that_cover_everything_together_are_not_warned_of(studio, caplog, whole):
+    studio.invert(positive=WHOLES[whole](studio))
+    assert "covers only" not in caplog.text
+
+
 # --- prompts ---------------------------------------------------------------------------------------------------------
 
 
@@ -136,6 +181,26 @@ def test_a_lora_hook_of_strength_0_is_none(studio, inversion, lora):
 def test_a_lora_hook_of_the_source_is_part_of_the_inversion(studio, inversion, lora):
     assert not close(
         studio.invert(positive=hooked(studio, lora, SOURCE, 1.0)).trajectory.x, inversion.trajectory.x, 1e-3
+    )
+
+
+def scheduled(studio, lora, *keyframes: tuple[float, float]) -> list:
+    """SOURCE under a LoRA hook whose strength changes at (strength, start) ..."""
+    hooks = studio.host.call("CreateHookLora", lora_name=lora, strength_model=1.0, strength_clip=0.0)[0]
+    made = None
+    for strength, start in keyframes:
+        made = call(studio, "CreateHookKeyframe", strength_mult=strength, start_percent=start, prev_hook_kf=made)
+    hooks = call(studio, "SetHookKeyframes", hooks=hooks, hook_kf=made)
+    clip = call(studio, "SetClipHooks", clip=studio.clip, hooks=hooks, apply_to_conds=True, schedule_clip=False)
+    return call(studio, "CLIPTextEncode", clip=clip, text=SOURCE)
+
+
+def test_a_lora_schedule_is_for_the_target_alone(studio, inversion, lora):
+    prompt = scheduled(studio, lora, (1.0, 0.0), (0.0, 0.5))
+    with pytest.raises(ValueError, match="Set Hook Keyframes.*Take the keyframes off the source prompt"):
+        studio.invert(positive=prompt)
+    assert not close(
+        studio.edit(inversion, positive=prompt), studio.edit(inversion, positive=studio.encode(SOURCE)), 1e-4
     )
 
 

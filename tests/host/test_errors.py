@@ -42,6 +42,34 @@ def test_more_steps_than_noise_levels(studio):
         studio.invert(steps=1000)
 
 
+def test_a_scheduler_without_levels_for_the_steps(studio):
+    with raises("the scheduler kl_optimal has no noise levels for 1 steps", "use more steps, or another scheduler"):
+        studio.invert(steps=1, scheduler="kl_optimal")
+
+
+def test_a_scheduler_that_repeats_a_level_names_it(studio):
+    (few,) = studio.host.call("ModelSamplingDiscrete", model=studio.model, sampling="lcm", zsnr=False)
+    with raises("noise levels must ascend strictly", "use fewer steps, or another scheduler") as told:
+        studio.invert(model=few, steps=900, scheduler="simple")
+    assert len(str(told.value)) < 300
+
+
+def test_steps_that_end_far_from_the_noise(studio, caplog):
+    studio.invert(steps=2)
+    assert "2 steps of ddim_uniform end at t = 0.50" in caplog.text and "use the scheduler normal" in caplog.text
+    caplog.clear()
+    studio.invert(steps=2, scheduler="normal")
+    assert "end at t" not in caplog.text
+
+
+@pytest.mark.parametrize("node", ["EasyCache", "LazyCache"])
+def test_a_model_that_reuses_predictions(studio, inversion, node):
+    model = patched(studio, node, reuse_threshold=0.2, start_percent=0.15, end_percent=0.95, verbose=False)
+    for run in (lambda: studio.invert(model=model), lambda: studio.edit(inversion, model=model)):
+        with raises("EasyCache (LazyCache) is on this model", "Connect the model from before it"):
+            run()
+
+
 def test_weights_that_overflow_in_half_precision(host, studio, checkpoint):
     import comfy.sd
 
