@@ -20,6 +20,7 @@ from torch import Tensor
 VISIBLE = 5.0  # CIEDE2000 from which a pixel counts as changed
 WINDOW, SPREAD = 11, 1.5  # Wang 2004
 C1, C2 = 0.01**2, 0.03**2
+TINY = 1e-12
 SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang 2003
 
 
@@ -64,7 +65,7 @@ def measure(
 
     mask: [1 or B, H, W] in 0..1; without it the whole picture is background. visible: CIEDE2000 from which a pixel counts as changed.
     features: gives structure_distance its features, [1, H, W, 3] to [1, tokens, channels].
-    PSNR is infinite where nothing differs; a figure is nan where there is no background (SSIM: none that a window can stand on).
+    PSNR is infinite where nothing differs; a figure is nan where there is no background, and SSIM by PIE-Bench's convention in pictures below 11 pixels.
     Raises ValueError for shapes that do not fit and for pixels that are NaN or infinite.
     """
     _check(source, edited, mask)
@@ -147,9 +148,9 @@ def background_psnr(source: Tensor, edited: Tensor, mask: Tensor) -> Tensor:
 def ssim(a: Tensor, b: Tensor, weight: Tensor | None = None) -> Tensor:
     """Structural similarity of each picture [B, H, W, C], the mean of its colours' (Wang et al. 2004) -> [B].
 
-    Gaussian window of 11 pixels with spread 1.5, windows that lie wholly inside the picture, K1 0.01, K2 0.03. `weight` [B, H, W]
-    says how much each pixel counts: means and variances in a window are weighted by it, and so is the mean of the windows by
-    their centres, so that a pixel of weight 0 changes nothing. nan where no window is left.
+    Gaussian window of 11 pixels with spread 1.5, K1 0.01, K2 0.03. Without `weight` only windows wholly inside the picture count; nan
+    where none is. `weight` [B, H, W] says how much each pixel counts, in its window's means and variances and as a window's
+    centre: what has weight 0 changes nothing, and windows are cut at the picture's edge as they are at the weight's.
     """
     return _structure(*_planes(a, b, weight))[0]
 
@@ -166,36 +167,50 @@ def ms_ssim(a: Tensor, b: Tensor, weight: Tensor | None = None) -> Tensor:
     value = torch.ones(len(a), dtype=a.dtype)
     for i, power in enumerate(scales):
         full, contrast = _structure(a, b, weight)
-        value = value * (full if i == len(scales) - 1 else contrast).clamp(min=0) ** (power / sum(scales))
-        if i < len(scales) - 1:
-            smaller = F.avg_pool2d(weight, 2)
-            a, b = (F.avg_pool2d(plane * weight, 2) / smaller.clamp(min=1e-12) for plane in (a, b))
-            weight = smaller
+        last = i == len(scales) - 1
+        value = value * (full if last else contrast).clamp(min=0) ** (power / sum(scales))
+        if not last:
+            a, b, weight = _halve(a, b, weight)
     return value
 
 
-def _planes(a: Tensor, b: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+def _planes(a: Tensor, b: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
     """Pictures as [B, C, H, W], the weight as [B, 1, H, W]."""
-    weight = torch.ones(a.shape[:3], dtype=a.dtype) if weight is None else weight.expand(a.shape[:3]).to(a.dtype)
-    return a.movedim(-1, 1), b.movedim(-1, 1), weight[:, None]
+    weight = None if weight is None else weight.expand(a.shape[:3]).to(a.dtype)[:, None]
+    return a.movedim(-1, 1), b.movedim(-1, 1), weight
 
 
-def _structure(a: Tensor, b: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+def _halve(a: Tensor, b: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    if weight is None:
+        return F.avg_pool2d(a, 2), F.avg_pool2d(b, 2), None
+    smaller = F.avg_pool2d(weight, 2)
+    a, b = (F.avg_pool2d(plane * weight, 2) / smaller.clamp(min=TINY) for plane in (a, b))
+    return a, b, smaller
+
+
+def _structure(a: Tensor, b: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
     """SSIM and its contrast-structure part, each averaged over colours and windows: [B]."""
-    if min(a.shape[-2:]) < WINDOW:
-        return (torch.full((len(a),), math.nan, dtype=a.dtype),) * 2
-    total = _blur(weight).clamp(min=1e-12)
+    if weight is None:
+        if min(a.shape[-2:]) < WINDOW:
+            return (torch.full((len(a),), math.nan, dtype=a.dtype),) * 2
+        weight, centre = torch.ones_like(a[:, :1]), None
+    else:
+        a, b, centre, weight = (*(_pad(plane) for plane in (a, b)), weight, _pad(weight))
+    total = _blur(weight).clamp(min=TINY)
     mean_a, mean_b = _blur(a * weight) / total, _blur(b * weight) / total
     var_a = _blur(a * a * weight) / total - mean_a**2
     var_b = _blur(b * b * weight) / total - mean_b**2
     shared = _blur(a * b * weight) / total - mean_a * mean_b
     contrast = (2 * shared + C2) / (var_a + var_b + C2)
     full = contrast * (2 * mean_a * mean_b + C1) / (mean_a**2 + mean_b**2 + C1)
-    edge = WINDOW // 2
-    centre = weight[..., edge:-edge, edge:-edge]
+    centre = torch.ones_like(total) if centre is None else centre
     return tuple(
         (part.mean(1, keepdim=True) * centre).flatten(1).sum(1) / centre.flatten(1).sum(1) for part in (full, contrast)
     )
+
+
+def _pad(plane: Tensor) -> Tensor:
+    return F.pad(plane, (WINDOW // 2,) * 4)
 
 
 def _blur(x: Tensor) -> Tensor:
@@ -215,7 +230,7 @@ def lab(picture: Tensor) -> Tensor:
         [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]], dtype=picture.dtype
     )
     xyz = linear @ (to_xyz / to_xyz.sum(1, keepdim=True)).T
-    f = torch.where(xyz > (6 / 29) ** 3, xyz.clamp(min=1e-12) ** (1 / 3), xyz * (29 / 6) ** 2 / 3 + 4 / 29)
+    f = torch.where(xyz > (6 / 29) ** 3, xyz.clamp(min=TINY) ** (1 / 3), xyz * (29 / 6) ** 2 / 3 + 4 / 29)
     x, y, z = f.unbind(-1)
     return torch.stack((116 * y - 16, 500 * (x - y), 200 * (y - z)), -1)
 

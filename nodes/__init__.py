@@ -2,10 +2,18 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import inversion_nodes, mask_nodes, method_nodes, prompt_nodes, sampler_nodes, schedule_nodes
+from . import evidence_nodes, inversion_nodes, mask_nodes, method_nodes, prompt_nodes, sampler_nodes, schedule_nodes
 
 
 class EtaInversionExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        modules = (inversion_nodes, schedule_nodes, mask_nodes, sampler_nodes, prompt_nodes, method_nodes)
+        modules = (
+            inversion_nodes,
+            schedule_nodes,
+            mask_nodes,
+            sampler_nodes,
+            prompt_nodes,
+            method_nodes,
+            evidence_nodes,
+        )
         return [node for module in modules for node in module.NODES]

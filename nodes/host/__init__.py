@@ -17,6 +17,8 @@ from .models import (
     signature,
     text_fingerprint,
 )
+from .perception import image_embeddings, text_embedding, weights_of
+from .pictures import as_encoded, blocked
 from .prompts import chunk_length, encode, encodes_to, tokens_of, upstream_texts
 from .sampling import Branch, eta_sampler, progress, sample
 from .steering import SOURCE, Steering
@@ -27,6 +29,8 @@ __all__ = [
     "Branch",
     "MapRecorder",
     "Steering",
+    "as_encoded",
+    "blocked",
     "check_same_model",
     "check_same_picture",
     "chunk_length",
@@ -36,6 +40,7 @@ __all__ = [
     "eta_sampler",
     "fingerprint",
     "fit_mask",
+    "image_embeddings",
     "in_model_space",
     "latent_mask",
     "latent_tensor",
@@ -47,9 +52,11 @@ __all__ = [
     "saved_files",
     "saved_path",
     "signature",
+    "text_embedding",
     "text_fingerprint",
     "to_latent",
     "tokens_of",
     "upstream_texts",
     "warn",
+    "weights_of",
 ]
