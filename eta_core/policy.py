@@ -118,7 +118,7 @@ def _limits(name: str, limits: object) -> Limits:
     review = _range(f"{name}, review", limits["review"]) if "review" in limits else ok
     if not review.holds(ok):
         raise ValueError(
-            f"the policy contradicts itself: {name} passes at {ok}, but is for review only at {review}; "
+            f"the policy contradicts itself: {name} must be {ok} to pass, but {review} for review; "
             "review must be the wider of the two"
         )
     return Limits(ok, review)

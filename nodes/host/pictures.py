@@ -7,24 +7,24 @@ from torch import Tensor
 
 from .messages import say
 
-CROPPED = 16  # a VAE takes multiples of 8, some of 16
+SCALES = (8, 16, 32)  # pixels per latent pixel, of one VAE or another
 
 
 def as_encoded(picture: Tensor, size: tuple[int, int], node_id: str | None = None) -> Tensor:
-    """The part of a picture [B, H, W, C] that went through the VAE, which leaves out what exceeds multiples of 8 around the middle.
+    """The part of a picture [B, H, W, C] that went through the VAE: the middle, in multiples of its scale.
 
     Raises ValueError where `size` is no such part.
     """
     given = tuple(picture.shape[1:3])
-    over = [a - b for a, b in zip(given, size)]
-    if not all(0 <= rest < CROPPED for rest in over):
+    if given == size:
+        return picture
+    if size not in [tuple(side - side % scale for side in given) for scale in SCALES]:
         raise ValueError(
             f"source is {given[1]}x{given[0]} pixels, edited {size[1]}x{size[0]}: only pictures of one size can be measured against each "
-            "other; resize one of the two, or encode the source itself"
+            "other; resize one of the two"
         )
-    if any(over):
-        say(f"the source's {given[1]}x{given[0]} pixels were cropped to {size[1]}x{size[0]}, as the VAE does", node_id)
-    top, left = (rest // 2 for rest in over)
+    say(f"the source's {given[1]}x{given[0]} pixels were cropped to {size[1]}x{size[0]}, as the VAE does", node_id)
+    top, left = ((a - b) // 2 for a, b in zip(given, size))
     return picture[:, top : top + size[0], left : left + size[1]]
 
 

@@ -14,4 +14,6 @@ def test_every_node_is_there(host):
         "EtaMasaCtrl",
         "EtaPlugAndPlay",
         "EtaRegionEdit",
+        "EtaMetrics",
+        "EtaVerdict",
     }
