@@ -26,30 +26,35 @@ SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang 2003
 
 @dataclass(frozen=True)
 class Metric:
-    """What a figure is called and which way is better: "higher", "lower", or "" where neither is."""
+    """What a figure is called, which way is better ("higher", "lower", or "" where neither is), and how it is written."""
 
     label: str
     better: str
-    digits: int = 2
+    digits: int
+    unit: str = ""
+
+    def __call__(self, value: float) -> str:
+        """The value as text, with its unit."""
+        return f"{value:.{self.digits}f} {self.unit}".strip()
 
 
 METRICS = {
-    "background_psnr": Metric("background PSNR, dB", "higher"),
+    "background_psnr": Metric("background PSNR", "higher", 2, "dB"),
     "background_mse": Metric("background MSE", "lower", 6),
     "background_ssim": Metric("background SSIM", "higher", 4),
     "background_ms_ssim": Metric("background MS-SSIM", "higher", 4),
-    "background_mean_difference": Metric("background colour, mean dE00", "lower"),
-    "background_max_difference": Metric("background colour, max dE00", "lower"),
-    "background_changed_area": Metric("changed background, %", "lower"),
-    "changed_area": Metric("changed area, %", ""),
-    "pie_psnr": Metric("PIE-Bench PSNR, dB", "higher"),
+    "background_mean_difference": Metric("mean colour difference of the background", "lower", 2, "dE00"),
+    "background_max_difference": Metric("largest colour difference of the background", "lower", 2, "dE00"),
+    "background_changed_area": Metric("changed area of the background", "lower", 2, "%"),
+    "changed_area": Metric("changed area", "", 2, "%"),
+    "pie_psnr": Metric("PIE-Bench PSNR", "higher", 2, "dB"),
     "pie_mse": Metric("PIE-Bench MSE", "lower", 6),
     "pie_ssim": Metric("PIE-Bench SSIM", "higher", 4),
     "pie_ms_ssim": Metric("PIE-Bench MS-SSIM", "higher", 4),
     "pie_lpips": Metric("PIE-Bench LPIPS", "lower", 4),
     "structure_distance": Metric("structure distance", "lower", 5),
-    "clip_similarity": Metric("CLIP similarity", "higher"),
-    "clip_similarity_edited": Metric("CLIP similarity, edited part", "higher"),
+    "clip_similarity": Metric("CLIP similarity", "higher", 2),
+    "clip_similarity_edited": Metric("CLIP similarity of the edited part", "higher", 2),
     "clip_directional": Metric("directional CLIP", "higher", 3),
 }
 

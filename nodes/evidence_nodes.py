@@ -61,6 +61,7 @@ CHANCE = 5.0  # 100 x cosine: CLIP's pictures and texts, however unlike, lie abo
 WHOLE, MASKED = "the whole picture, for there is no mask", "where the mask is 0"
 NO_BACKGROUND = "has no background: its mask covers it, or (pie_ssim, pie_ms_ssim) it is below 11 pixels"
 CUSTOM = "custom"
+TOLD = 10  # lines of reasons on the node and in the log
 LET_THROUGH = {"pass": VERDICTS[:1], "pass and review": VERDICTS[:2], "everything": VERDICTS}
 
 
@@ -316,13 +317,13 @@ class EtaVerdict(io.ComfyNode):
             )
         verdicts = judge(report, parse_policy(custom_policy) if policy == CUSTOM else POLICIES[policy])
         verdict = worst(verdicts)
-        reasons = "\n".join(
+        reasons = [
             f"picture {i + 1}, {reason}" if len(verdicts) > 1 else reason
             for i, found in enumerate(verdicts)
             for reason in found.reasons
-        )
-        reasons = reasons or f"every limit of {policy} is kept"
-        told = f"{verdict} by the policy {policy}\n{reasons}"
+        ] or [f"every limit of {policy} is kept"]
+        more = [f"and {len(reasons) - TOLD} more"] if len(reasons) > TOLD else []
+        told = "\n".join([f"{verdict} by the policy {policy}", *reasons[:TOLD], *more])
         (host.say if verdict == "pass" else host.warn)(told, cls.hidden.unique_id)
         good = [i for i, found in enumerate(verdicts) if found.verdict in LET_THROUGH[let_through]]
         if image is None:
@@ -331,7 +332,7 @@ class EtaVerdict(io.ComfyNode):
             image = image[good]
         else:
             image = host.blocked(f"held back by EtaVerdict: {told}")
-        return io.NodeOutput(image, verdict, reasons, verdict == "pass", ui=ui.PreviewText(told))
+        return io.NodeOutput(image, verdict, "\n".join(reasons), verdict == "pass", ui=ui.PreviewText(told))
 
 
 NODES = [EtaMetrics, EtaVerdict]

@@ -344,8 +344,8 @@ def test_the_verdict_its_reasons_and_whether_it_passed(host, figures, expected):
         reasons
         == {
             "pass": "every limit of free is kept",
-            "review": "review: background PSNR, dB is 13.00, must be at least 15",
-            "reject": "reject: background PSNR, dB is 9.00, must be at least 11",
+            "review": "review: background PSNR is 13.00 dB, must be at least 15",
+            "reject": "reject: background PSNR is 9.00 dB, must be at least 11",
         }[expected]
     )
 
@@ -369,9 +369,17 @@ def test_only_the_pictures_that_are_good_enough_go_on(host):
         assert torch.equal(out, images[kept])
         assert found == "reject" and not passed
     assert reasons.splitlines() == [
-        "picture 1, reject: background PSNR, dB is 9.00, must be at least 11",
-        "picture 3, review: background PSNR, dB is 13.00, must be at least 15",
+        "picture 1, reject: background PSNR is 9.00 dB, must be at least 11",
+        "picture 3, review: background PSNR is 13.00 dB, must be at least 15",
     ]
+
+
+def test_a_large_batch_is_told_of_in_a_few_lines(host, caplog):
+    """Every reason is in the output; what stands on the node, in the log and in the page's message is short."""
+    _, _, reasons, _ = verdict(host, {"pictures": [BAD] * 50}, let_through="pass")
+    assert len(reasons.splitlines()) == 50
+    (record,) = caplog.records
+    assert len(record.message.splitlines()) < 15 and record.message.endswith("and 40 more")
 
 
 def test_a_policy_of_ones_own(host):
