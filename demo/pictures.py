@@ -236,6 +236,28 @@ def of_region(panda: Subject) -> Image.Image:
     return strip(panda.pixels, heat, studio.decode(edited))
 
 
+@cache
+def of_metrics(cat: Subject) -> tuple[Image.Image, Image.Image]:
+    """Two edits, one in the mask and one everywhere, and the node's table of them."""
+    edits = torch.cat([cat.edit(DEFAULT["method"]), cat.edit(masked=False)])
+    mask, heat = cat.region()
+    table = cat.studio.host.call("EtaMetrics", source=cat.pixels, edited=edits, mask=mask)[1]
+    drawn = Image.fromarray((table[0].numpy() * 255).round().astype(np.uint8))
+    return grid([(cat.pixels, heat, edits[:1], edits[1:])], ("source", "mask", "1", "2")), drawn.quantize(32)
+
+
+def of_verdict(cat: Subject) -> Image.Image:
+    """Edits under one policy, each with what the node says of it."""
+    call, mask = cat.studio.host.call, cat.region()[0]
+    edits = [cat.edit(DEFAULT["method"]), cat.edit(DEFAULT["method"], masked=False), cat.edit(masked=False)]
+    found = [call("EtaMetrics", source=cat.pixels, edited=edited, mask=mask) for edited in edits]
+    said = [
+        call("EtaVerdict", figures=figures, policy="advertising", let_through="everything")[1] for figures, *_ in found
+    ]
+    heads = [f"{verdict}, {numbers[2]:.1f} dB" for verdict, numbers in zip(said, found)]
+    return grid([(cat.pixels, *edits)], ("picture", *heads))
+
+
 def with_and_without(subject: Subject, method: str, **settings) -> Image.Image:
     return strip(subject.pixels, subject.edit(**settings), subject.edit(method, **settings))
 
@@ -261,6 +283,8 @@ def main() -> None:
             "docs/EtaInversion/inversion.jpg": lambda: of_inversion(cat),
             "docs/EtaLoadInversion/edits.jpg": lambda: of_saving(studio)[1],
             "docs/EtaMasaCtrl/edit.jpg": lambda: with_and_without(ball, "MasaCtrl", masked=False),
+            "docs/EtaMetrics/edits.jpg": lambda: of_metrics(cat)[0],
+            "docs/EtaMetrics/table.png": lambda: of_metrics(cat)[1],
             "docs/EtaPlugAndPlay/edit.jpg": lambda: with_and_without(snow, "Plug-and-Play", masked=False),
             "docs/EtaPromptPair/changes.png": lambda: of_prompts(cat),
             "docs/EtaPromptToPrompt/edit.jpg": lambda: with_and_without(cat, "Prompt-to-Prompt"),
@@ -272,6 +296,7 @@ def main() -> None:
             "docs/EtaSaveInversion/played.jpg": lambda: of_saving(studio)[0],
             "docs/EtaSchedule/curves.png": lambda: of_schedule(cat),
             "docs/EtaSigmas/sigmas.png": lambda: of_sigmas(cat),
+            "docs/EtaVerdict/verdicts.jpg": lambda: of_verdict(cat),
             "methods.jpg": lambda: grid(
                 [(s.pixels, s.edit(), *(s.edit(method) for method in METHODS)) for s in swaps],
                 ("picture", "no method", *METHODS),

@@ -2,7 +2,16 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import compare_nodes, inversion_nodes, mask_nodes, method_nodes, prompt_nodes, sampler_nodes, schedule_nodes
+from . import (
+    compare_nodes,
+    evidence_nodes,
+    inversion_nodes,
+    mask_nodes,
+    method_nodes,
+    prompt_nodes,
+    sampler_nodes,
+    schedule_nodes,
+)
 
 
 class EtaInversionExtension(ComfyExtension):
@@ -15,5 +24,6 @@ class EtaInversionExtension(ComfyExtension):
             prompt_nodes,
             method_nodes,
             compare_nodes,
+            evidence_nodes,
         )
         return [node for module in modules for node in module.NODES]

@@ -60,16 +60,24 @@ class EtaCompare(io.ComfyNode):
         eta: EtaSchedule | None = None,
         inversion: Inversion | None = None,
     ) -> io.NodeOutput:
-        before = host.fit_image(before, "before", after, cls.hidden.unique_id)
-        difference = ((after[..., :3] - before[..., :3]).abs() * gain).clamp(0, 1)
-        pictures = {"before": before, "after": after, "difference": difference}
-        if reconstruction is not None:
-            pictures["reconstruction"] = host.fit_image(reconstruction, "reconstruction", after, cls.hidden.unique_id)
+        others = {"before": before} | ({} if reconstruction is None else {"reconstruction": reconstruction})
+        fitted = {name: _beside(after, picture, name, cls.hidden.unique_id) for name, picture in others.items()}
+        difference = ((after[..., :3] - fitted["before"]).abs() * gain).clamp(0, 1)
+        pictures = fitted | {"after": after, "difference": difference}
         if eta is not None:
             times = [i / (POINTS - 1) for i in range(POINTS)] if inversion is None else inversion.trajectory.grid.times
             pictures["eta"] = line_plot(times, [eta(t) for t in times], "time (0 image, 1 noise)", "eta")
         views = {name: preview.show(picture) for name, picture in pictures.items()}
         return io.NodeOutput(difference, ui={"eta_compare": [views]})
+
+
+def _beside(after: Tensor, picture: Tensor, name: str, node_id: str | None) -> Tensor:
+    """One picture, or one for each of `after`, of its size."""
+    if len(picture) not in (1, len(after)):
+        raise ValueError(
+            f"{name} has {len(picture)} pictures to compare with {len(after)}: give one, or one for each picture"
+        )
+    return host.as_encoded(picture, name, tuple(after.shape[1:3]), node_id)[..., :3].to(after.device)
 
 
 NODES = [EtaCompare]

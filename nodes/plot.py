@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -31,3 +32,49 @@ def line_plot(x: Sequence[float], y: Sequence[float], x_name: str, y_name: str) 
     for u, v in points:
         draw.ellipse((u - 2, v - 2, u + 2, v + 2), fill=LINE)
     return torch.from_numpy(np.asarray(image, dtype=np.float32) / 255)[None]
+
+
+ROW, COLUMN, NAME, LONGEST = 24, 92, 92, 40
+DIM = (130, 130, 138)
+
+
+def table(
+    blocks: Sequence[tuple[str, Sequence[tuple[str, str]], Sequence[Sequence[str]]]], notes: Sequence[str] = ()
+) -> Tensor:
+    """Tables one below the other as a picture [1, H, W, 3].
+
+    A block is its title, its columns as (name, what is better), and its rows, the row's own name first. Of more rows than LONGEST
+    the first ones and the last one are drawn.
+    """
+    blocks = [(title, columns, _shorten(rows)) for title, columns, rows in blocks]
+    font, small = ImageFont.load_default(14), ImageFont.load_default(12)
+    width = 2 * EDGE + NAME + COLUMN * max(len(columns) for _, columns, _ in blocks)
+    notes = [line for note in notes for line in textwrap.wrap(note, (width - 2 * EDGE) // 6)]
+    height = 2 * EDGE + sum(ROW * (len(rows) + 4) for _, _, rows in blocks) + ROW * len(notes)
+    image = Image.new("RGB", (width, height), GROUND)
+    draw, y = ImageDraw.Draw(image), EDGE
+
+    for title, columns, rows in blocks:
+        draw.text((EDGE, y), title, LINE, font)
+        rights = [EDGE + NAME + COLUMN * (i + 1) for i in range(len(columns))]
+        for x, (name, better) in zip(rights, columns):
+            draw.text((x, y + ROW), name, TEXT, font, anchor="ra")
+            draw.text((x, y + 2 * ROW - 4), better, DIM, small, anchor="ra")
+        y += 3 * ROW - 2
+        draw.line([(EDGE, y), (width - EDGE, y)], fill=AXIS)
+        for name, *values in rows:
+            draw.text((EDGE, y + 5), name, DIM, font)
+            for x, value in zip(rights, values):
+                draw.text((x, y + 5), value, TEXT, font, anchor="ra")
+            y += ROW
+        y += ROW + 2
+    for note in notes:
+        draw.text((EDGE, y), note, DIM, small)
+        y += ROW
+    return torch.from_numpy(np.asarray(image, dtype=np.float32) / 255)[None]
+
+
+def _shorten(rows: Sequence[Sequence[str]]) -> Sequence[Sequence[str]]:
+    if len(rows) <= LONGEST:
+        return rows
+    return [*rows[: LONGEST - 2], [f"{len(rows) - LONGEST + 1} more"], rows[-1]]

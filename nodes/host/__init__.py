@@ -5,7 +5,7 @@ Nothing is installed on a MODEL: what a run needs lives in a copy of its model o
 
 from .attention import MapRecorder
 from .folders import new_path, saved_files, saved_path
-from .latents import fit_image, fit_mask, in_model_space, latent_mask, latent_tensor, to_latent
+from .latents import fit_mask, in_model_space, latent_mask, latent_tensor, to_latent
 from .messages import say, warn
 from .models import (
     SCHEDULERS,
@@ -20,6 +20,8 @@ from .models import (
     signature,
     text_fingerprint,
 )
+from .perception import image_embeddings, text_embedding, weights_of
+from .pictures import as_encoded, blocked
 from .prompts import chunk_length, encode, encodes_to, tokens_of, upstream_texts
 from .sampling import Branch, eta_sampler, progress, sample
 from .steering import SOURCE, Steering
@@ -30,6 +32,8 @@ __all__ = [
     "Branch",
     "MapRecorder",
     "Steering",
+    "as_encoded",
+    "blocked",
     "check_covered",
     "check_no_keyframes",
     "check_same_model",
@@ -40,8 +44,8 @@ __all__ = [
     "encodes_to",
     "eta_sampler",
     "fingerprint",
-    "fit_image",
     "fit_mask",
+    "image_embeddings",
     "in_model_space",
     "latent_channels",
     "latent_mask",
@@ -54,9 +58,11 @@ __all__ = [
     "saved_files",
     "saved_path",
     "signature",
+    "text_embedding",
     "text_fingerprint",
     "to_latent",
     "tokens_of",
     "upstream_texts",
     "warn",
+    "weights_of",
 ]

@@ -1,4 +1,4 @@
-"""LATENTs, IMAGEs and MASKs: checked on the way in, in the host's form on the way out."""
+"""LATENTs and MASKs: checked on the way in, in the host's form on the way out."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from torch import Tensor
 from ...eta_core.masks import resize_mask
 from .messages import warn
 from .models import latent_channels
-
-VAE_CUT = 32  # pixels: the host's VAEs cut a picture to a multiple of at most this
 
 
 def latent_tensor(model, latent: dict, node_id: str | None = None) -> Tensor:
@@ -69,26 +67,6 @@ def fit_mask(mask: Tensor, batch: int, size: tuple[int, int], node_id: str | Non
         )
     warn(f"the mask is {given[1]}x{given[0]} pixels and was resized to the picture's {size[1]}x{size[0]}", node_id)
     return resize_mask(mask, size)
-
-
-def fit_image(image: Tensor, name: str, like: Tensor, node_id: str | None = None) -> Tensor:
-    """A user's IMAGE [1 or B, H, W, 3] beside the pictures of `like` [B, H, W, C], of their size.
-
-    What the host's VAE Encode cuts off at the edges is cut off here too. Raises ValueError for any other size, or batch.
-    """
-    if len(image) not in (1, len(like)):
-        raise ValueError(
-            f"{name} has {len(image)} pictures to compare with {len(like)}: give one, or one for each picture"
-        )
-    given, size = tuple(image.shape[1:3]), tuple(like.shape[1:3])
-    if not all(0 <= g - s < VAE_CUT for g, s in zip(given, size)):
-        raise ValueError(
-            f"{name} is {given[1]}x{given[0]} pixels, the picture beside it {size[1]}x{size[0]}: resize one of them"
-        )
-    if given != size:
-        warn(f"{name} was cut from {given[1]}x{given[0]} to {size[1]}x{size[0]} pixels, as VAE Encode does", node_id)
-    top, left = ((g - s) // 2 for g, s in zip(given, size))
-    return image[:, top : top + size[0], left : left + size[1], :3].to(like.device)
 
 
 def latent_mask(mask: Tensor, batch: int, size: tuple[int, int], scale: int = 8, node_id: str | None = None) -> Tensor:

@@ -1,5 +1,7 @@
 """EtaCompare, and what the nodes send to the page."""
 
+import logging
+
 import numpy as np
 import pytest
 import torch
@@ -41,10 +43,11 @@ def test_one_picture_is_compared_with_each_of_a_batch(host, pictures):
 
 def test_what_vae_encode_cuts_off_is_cut_off(host, caplog):
     """As the host does it: the same number of pixels left at both sides, one more at the end."""
+    caplog.set_level(logging.INFO, "eta-inversion")
     before = torch.rand(1, 27, 45, 3, generator=torch.Generator().manual_seed(2))
     difference, _ = compare(host, before=before, after=before[:, 1:25, 2:42])
     assert difference.max() == 0
-    assert "45x27 to 40x24" in caplog.text
+    assert "before's 45x27 pixels were cropped to 40x24" in caplog.text
 
 
 @pytest.mark.parametrize(("size", "batch"), [((24, 80), 1), ((16, 40), 1), ((24, 40), 3)])

@@ -1,0 +1,172 @@
+"""Policies: how far a picture may change before somebody must look at it, or before it is thrown away."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from .metrics import METRICS
+from .report import Report
+
+VERDICTS = ("pass", "review", "reject")  # from good to bad
+
+
+@dataclass(frozen=True)
+class Range:
+    """Values from `low` to `high`, both included."""
+
+    low: float = -math.inf
+    high: float = math.inf
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+    def holds(self, other: Range) -> bool:
+        return self.low <= other.low and other.high <= self.high
+
+    def __str__(self) -> str:
+        ends = [f"at least {self.low:g}"] * math.isfinite(self.low) + [f"at most {self.high:g}"] * math.isfinite(
+            self.high
+        )
+        return " and ".join(ends)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """A metric's values that pass, and the wider ones that a person must look at; beyond them the picture is rejected."""
+
+    ok: Range
+    review: Range
+
+    def verdict(self, value: float) -> str:
+        return "pass" if value in self.ok else "review" if value in self.review else "reject"
+
+
+Policy = Mapping[str, Limits]
+
+
+def _at_least(ok: float, review: float) -> Limits:
+    return Limits(Range(low=ok), Range(low=review))
+
+
+def _at_most(ok: float, review: float) -> Limits:
+    return Limits(Range(high=ok), Range(high=review))
+
+
+NOTHING_HAPPENED = Limits(Range(low=0.1), Range(low=0))  # less than one pixel in a thousand has changed
+POLICIES: dict[str, Policy] = {
+    # Everything outside the mask is the picture's own: less than saving it as a JPEG of quality 95 once more takes away; a
+    # person looks at what loses about as much as that. A VAE's round trip does not pass: paste the picture back.
+    "catalogue-strict": {
+        "background_psnr": _at_least(40, 36),
+        "background_mean_difference": _at_most(1, 2),
+        "background_changed_area": _at_most(0.5, 3),
+        "changed_area": NOTHING_HAPPENED,
+    },
+    # The background may lose what a VAE loses, not what makes it another background.
+    "advertising": {
+        "background_psnr": _at_least(25, 21),
+        "background_ms_ssim": _at_least(0.9, 0.7),
+        "background_mean_difference": _at_most(4, 8),
+        "changed_area": NOTHING_HAPPENED,
+    },
+    # Only what is no edit any more: two unrelated photographs are 8 to 11 dB apart.
+    "free": {"background_psnr": _at_least(15, 11), "changed_area": NOTHING_HAPPENED},
+}
+
+
+def parse_policy(text: str) -> Policy:
+    """A policy from JSON: {"background_psnr": {"pass": {"min": 30}, "review": {"min": 25}}, ...}.
+
+    Either end of a range may be left out; without "review" everything that does not pass is rejected. Raises ValueError for what is
+    no such JSON, unknown metrics, and limits that contradict each other.
+    """
+    try:
+        found = json.loads(text, object_pairs_hook=_without_repeats)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"the policy is no JSON: {error}; {EXAMPLE}") from error
+    if not isinstance(found, dict) or not found:
+        raise ValueError(f"the policy limits nothing: name at least one metric, {EXAMPLE}")
+    unknown = [name for name in found if name not in METRICS]
+    if unknown:
+        raise ValueError(
+            f"the policy limits {', '.join(unknown)}, which is no metric: the metrics are {', '.join(METRICS)}"
+        )
+    return {name: _limits(name, limits) for name, limits in found.items()}
+
+
+EXAMPLE = 'write it like {"background_psnr": {"pass": {"min": 30}, "review": {"min": 25}}}'
+
+
+def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the policy names {twice} twice: write all its limits in one place")
+    return found
+
+
+def _limits(name: str, limits: object) -> Limits:
+    if not isinstance(limits, dict) or not {"pass"} <= set(limits) <= {"pass", "review"}:
+        raise ValueError(
+            f'the policy\'s {name} is {json.dumps(limits)}: it needs "pass" and may have "review"; {EXAMPLE}'
+        )
+    ok = _range(f"{name}, pass", limits["pass"])
+    review = _range(f"{name}, review", limits["review"]) if "review" in limits else ok
+    if not review.holds(ok):
+        raise ValueError(
+            f"the policy contradicts itself: {name} must be {ok} to pass, but {review} for review; "
+            "review must be the wider of the two"
+        )
+    return Limits(ok, review)
+
+
+def _range(where: str, ends: object) -> Range:
+    if not isinstance(ends, dict) or not ends or not set(ends) <= {"min", "max"}:
+        raise ValueError(f'the policy\'s {where} is {json.dumps(ends)}: it takes "min", "max" or both; {EXAMPLE}')
+    for end in ends.values():
+        if isinstance(end, bool) or not isinstance(end, (int, float)) or not math.isfinite(end):
+            raise ValueError(f"the policy's {where} has the limit {json.dumps(end)}: limits are numbers")
+    found = Range(ends.get("min", -math.inf), ends.get("max", math.inf))
+    if found.low > found.high:
+        raise ValueError(f"the policy contradicts itself: {where} is {found}; min must not be above max")
+    return found
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a policy says of one picture, and why."""
+
+    verdict: str
+    reasons: tuple[str, ...]
+
+
+def judge(report: Report, policy: Policy) -> tuple[Verdict, ...]:
+    """A verdict a picture: the worst of its figures'. Raises ValueError where a figure that the policy limits is missing."""
+    return tuple(_judge(report, i, policy) for i in range(len(report.pictures)))
+
+
+def worst(verdicts: tuple[Verdict, ...]) -> str:
+    return max((v.verdict for v in verdicts), key=VERDICTS.index)
+
+
+def _judge(report: Report, index: int, policy: Policy) -> Verdict:
+    found = list(_findings(report, index, policy))
+    return Verdict(max((v for v, _ in found), key=VERDICTS.index), tuple(why for v, why in found if v != "pass"))
+
+
+def _findings(report: Report, index: int, policy: Policy) -> Iterator[tuple[str, str]]:
+    for name, limits in policy.items():
+        value = report.pictures[index].get(name, math.nan)
+        if math.isnan(value):
+            raise ValueError(
+                f"the policy limits {name}, which picture {index + 1} lacks: "
+                f"{report.not_measured.get(name, 'it was not measured')}; measure it, or leave it out of the policy"
+            )
+        verdict = limits.verdict(value)
+        needed = limits.review if verdict == "reject" else limits.ok
+        metric = METRICS[name]
+        yield verdict, f"{verdict}: {metric.label} is {metric(value)}, must be {needed}"

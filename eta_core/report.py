@@ -1,0 +1,84 @@
+"""The figures of a batch of pictures as a value that travels as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from .metrics import METRICS
+
+Figures = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Report:
+    """Figures of each picture by the names of metrics.METRICS, and why those that are missing were not measured."""
+
+    pictures: tuple[Figures, ...]
+    not_measured: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, object] = field(default_factory=dict)
+
+    def mean(self) -> dict[str, float]:
+        """Of each figure over the pictures that have it; nan where none has."""
+        names = dict.fromkeys(name for picture in self.pictures for name in picture)
+        return {
+            name: _mean([p[name] for p in self.pictures if not math.isnan(p.get(name, math.nan))]) for name in names
+        }
+
+    def to_json(self) -> str:
+        """{"pictures": [...], "mean": {...}, "not_measured": {...}, "settings": {...}}: nan is null, infinity "inf"."""
+        return json.dumps(
+            {
+                "pictures": [plain(picture) for picture in self.pictures],
+                "mean": plain(self.mean()),
+                "not_measured": dict(self.not_measured),
+                "settings": dict(self.settings),
+            },
+            indent=1,
+            allow_nan=False,
+        )
+
+
+def plain(figures: Figures) -> dict[str, float | str | None]:
+    """Figures as JSON can hold them: nan is None, infinity "inf"."""
+    return {
+        name: None if math.isnan(value) else value if math.isfinite(value) else str(value)
+        for name, value in figures.items()
+    }
+
+
+def report_of_json(text: str) -> Report:
+    """The report behind to_json's text, or behind one picture's figures {name: value}. Raises ValueError for anything else."""
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"the figures are no JSON ({error}): connect the output figures of EtaMetrics") from error
+    if isinstance(found, dict) and "pictures" not in found:
+        found = {"pictures": [found]}
+    pictures = found["pictures"] if isinstance(found, dict) else None
+    if not isinstance(pictures, list) or not pictures or not all(isinstance(p, dict) and p for p in pictures):
+        raise ValueError("the figures name no picture: connect the output figures of EtaMetrics")
+    unknown = sorted({name for picture in pictures for name in picture} - set(METRICS))
+    if unknown:
+        raise ValueError(f"the figures hold {', '.join(unknown)}: the metrics are {', '.join(METRICS)}")
+    return Report(
+        tuple({name: _number(name, value) for name, value in picture.items()} for picture in pictures),
+        found.get("not_measured", {}),
+        found.get("settings", {}),
+    )
+
+
+def _number(name: str, value: object) -> float:
+    if value is None:
+        return math.nan
+    if isinstance(value, bool) or not (isinstance(value, (int, float)) or value in ("inf", "-inf")):
+        raise ValueError(
+            f'{name} is {value!r} in the figures: it must be a number, "inf", or null where it was not measured'
+        )
+    return float(value)
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values) if values else math.nan
