@@ -132,6 +132,11 @@ class EtaMetrics(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, **inputs) -> list[str | None]:
+        """Weights that were put into their folder are used by the next run, although no input has changed."""
+        return host.weights_there()
+
+    @classmethod
     def execute(
         cls,
         source,
@@ -150,15 +155,17 @@ class EtaMetrics(io.ComfyNode):
                 f"source has {len(source)} pictures, edited {len(edited)}: give one source, or one for each edited picture"
             )
         source = source.expand(len(edited), -1, -1, -1)
-        mask = None if mask is None else host.fit_mask(mask, len(edited), size, node_id)
+        if mask is not None:
+            mask = host.fit_mask(mask, len(edited), size, node_id).expand(len(edited), -1, -1)
         pair, why = (source, edited), {}
         found = _similarity(*pair, mask, clip, clip_vision, source_prompt, target_prompt, why, node_id)
         found |= _lpips(*pair, mask, why)
-        figures = measure(*pair, mask, changed_above, _structure(why))
-        pictures = [
-            dict.fromkeys(METRICS, math.nan) | own | {name: float(values[i]) for name, values in found.items()}
-            for i, own in enumerate(figures)
-        ]
+        features, pictures = _structure(why), []
+        for i in host.counted(len(edited)):
+            one = [None if tensor is None else tensor[i : i + 1] for tensor in (*pair, mask)]
+            (own,) = measure(*one, changed_above, features)
+            own |= {name: float(values[i]) for name, values in found.items()}
+            pictures.append(dict.fromkeys(METRICS, math.nan) | own)
         for i, picture in enumerate(pictures):
             for name in (name for name, value in picture.items() if math.isnan(value) and name not in why):
                 why[name] = f"picture {i + 1} {NO_BACKGROUND}"
@@ -188,7 +195,7 @@ def _lpips(source: Tensor, edited: Tensor, mask: Tensor | None, why: dict[str, s
     except FileNotFoundError as missing:
         why["pie_lpips"] = str(missing)
         return {}
-    mask = torch.zeros(edited.shape[:3]) if mask is None else mask.expand(len(edited), -1, -1)
+    mask = torch.zeros(edited.shape[:3]) if mask is None else mask
     kept, found = (picture * (1 - mask)[..., None] for picture in (source, edited))
     distances = [lpips(kept[i : i + 1], found[i : i + 1], *weights) for i in range(len(edited))]
     return {"pie_lpips": torch.where((mask >= 1).flatten(1).all(1), math.nan, torch.cat(distances))}

@@ -6,7 +6,7 @@ Nothing is installed on a MODEL: what a run needs lives in a copy of its model o
 from .attention import MapRecorder
 from .folders import new_path, saved_files, saved_path
 from .latents import fit_mask, in_model_space, latent_mask, latent_tensor, to_latent
-from .messages import say, warn
+from .messages import counted, say, warn
 from .models import (
     SCHEDULERS,
     check_covered,
@@ -20,7 +20,7 @@ from .models import (
     signature,
     text_fingerprint,
 )
-from .perception import image_embeddings, text_embedding, weights_of
+from .perception import image_embeddings, text_embedding, weights_of, weights_there
 from .pictures import as_encoded, blocked
 from .prompts import chunk_length, encode, encodes_to, tokens_of, upstream_texts
 from .sampling import Branch, eta_sampler, progress, sample
@@ -39,6 +39,7 @@ __all__ = [
     "check_same_model",
     "check_same_picture",
     "chunk_length",
+    "counted",
     "downscale",
     "encode",
     "encodes_to",
@@ -65,4 +66,5 @@ __all__ = [
     "upstream_texts",
     "warn",
     "weights_of",
+    "weights_there",
 ]

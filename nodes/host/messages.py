@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 
+import comfy.utils
 from server import PromptServer
 
 EVENT = "eta-inversion.warning"  # heard by web/js/messages.js
@@ -29,3 +31,11 @@ def _show(text: str, node_id: str | None) -> PromptServer | None:
     if server is not None and node_id is not None:
         server.send_progress_text(text, node_id)
     return server
+
+
+def counted(total: int) -> Iterator[int]:
+    """0 .. total - 1 with a progress bar; Cancel is heard after each."""
+    bar = comfy.utils.ProgressBar(total)
+    for i in range(total):
+        yield i
+        bar.update(1)
