@@ -46,9 +46,8 @@ def image_embeddings(clip_vision, pictures: Tensor) -> Tensor:
             f"clip_vision is a {type(clip_vision.model).__name__} without a projection to text: load the vision half of a CLIP, "
             "such as CLIP-ViT-L"
         )
-    return torch.cat(
-        [clip_vision.encode_image(pictures[i : i + 1])["image_embeds"] for i in range(len(pictures))]
-    ).float()
+    seen = [clip_vision.encode_image(pictures[i : i + 1])["image_embeds"] for i in range(len(pictures))]
+    return torch.cat(seen).float().cpu()
 
 
 def text_embedding(clip, text: str, width: int) -> Tensor:
