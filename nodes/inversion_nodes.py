@@ -138,6 +138,11 @@ class EtaInversion(io.ComfyNode):
             raise ValueError(
                 f"cfg is {cfg:g} but `negative` is not connected: connect a negative prompt (an empty one will do), or set cfg to 1"
             )
+        if negative is None and host.needs_negative(model):
+            raise ValueError(
+                "`negative` is not connected, and what is patched into this model (such as Self-Attention Guidance) asks for it at any cfg: connect a "
+                "negative prompt (an empty one will do), or the model from before the patch"
+            )
         if not positive:
             raise ValueError("positive is empty: connect the prompt that describes the picture")
         grid = host.make_grid(model, scheduler, steps)

@@ -17,6 +17,7 @@ from .models import (
     fingerprint,
     latent_channels,
     make_grid,
+    needs_negative,
     signature,
     text_fingerprint,
 )
@@ -52,6 +53,7 @@ __all__ = [
     "latent_mask",
     "latent_tensor",
     "make_grid",
+    "needs_negative",
     "new_path",
     "progress",
     "sample",

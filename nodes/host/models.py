@@ -101,6 +101,11 @@ def check_same_model(model, expected: dict[str, str], node_id: str | None = None
         )
 
 
+def needs_negative(model) -> bool:
+    """Whether a patch has the host evaluate the negative prompt at cfg 1 too."""
+    return bool(model.model_options.get("disable_cfg1_optimization"))
+
+
 def latent_channels(model) -> int:
     return model.get_model_object("latent_format").latent_channels
 

@@ -32,6 +32,13 @@ def test_guidance_without_a_negative_prompt(studio):
         studio.invert(cfg=3.0)
 
 
+def test_a_guidance_that_wants_a_negative_prompt_at_any_cfg(studio):
+    model = patched(studio, "SelfAttentionGuidance", scale=0.5, blur_sigma=2.0)
+    with raises("`negative` is not connected", "Self-Attention Guidance", "connect a negative prompt"):
+        studio.invert(model=model)
+    assert studio.invert(model=model, negative=studio.encode("")).trajectory.x.isfinite().all()
+
+
 def test_no_prompt_at_all(studio):
     with raises("positive is empty"):
         studio.invert(positive=[])
