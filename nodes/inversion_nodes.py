@@ -202,6 +202,7 @@ class EtaInversion(io.ComfyNode):
 
 
 MEANINGLESS = 0.5  # of the picture's own deviation lost in the latent
+FLAT = 1e-3  # deviation of a latent without a picture in it; a photograph's is about 1
 
 
 def _check(model, branch: host.Branch, trajectory: Trajectory, vae, node_id) -> torch.Tensor | None:
@@ -209,7 +210,7 @@ def _check(model, branch: host.Branch, trajectory: Trajectory, vae, node_id) -> 
     if trajectory.inverter == "edit_friendly":
         host.say("edit_friendly plays back exactly, whatever the settings: every step keeps its own noise", node_id)
         return None
-    if not bool(trajectory.x[0].std() > 0):
+    if float(trajectory.x[0].std()) < FLAT:
         host.say("the latent is flat, there is no picture whose drift could be measured", node_id)
         return None
     grid, tick = trajectory.grid, host.progress(model, trajectory.grid.steps)

@@ -260,8 +260,8 @@ def test_unclip_pictures_are_part_of_both_branches(family_studio, monkeypatch): 
     studio: Quick = family_studio("SD2.1 unCLIP")
     shown = SimpleNamespace(image_embeds=torch.randn(1, 1024, generator=torch.Generator().manual_seed(2)))
 
-    def with_picture(text: str) -> list:
-        inputs = dict(clip_vision_output=shown, strength=1.0, noise_augmentation=0.0)
+    def with_picture(text: str, noise: float = 0.0) -> list:
+        inputs = dict(clip_vision_output=shown, strength=1.0, noise_augmentation=noise)
         return call(studio, "unCLIPConditioning", conditioning=studio.encode(text), **inputs)
 
     inversion = studio.invert(positive=with_picture(SOURCE))
@@ -271,6 +271,10 @@ def test_unclip_pictures_are_part_of_both_branches(family_studio, monkeypatch): 
     friendly = studio.invert(positive=with_picture(SOURCE), inverter="edit_friendly")
     played = studio.edit(friendly, positive=with_picture(SOURCE), eta=studio.neutral())
     assert close(played, picture()["samples"], 1e-4)
+    noisy = with_picture(SOURCE, 0.3)  # by noise on the picture shown: the inversion's, whatever the edit's seed
+    inversion = studio.invert(positive=noisy)
+    one, other = (studio.edit(inversion, positive=noisy, cfg=1.0, eta=studio.neutral(), seed=seed) for seed in (0, 7))
+    assert close(one, other, 1e-6)
 
 
 def test_an_adapter_that_adds_tokens_is_left_in_force_without_maps(studio, inversion):

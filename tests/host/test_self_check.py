@@ -62,8 +62,9 @@ def test_edit_friendly_needs_no_check(studio, said):
     assert "plays back exactly" in said.text
 
 
-def test_a_flat_latent_is_not_measured(studio, said):
-    assert check(studio, latent_image={"samples": torch.zeros(1, 4, 8, 8)}).ui is None
+@pytest.mark.parametrize("latent", [torch.zeros(1, 4, 8, 8), 1e-4 * picture()["samples"]], ids=["flat", "nearly flat"])
+def test_a_flat_latent_is_not_measured(studio, said, latent):
+    assert check(studio, latent_image={"samples": latent}).ui is None
     assert "the latent is flat" in said.text
 
 
