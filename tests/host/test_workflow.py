@@ -74,7 +74,7 @@ def run(host, name: str, **changes: dict) -> dict[str, list[dict]]:
 
 @pytest.fixture(scope="module")
 def outcome(host):
-    return run(host, MAIN)
+    return run(host, MAIN, EtaInversion={"steps": 20})
 
 
 def picture(host, outcome, title: str) -> torch.Tensor:
