@@ -90,7 +90,7 @@ class EtaTune(io.ComfyNode):
                     max=LOSSLESS,
                     step=0.1,
                     tooltip="PSNR outside the mask that every picture must keep, dB. 0 = no limit. The VAE's own loss counts: SD1's alone takes "
-                    "photographs of 256 px to 23. The paper's method keeps 17 to 18 of the whole frame on PIE-Bench.",
+                    "photographs of 256 px to 23. Published on PIE-Bench, of the whole frame: 27 at best, 18 where the background is lost.",
                 ),
                 io.Combo.Input(
                     "curve",
