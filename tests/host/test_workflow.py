@@ -27,11 +27,13 @@ QUICK_STEPS = 10
 QUICKER = {  # where many pictures are made
     "A batch of pictures": {"EtaInversion": {"steps": 5}},
     "Compare etas in a grid": {"EtaInversion": {"steps": 5}, "EtaSampler": {"variants": 1}},
+    "Find the eta for your pictures": {"EtaInversion": {"steps": 5}, "EtaTune": {"trials": 4}},
 }
 # workflow -> what the judge sees in each of its edited pictures
 SHOWS = {
     "A batch of pictures": [("fox", "grass")] * 3,
     "Compare etas in a grid": [("dog", "grass")] * 4,
+    "Find the eta for your pictures": [("dog", "grass"), ("red heart", "wood")],
     "Gallery of variants": [("dog", "grass")] * 4,
     "Keep the layout with Plug-and-Play": [("cat", "snow")],
     "Keep the pose with Prompt-to-Prompt": [("dog", "grass")],
