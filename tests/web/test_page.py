@@ -206,6 +206,20 @@ def test_the_curve_by_keys_and_double_click(page):
     assert values(page)["curve"] == "0.2:0.1, 0.71:0.52"
 
 
+@pytest.mark.parametrize("curve, index", [("0.5:0.1, 0.505:0.2, 0.51:0.3", 1), ("0:0, 0.004:0.5, 1:0.123", 0)])
+def test_a_point_with_no_room_moves_in_eta_alone_and_leaves_the_others_as_they_were(page, curve, index):
+    add(page, "EtaSchedule")
+    set_value(page, "preset", "custom")
+    set_value(page, "curve", curve)
+    page.locator(".eta-curve circle").nth(index).focus()
+    for key in ("Shift+ArrowUp", "ArrowLeft", "ArrowRight"):
+        page.keyboard.press(key)
+    before, after = parse_curve(curve), parse_curve(values(page)["curve"])
+    assert EtaSchedule(after)
+    assert after[index] == (before[index][0], pytest.approx(before[index][1] + 0.1))
+    assert after[:index] + after[index + 1 :] == before[:index] + before[index + 1 :]
+
+
 def test_a_field_changed_by_hand_moves_the_curve(page):
     add(page, "EtaSchedule")
     set_value(page, "preset", "constant")

@@ -192,17 +192,18 @@ class CurveEditor {
         this.focus(index);
     }
 
-    /** Moves a point, between its neighbours.
+    /** Moves a point between its neighbours; in time only where they leave it room.
      * @param {number} index
      * @param {Point} to
      */
     shift(index, to) {
         const curve = curveOf(this.fields);
-        if (!curve) return;
+        if (!curve || index >= curve.points.length) return;
         const points = curve.points.map((point) => ({ ...point }));
         const low = index > 0 ? points[index - 1].t + STEP : 0;
         const high = index < points.length - 1 ? points[index + 1].t - STEP : 1;
-        points[index] = { t: round(within(to.t, low, high)), eta: round(within(to.eta, 0, 1)) };
+        const t = low <= high ? Number(within(round(to.t), low, high).toFixed(6)) : points[index].t;
+        points[index] = { t, eta: round(within(to.eta, 0, 1)) };
         this.put(points);
     }
 
