@@ -165,9 +165,8 @@ class CurveEditor {
     grab(event) {
         event.stopPropagation();
         const index = this.indexOf(event.target);
-        if (index === null || event.button !== 0) return;
+        if (index === null || event.button !== 0 || !event.isPrimary) return;
         event.preventDefault();
-        app.canvas.emitBeforeChange();
         this.held = this.named = index;
         this.picture.setPointerCapture(event.pointerId);
         this.draw();
@@ -187,8 +186,7 @@ class CurveEditor {
         event.stopPropagation();
         const index = this.held;
         this.held = null;
-        app.canvas.emitAfterChange();
-        this.draw();
+        this.change(() => {}); // begun and ended here: an undo under the hand would take the end of an open change away
         this.focus(index);
     }
 
