@@ -175,6 +175,16 @@ def test_a_dragged_point_arrives_in_the_prompt_and_can_be_undone(page):
     assert values(page) == before
 
 
+def test_a_node_removed_while_its_point_is_held_leaves_the_pages_undo_at_work(page):
+    add(page, "EtaSchedule")
+    page.mouse.move(*point(page, 0))
+    page.mouse.down()
+    page.mouse.move(300, 300, steps=3)
+    page.evaluate("app.graph.remove(node)")
+    page.mouse.up()
+    assert page.evaluate("app.extensionManager.workflow.activeWorkflow.changeTracker.changeCount") == 0
+
+
 def test_the_points_of_linear_stay_in_its_own_fields(page):
     add(page, "EtaSchedule")
     set_value(page, "preset", "linear")

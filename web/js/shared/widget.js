@@ -24,6 +24,12 @@ import { app } from "../../../../scripts/app.js";
 export function addWidget(node, name, element, height) {
     const widget = node.addDOMWidget(name, name, element, { serialize: false, hideOnZoom: false, getMinHeight: () => height });
     widget.serialize = false;
+    // Undo makes the nodes anew, and the page's Nodes 2.0 go on showing the old node's element.
+    const replace = () => {
+        const shown = document.querySelector(`[data-node-id="${node.id}"] .${element.className}`);
+        if (node.graph === app.canvas.graph && shown !== element) shown?.replaceWith(element);
+    };
+    after(node, "onConfigure", () => requestAnimationFrame(replace));
     node.setSize([Math.max(node.size[0], 300), Math.max(node.size[1], node.computeSize()[1])]);
 }
 
