@@ -379,6 +379,52 @@ def test_a_workflow_is_run_from_the_page_and_its_previews_are_live(page, address
     assert "%" in line.text_content() and values(page)["words"] == "cat, grass"
     assert page.evaluate("async () => (await fetch('/history')).json().then(all => Object.keys(all).length)") == queued
 
+    show_again(page)
+    page.wait_for_timeout(500)
+    assert "%" in line.text_content() and page.locator(".eta-frame").is_visible()
+    page.evaluate("app.graph.getNodeById(4).widgets[0].value = 'a dog, under the moon'")
+    take(page, "AttentionMask")
+    page.evaluate("node.onConnectionsChange()")
+    page.wait_for_timeout(200)
+    assert page.locator(".eta-chips button").all_inner_texts() == ["a", "dog", "under", "the", "moon"]
+    connect_number(page, "AttentionMask", "threshold")
+    assert "threshold" in line.text_content() and not page.locator(".eta-attention canvas").is_visible()
+
+
+def show_again(page) -> None:
+    """The nodes made anew, as undo and redo do."""
+    tracker = "app.extensionManager.workflow.activeWorkflow.changeTracker"
+    page.evaluate(f"async () => {{ {tracker}.checkState(); await {tracker}.undo(); await {tracker}.redo() }}")
+
+
+def connect_number(page, kind: str, name: str) -> None:
+    """A field that comes by a link."""
+    page.evaluate(
+        """([kind, name]) => {
+            const node = app.graph.nodes.find(node => node.comfyClass === kind);
+            const number = LiteGraph.createNode('PrimitiveFloat');
+            app.graph.add(number);
+            number.connect(0, node, node.inputs.findIndex(input => input.name === name));
+        }""",
+        [kind, name],
+    )
+    page.wait_for_timeout(300)
+
+
+def test_a_curve_whose_fields_come_by_a_link_is_not_drawn(page):
+    add(page, "EtaSchedule")
+    connect_number(page, "EtaSchedule", "end_eta")
+    assert "end_eta" in page.locator(".eta-curve .problem").text_content()
+    assert page.locator(".eta-curve circle").count() == 0
+
+
+def test_a_mask_put_into_a_subgraph_reports_no_error(page):
+    load(page, MAIN)
+    page.evaluate(
+        "app.canvas.graph.convertToSubgraph(new Set(app.graph.nodes.filter(n => n.comfyClass === 'AttentionMask')))"
+    )
+    page.wait_for_timeout(500)
+
 
 def test_the_steps_that_were_taken_are_drawn_on_the_curve(page):
     steps = {"classic nodes": 6, "Nodes 2.0": 7}[page.name]  # what the server keeps from a run is not sent again

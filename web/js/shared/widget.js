@@ -86,8 +86,17 @@ export function once(change) {
  * @returns {GraphNode | null}
  */
 export function sourceOf(node, name) {
-    const slot = node?.inputs?.findIndex((input) => input.name === name) ?? -1;
-    return slot >= 0 ? (node?.getInputNode(slot) ?? null) : null;
+    if (!node?.graph) return null;
+    const slot = node.inputs?.findIndex((input) => input.name === name) ?? -1;
+    return slot >= 0 ? node.getInputNode(slot) : null;
+}
+
+/** Those of the fields whose value comes by a link, so that the page does not know it.
+ * @param {GraphNode} node
+ * @param {string[]} names
+ */
+export function linked(node, names) {
+    return node.inputs.filter(({ name, link }) => link !== null && names.includes(name)).map(({ name }) => name);
 }
 
 /** The address of a picture that a node has shown.
