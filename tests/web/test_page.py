@@ -464,7 +464,15 @@ def test_before_and_after_are_compared(page):
         assert not over.is_visible() and not slider.is_visible()
 
 
-def test_a_warning_is_a_toast(page):
+def test_a_warning_is_a_toast_and_reaches_no_other_page(page):
+    page.evaluate(
+        """() => {
+            window.elsewhere = [];
+            const other = new WebSocket(`ws://${location.host}/ws?clientId=another`);
+            other.onmessage = ({ data }) => typeof data === 'string' ? elsewhere.push(JSON.parse(data).type) : elsewhere.push('bytes');
+        }"""
+    )
+    page.wait_for_function("elsewhere.length", timeout=5_000)
     load(page, MAIN, steps=4)
     take(page, "AttentionMask")
     set_value(page, "grow", {"classic nodes": -256, "Nodes 2.0": -255}[page.name])
@@ -473,6 +481,7 @@ def test_a_warning_is_a_toast(page):
     toast.first.wait_for(timeout=10_000)
     show(page, "toast")
     assert "Attention Mask" in toast.first.inner_text()
+    assert set(page.evaluate("elsewhere")) <= {"status", "feature_flags"}
 
 
 def test_the_page_speaks_japanese(page):
