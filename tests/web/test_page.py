@@ -347,9 +347,8 @@ def test_a_workflow_is_run_from_the_page_and_its_previews_are_live(page, address
     run(page)
     take(page, "AttentionMask")
     line = page.locator(".eta-attention .eta-line")
-    page.wait_for_function(
-        "document.querySelector('.eta-attention .eta-line').textContent.includes('%')", timeout=10_000
-    )
+    previewed = "document.querySelector('.eta-attention .eta-line').textContent.includes('%')"
+    page.wait_for_function(previewed, timeout=10_000)
     show(page, "run")
 
     def covered() -> float:
@@ -382,8 +381,8 @@ def test_a_workflow_is_run_from_the_page_and_its_previews_are_live(page, address
     assert page.evaluate("async () => (await fetch('/history')).json().then(all => Object.keys(all).length)") == queued
 
     show_again(page)
-    page.wait_for_timeout(500)
-    assert "%" in line.text_content() and page.locator(".eta-frame").is_visible()
+    page.wait_for_function(previewed, timeout=10_000)
+    assert page.locator(".eta-frame").is_visible()
     page.evaluate("app.graph.getNodeById(4).widgets[0].value = 'a dog, under the moon'")
     take(page, "AttentionMask")
     page.evaluate("node.onConnectionsChange()")
