@@ -7,6 +7,7 @@ one node.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 from .graph import graph_of
 
 FIELDS = ("picture", "mask", "source", "target", "words", "target_words", "has_words", "seed")
+PLACE = re.compile(r"\{(" + "|".join(FIELDS) + r")\}")
 MASKS = ("auto", "given", "none")  # the workflow's own, the item's, no mask
 TEXTS = {  # nodes that encode a prompt -> their inputs for it
     "CLIPTextEncode": ("text",),
@@ -49,17 +51,8 @@ class Slot:
     text: str
 
     def filled(self, values: Mapping[str, object]) -> object:
-        for name in FIELDS:
-            if self.text == f"{{{name}}}":
-                return values[name]
-        return _replaced(self.text, values)
-
-
-def _replaced(text: str, values: Mapping[str, object]) -> str:
-    for name in FIELDS:
-        if f"{{{name}}}" in text:
-            text = text.replace(f"{{{name}}}", str(values[name]))
-    return text
+        whole = PLACE.fullmatch(self.text)
+        return values[whole[1]] if whole else PLACE.sub(lambda found: str(values[found[1]]), self.text)
 
 
 @dataclass(frozen=True)
@@ -129,7 +122,7 @@ def override(graph: Graph, settings: Iterable[str]) -> Graph:
 
 
 def _value(text: str) -> object:
-    if any(f"{{{name}}}" in text for name in FIELDS):
+    if PLACE.search(text):
         return Slot(text)
     try:
         return json.loads(text)
