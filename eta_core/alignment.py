@@ -17,12 +17,15 @@ _HIDDEN = [byte for byte in range(256) if byte not in _VISIBLE]
 BYTES = {chr(byte): byte for byte in _VISIBLE} | {chr(256 + i): byte for i, byte in enumerate(_HIDDEN)}
 CHARACTERS = {byte: character for character, byte in BYTES.items()}
 
+UNKNOWN = -(2**63)
+
 
 @dataclass(frozen=True)
 class Token:
     """One token of an encoded prompt: its position (row of the conditioning), id and piece of text.
 
-    A row of a textual-inversion embedding has a negative id, told by its values, and no text.
+    A row of a textual-inversion embedding has a negative id, told by its values, and no text. UNKNOWN is the id of what the
+    vocabulary has no token for: one such word cannot be told from another.
     """
 
     position: int
@@ -123,14 +126,32 @@ def piece_of(text: str) -> str:
     return "".join(CHARACTERS[byte] for byte in text.encode("utf-8"))
 
 
-def spans(tokens: Sequence[Token], phrase: Sequence[int]) -> list[tuple[int, ...]]:
-    """The positions of every occurrence of the phrase's token ids that starts at the start of a word."""
-    ids, wanted, found = [t.id for t in tokens], list(phrase), []
-    for i in range(len(ids) - len(wanted) + 1):
-        starts_word = i == 0 or tokens[i - 1].piece.endswith(WORD_END)
-        if wanted and starts_word and ids[i : i + len(wanted)] == wanted:
-            found.append(tuple(t.position for t in tokens[i : i + len(wanted)]))
-    return found
+def words_of(tokens: Sequence[Token]) -> tuple[tuple[Token, ...], ...]:
+    """The tokens of each word."""
+    found, current = [], []
+    for token in tokens:
+        current.append(token)
+        if token.piece.endswith(WORD_END):
+            found.append(tuple(current))
+            current = []
+    return tuple(found + ([tuple(current)] if current else []))
+
+
+def spans(tokens: Sequence[Token], phrase: Sequence[Token]) -> list[tuple[int, ...]]:
+    """The positions of every occurrence of the phrase's words, whole words alone."""
+    words, wanted = words_of(tokens), [_key(word) for word in words_of(phrase)]
+    if not wanted or None in wanted:
+        return []
+    keys = [_key(word) for word in words]
+    found = [i for i in range(len(keys) - len(wanted) + 1) if keys[i : i + len(wanted)] == wanted]
+    return [tuple(t.position for word in words[i : i + len(wanted)] for t in word) for i in found]
+
+
+def _key(word: Sequence[Token]) -> tuple | None:
+    """What tells a word from others, however the tokenizer cut it up; None where nothing does."""
+    if any(token.id == UNKNOWN for token in word):
+        return None
+    return (text_of(word), *(token.id for token in word if token.id < 0))
 
 
 @dataclass(frozen=True)
@@ -144,13 +165,7 @@ class Prompt:
     @property
     def words(self) -> tuple[tuple[Token, ...], ...]:
         """The tokens of each word."""
-        found, current = [], []
-        for token in self.tokens:
-            current.append(token)
-            if token.piece.endswith(WORD_END):
-                found.append(tuple(current))
-                current = []
-        return tuple(found + ([tuple(current)] if current else []))
+        return words_of(self.tokens)
 
     @property
     def vocabulary(self) -> list[str]:

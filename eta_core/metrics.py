@@ -21,35 +21,41 @@ VISIBLE = 5.0  # CIEDE2000 from which a pixel counts as changed
 WINDOW, SPREAD = 11, 1.5  # Wang 2004
 C1, C2 = 0.01**2, 0.03**2
 TINY = 1e-12
+STRIP = 128  # rows at a time, in double precision: the working memory is many times the rows'
 SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang 2003
 
 
 @dataclass(frozen=True)
 class Metric:
-    """What a figure is called and which way is better: "higher", "lower", or "" where neither is."""
+    """What a figure is called, which way is better ("higher", "lower", or "" where neither is), and how it is written."""
 
     label: str
     better: str
-    digits: int = 2
+    digits: int
+    unit: str = ""
+
+    def __call__(self, value: float) -> str:
+        """The value as text, with its unit."""
+        return f"{value:.{self.digits}f} {self.unit}".strip()
 
 
 METRICS = {
-    "background_psnr": Metric("background PSNR, dB", "higher"),
+    "background_psnr": Metric("background PSNR", "higher", 2, "dB"),
     "background_mse": Metric("background MSE", "lower", 6),
     "background_ssim": Metric("background SSIM", "higher", 4),
     "background_ms_ssim": Metric("background MS-SSIM", "higher", 4),
-    "background_mean_difference": Metric("background colour, mean dE00", "lower"),
-    "background_max_difference": Metric("background colour, max dE00", "lower"),
-    "background_changed_area": Metric("changed background, %", "lower"),
-    "changed_area": Metric("changed area, %", ""),
-    "pie_psnr": Metric("PIE-Bench PSNR, dB", "higher"),
+    "background_mean_difference": Metric("mean colour difference of the background", "lower", 2, "dE00"),
+    "background_max_difference": Metric("largest colour difference of the background", "lower", 2, "dE00"),
+    "background_changed_area": Metric("changed area of the background", "lower", 2, "%"),
+    "changed_area": Metric("changed area", "", 2, "%"),
+    "pie_psnr": Metric("PIE-Bench PSNR", "higher", 2, "dB"),
     "pie_mse": Metric("PIE-Bench MSE", "lower", 6),
     "pie_ssim": Metric("PIE-Bench SSIM", "higher", 4),
     "pie_ms_ssim": Metric("PIE-Bench MS-SSIM", "higher", 4),
     "pie_lpips": Metric("PIE-Bench LPIPS", "lower", 4),
     "structure_distance": Metric("structure distance", "lower", 5),
-    "clip_similarity": Metric("CLIP similarity", "higher"),
-    "clip_similarity_edited": Metric("CLIP similarity, edited part", "higher"),
+    "clip_similarity": Metric("CLIP similarity", "higher", 2),
+    "clip_similarity_edited": Metric("CLIP similarity of the edited part", "higher", 2),
     "clip_directional": Metric("directional CLIP", "higher", 3),
 }
 
@@ -71,9 +77,9 @@ def measure(
     _check(source, edited, mask)
     mask = torch.zeros(source.shape[:3]) if mask is None else mask.expand(len(source), -1, -1)
     rows = []
-    for i in range(len(source)):  # one at a time: the figures' working memory is many times a picture's
+    for i in range(len(source)):
         a, b = (picture[i : i + 1, ..., :3] for picture in (source, edited))
-        rows.append(_figures(a.double(), b.double(), mask[i : i + 1].double(), visible))
+        rows.append(_figures(a, b, mask[i : i + 1].to(a.dtype), visible))
         if features is not None:
             rows[-1]["structure_distance"] = structure_distance(features(a), features(b)).item()
     return rows
@@ -97,9 +103,10 @@ def _check(source: Tensor, edited: Tensor, mask: Tensor | None) -> None:
 
 def _figures(source: Tensor, edited: Tensor, mask: Tensor, visible: float) -> dict[str, float]:
     """One picture, [1, H, W, 3]."""
-    outside = (mask <= 0).to(source.dtype)
-    difference = delta_e(source, edited)
-    background = difference[outside > 0]
+    outside = mask <= 0
+    strips = zip(source.split(STRIP, 1), edited.split(STRIP, 1))
+    difference = torch.cat([delta_e(a.double(), b.double()) for a, b in strips], 1)
+    background = difference[outside]
     figures = {
         "background_psnr": _decibel(mse(source, edited, outside)),
         "background_mse": mse(source, edited, outside),
@@ -121,9 +128,11 @@ def _figures(source: Tensor, edited: Tensor, mask: Tensor, visible: float) -> di
 
 def mse(a: Tensor, b: Tensor, weight: Tensor | None = None) -> Tensor:
     """Mean squared error of each picture [B, H, W, C] -> [B], of the pixels that `weight` [B, H, W] picks; nan where it picks none."""
-    error = (a - b).square().mean(-1)
-    weight = torch.ones_like(error) if weight is None else weight.expand_as(error)
-    return (error * weight).flatten(1).sum(1) / weight.flatten(1).sum(1)
+    weight = torch.ones(a.shape[:3]) if weight is None else weight.expand(a.shape[:3])
+    total = torch.zeros(len(a), dtype=torch.float64)
+    for x, y, w in zip(*(tensor.split(STRIP, 1) for tensor in (a, b, weight))):
+        total += ((x.double() - y.double()).square().mean(-1) * w).flatten(1).sum(1)
+    return total / weight.flatten(1).sum(1, dtype=torch.float64)
 
 
 def psnr(a: Tensor, b: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -164,7 +173,7 @@ def ms_ssim(a: Tensor, b: Tensor, weight: Tensor | None = None) -> Tensor:
     a, b, weight = _planes(a, b, weight)
     room = min(a.shape[-2:]) // WINDOW
     scales = SCALES[: max(1, min(len(SCALES), room.bit_length()))]
-    value = torch.ones(len(a), dtype=a.dtype)
+    value = torch.ones(len(a), dtype=torch.float64)
     for i, power in enumerate(scales):
         full, contrast = _structure(a, b, weight)
         last = i == len(scales) - 1
@@ -190,27 +199,32 @@ def _halve(a: Tensor, b: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor,
 
 def _structure(a: Tensor, b: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
     """SSIM and its contrast-structure part, each averaged over colours and windows: [B]."""
-    if weight is None:
-        if min(a.shape[-2:]) < WINDOW:
-            return (torch.full((len(a),), math.nan, dtype=a.dtype),) * 2
-        weight, centre = torch.ones_like(a[:, :1]), None
+    edge = WINDOW // 2
+    if weight is not None:
+        centre, (a, b, weight) = weight, (F.pad(plane, (edge,) * 4) for plane in (a, b, weight))
+    elif min(a.shape[-2:]) < WINDOW:
+        return (torch.full((len(a),), math.nan),) * 2
     else:
-        a, b, centre, weight = (*(_pad(plane) for plane in (a, b)), weight, _pad(weight))
+        weight = torch.ones_like(a[:, :1])
+        centre = weight[..., edge:-edge, edge:-edge]
+    sums = torch.zeros(2, len(a), dtype=torch.float64)
+    for top, count in enumerate(centre.split(STRIP, -2)):
+        rows = slice(top * STRIP, (top + 1) * STRIP + WINDOW - 1)
+        parts = _parts(*(plane[..., rows, :].double() for plane in (a, b, weight)))
+        sums += torch.stack([(part.mean(1, keepdim=True) * count).flatten(1).sum(1) for part in parts])
+    full, contrast = sums / centre.flatten(1).sum(1, dtype=torch.float64)
+    return full, contrast
+
+
+def _parts(a: Tensor, b: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """SSIM and contrast-structure of every window, [B, C, H - 10, W - 10]."""
     total = _blur(weight).clamp(min=TINY)
     mean_a, mean_b = _blur(a * weight) / total, _blur(b * weight) / total
     var_a = _blur(a * a * weight) / total - mean_a**2
     var_b = _blur(b * b * weight) / total - mean_b**2
     shared = _blur(a * b * weight) / total - mean_a * mean_b
     contrast = (2 * shared + C2) / (var_a + var_b + C2)
-    full = contrast * (2 * mean_a * mean_b + C1) / (mean_a**2 + mean_b**2 + C1)
-    centre = torch.ones_like(total) if centre is None else centre
-    return tuple(
-        (part.mean(1, keepdim=True) * centre).flatten(1).sum(1) / centre.flatten(1).sum(1) for part in (full, contrast)
-    )
-
-
-def _pad(plane: Tensor) -> Tensor:
-    return F.pad(plane, (WINDOW // 2,) * 4)
+    return contrast * (2 * mean_a * mean_b + C1) / (mean_a**2 + mean_b**2 + C1), contrast
 
 
 def _blur(x: Tensor) -> Tensor:

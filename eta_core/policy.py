@@ -168,4 +168,5 @@ def _findings(report: Report, index: int, policy: Policy) -> Iterator[tuple[str,
             )
         verdict = limits.verdict(value)
         needed = limits.review if verdict == "reject" else limits.ok
-        yield verdict, f"{verdict}: {METRICS[name].label} is {value:.{METRICS[name].digits}f}, must be {needed}"
+        metric = METRICS[name]
+        yield verdict, f"{verdict}: {metric.label} is {metric(value)}, must be {needed}"

@@ -40,10 +40,12 @@ class Grid:
             )
         if not all(map(math.isfinite, self.sigmas + self.times)) or self.sigmas[0] < 0:
             raise ValueError(f"noise levels must be finite and not negative, got {self.sigmas}")
-        if any(high <= low for low, high in pairwise(self.sigmas)):
-            raise ValueError(
-                f"noise levels must ascend strictly from the image end, got {self.sigmas}; use fewer steps"
-            )
+        for i, (low, high) in enumerate(pairwise(self.sigmas)):
+            if high <= low:
+                raise ValueError(
+                    f"noise levels must ascend strictly from the image end: level {i} of {self.steps} is {low:g}, the next {high:g}; "
+                    "use fewer steps, or another scheduler"
+                )
 
     @property
     def steps(self) -> int:

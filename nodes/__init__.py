@@ -2,7 +2,16 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import evidence_nodes, inversion_nodes, mask_nodes, method_nodes, prompt_nodes, sampler_nodes, schedule_nodes
+from . import (
+    compare_nodes,
+    evidence_nodes,
+    inversion_nodes,
+    mask_nodes,
+    method_nodes,
+    prompt_nodes,
+    sampler_nodes,
+    schedule_nodes,
+)
 
 
 class EtaInversionExtension(ComfyExtension):
@@ -14,6 +23,7 @@ class EtaInversionExtension(ComfyExtension):
             sampler_nodes,
             prompt_nodes,
             method_nodes,
+            compare_nodes,
             evidence_nodes,
         )
         return [node for module in modules for node in module.NODES]

@@ -61,6 +61,7 @@ CHANCE = 5.0  # 100 x cosine: CLIP's pictures and texts, however unlike, lie abo
 WHOLE, MASKED = "the whole picture, for there is no mask", "where the mask is 0"
 NO_BACKGROUND = "has no background: its mask covers it, or (pie_ssim, pie_ms_ssim) it is below 11 pixels"
 CUSTOM = "custom"
+TOLD = 10  # lines of reasons on the node and in the log
 LET_THROUGH = {"pass": VERDICTS[:1], "pass and review": VERDICTS[:2], "everything": VERDICTS}
 
 
@@ -131,6 +132,11 @@ class EtaMetrics(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(cls, **inputs) -> list[str | None]:
+        """Weights that were put into their folder are used by the next run, although no input has changed."""
+        return host.weights_there()
+
+    @classmethod
     def execute(
         cls,
         source,
@@ -143,21 +149,23 @@ class EtaMetrics(io.ComfyNode):
         changed_above=VISIBLE,
     ) -> io.NodeOutput:
         node_id, size = cls.hidden.unique_id, tuple(edited.shape[1:3])
-        source, edited = (p[..., :3].float().cpu() for p in (host.as_encoded(source, size, node_id), edited))
+        source, edited = (p[..., :3].float().cpu() for p in (host.as_encoded(source, "source", size, node_id), edited))
         if len(source) not in (1, len(edited)):
             raise ValueError(
                 f"source has {len(source)} pictures, edited {len(edited)}: give one source, or one for each edited picture"
             )
         source = source.expand(len(edited), -1, -1, -1)
-        mask = None if mask is None else host.fit_mask(mask, len(edited), size, node_id)
+        if mask is not None:
+            mask = host.fit_mask(mask, len(edited), size, node_id).expand(len(edited), -1, -1)
         pair, why = (source, edited), {}
         found = _similarity(*pair, mask, clip, clip_vision, source_prompt, target_prompt, why, node_id)
         found |= _lpips(*pair, mask, why)
-        figures = measure(*pair, mask, changed_above, _structure(why))
-        pictures = [
-            dict.fromkeys(METRICS, math.nan) | own | {name: float(values[i]) for name, values in found.items()}
-            for i, own in enumerate(figures)
-        ]
+        features, pictures = _structure(why), []
+        for i in host.counted(len(edited)):
+            one = [None if tensor is None else tensor[i : i + 1] for tensor in (*pair, mask)]
+            (own,) = measure(*one, changed_above, features)
+            own |= {name: float(values[i]) for name, values in found.items()}
+            pictures.append(dict.fromkeys(METRICS, math.nan) | own)
         for i, picture in enumerate(pictures):
             for name in (name for name, value in picture.items() if math.isnan(value) and name not in why):
                 why[name] = f"picture {i + 1} {NO_BACKGROUND}"
@@ -187,7 +195,7 @@ def _lpips(source: Tensor, edited: Tensor, mask: Tensor | None, why: dict[str, s
     except FileNotFoundError as missing:
         why["pie_lpips"] = str(missing)
         return {}
-    mask = torch.zeros(edited.shape[:3]) if mask is None else mask.expand(len(edited), -1, -1)
+    mask = torch.zeros(edited.shape[:3]) if mask is None else mask
     kept, found = (picture * (1 - mask)[..., None] for picture in (source, edited))
     distances = [lpips(kept[i : i + 1], found[i : i + 1], *weights) for i in range(len(edited))]
     return {"pie_lpips": torch.where((mask >= 1).flatten(1).all(1), math.nan, torch.cat(distances))}
@@ -316,13 +324,13 @@ class EtaVerdict(io.ComfyNode):
             )
         verdicts = judge(report, parse_policy(custom_policy) if policy == CUSTOM else POLICIES[policy])
         verdict = worst(verdicts)
-        reasons = "\n".join(
+        reasons = [
             f"picture {i + 1}, {reason}" if len(verdicts) > 1 else reason
             for i, found in enumerate(verdicts)
             for reason in found.reasons
-        )
-        reasons = reasons or f"every limit of {policy} is kept"
-        told = f"{verdict} by the policy {policy}\n{reasons}"
+        ] or [f"every limit of {policy} is kept"]
+        more = [f"and {len(reasons) - TOLD} more"] if len(reasons) > TOLD else []
+        told = "\n".join([f"{verdict} by the policy {policy}", *reasons[:TOLD], *more])
         (host.say if verdict == "pass" else host.warn)(told, cls.hidden.unique_id)
         good = [i for i, found in enumerate(verdicts) if found.verdict in LET_THROUGH[let_through]]
         if image is None:
@@ -331,7 +339,7 @@ class EtaVerdict(io.ComfyNode):
             image = image[good]
         else:
             image = host.blocked(f"held back by EtaVerdict: {told}")
-        return io.NodeOutput(image, verdict, reasons, verdict == "pass", ui=ui.PreviewText(told))
+        return io.NodeOutput(image, verdict, "\n".join(reasons), verdict == "pass", ui=ui.PreviewText(told))
 
 
 NODES = [EtaMetrics, EtaVerdict]

@@ -138,14 +138,30 @@ class EtaInversion(io.ComfyNode):
             raise ValueError(
                 f"cfg is {cfg:g} but `negative` is not connected: connect a negative prompt (an empty one will do), or set cfg to 1"
             )
+        if negative is None and host.needs_negative(model):
+            raise ValueError(
+                "`negative` is not connected, and what is patched into this model (such as Self-Attention Guidance) asks for it at any cfg: connect a "
+                "negative prompt (an empty one will do), or the model from before the patch"
+            )
         if not positive:
             raise ValueError("positive is empty: connect the prompt that describes the picture")
         grid = host.make_grid(model, scheduler, steps)
         if grid.times[-1] < 0.9:
             host.warn(
-                f"{steps} steps of {scheduler} end at t = {grid.times[-1]:.2f}, far from the noise (1.00), and leave little "
-                "to edit: use a number that divides 1000, such as 50 or 100",
+                f"{steps} steps of {scheduler} end at t = {grid.times[-1]:.2f}, far from the noise (1.00), and leave little to edit: use the "
+                "scheduler normal, which reaches it with any number of steps, or another number of steps",
                 cls.hidden.unique_id,
+            )
+        if grid.steps != steps:
+            host.say(
+                f"the scheduler {scheduler} makes {grid.steps} steps where {steps} were asked for", cls.hidden.unique_id
+            )
+        host.check_no_keyframes(positive)
+        host.check_covered(positive, "the source prompt", cls.hidden.unique_id)
+        if self_check and vae is not None and vae.latent_channels != host.latent_channels(model):
+            raise ValueError(
+                f"vae makes latents of {vae.latent_channels} channels, the model takes {host.latent_channels(model)}: connect the VAE of this checkpoint, "
+                "or none"
             )
         z = host.in_model_space(model, host.latent_tensor(model, latent_image, cls.hidden.unique_id))
         recorder = host.MapRecorder(model, positive, tuple(z.shape[-2:]))
@@ -186,12 +202,16 @@ class EtaInversion(io.ComfyNode):
 
 
 MEANINGLESS = 0.5  # of the picture's own deviation lost in the latent
+FLAT = 1e-3  # deviation of a latent without a picture in it; a photograph's is about 1
 
 
 def _check(model, branch: host.Branch, trajectory: Trajectory, vae, node_id) -> torch.Tensor | None:
     """A plot [1, H, W, 3] of the drift when the trajectory is played back; the figures are said, and bad ones warned of."""
     if trajectory.inverter == "edit_friendly":
         host.say("edit_friendly plays back exactly, whatever the settings: every step keeps its own noise", node_id)
+        return None
+    if float(trajectory.x[0].std()) < FLAT:
+        host.say("the latent is flat, there is no picture whose drift could be measured", node_id)
         return None
     grid, tick = trajectory.grid, host.progress(model, trajectory.grid.steps)
 

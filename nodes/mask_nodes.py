@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from comfy_api.latest import io
+from torch import Tensor
 
 from ..eta_core import masks
-from ..eta_core.alignment import Phrase, Prompt, parse_phrases
-from . import host, prompt_text
+from ..eta_core.alignment import parse_phrases
+from . import host, preview, prompt_text
 from .overlay import heatmap
 from .prompt_text import missing, places
 from .types import CATEGORY, Inversion, InversionSocket, search_aliases
@@ -94,6 +97,7 @@ class AttentionMask(io.ComfyNode):
                     display_name="heatmap", tooltip="The attention drawn over the picture, the mask's edge in white."
                 ),
             ],
+            is_output_node=True,  # its preview is wanted where no sampler is connected yet, and again where it is cached
             hidden=[io.Hidden.unique_id],
         )
 
@@ -123,7 +127,14 @@ class AttentionMask(io.ComfyNode):
                 f"image has {len(image)} pictures, the inversion {trajectory.batch}: give one, or one for each"
             )
         node_id = cls.hidden.unique_id
-        soft = _soft(inversion, clip, phrases, prompt_text.source_prompt(inversion, clip, source_prompt, node_id))
+        prompt = prompt_text.source_prompt(inversion, clip, source_prompt, node_id)
+        rows = {text: places(prompt, clip, text) for text in (*(phrase.text for phrase in phrases), *prompt.vocabulary)}
+        unknown = [phrase.text for phrase in phrases if not rows[phrase.text]]
+        if unknown:
+            raise missing("words", unknown, "source prompt", prompt)
+        latent_size = tuple(trajectory.x.shape[-2:])
+        maps = {text: masks.phrase_map(trajectory.maps, found, latent_size) for text, found in rows.items() if found}
+        soft = masks.join_phrases([maps[phrase.text] for phrase in phrases], [phrase.weight for phrase in phrases])
         region = masks.harden(soft, threshold)
         if not bool((region > 0).flatten(1).any(1).all()):
             raise ValueError(
@@ -134,22 +145,29 @@ class AttentionMask(io.ComfyNode):
         region = masks.blur(masks.grow(masks.enlarge(region, size, hard=threshold > 0), grow), blur)
         region = 1 - region if invert else region
         if mask is not None:
-            region = masks.combine(region, host.fit_mask(mask, trajectory.batch, size, node_id), combine)
+            mask = host.fit_mask(mask, trajectory.batch, size, node_id)
+            region = masks.combine(region, mask, combine)
         if not bool(region.flatten(1).any(1).all()):
             host.warn("the mask is empty after grow, invert and combine: nothing will be edited", node_id)
-        return io.NodeOutput(region, heatmap(masks.enlarge(soft, size), region, image))
+        return io.NodeOutput(
+            region,
+            heatmap(masks.enlarge(soft, size), region, image),
+            ui={"eta_attention": [_view(maps, prompt.vocabulary, size, image, mask)]},
+        )
 
 
-def _soft(inversion: Inversion, clip, phrases: tuple[Phrase, ...], prompt: Prompt) -> torch.Tensor:
-    """The phrases' joined attention [B, H, W] at the latent's size."""
-    found = {phrase: places(prompt, clip, phrase.text) for phrase in phrases}
-    unknown = [phrase.text for phrase, rows in found.items() if not rows]
-    if unknown:
-        raise missing("words", unknown, "source prompt", prompt)
-    maps, size = inversion.trajectory.maps, tuple(inversion.trajectory.x.shape[-2:])
-    return masks.join_phrases(
-        [masks.phrase_map(maps, rows, size) for rows in found.values()], [phrase.weight for phrase in found]
-    )
+def _view(maps: dict[str, Tensor], words: Sequence[str], size: tuple[int, int], image, mask) -> dict:
+    """What the node's preview draws from, of the first picture: `phrases` are in the sheet's order."""
+    stacked = torch.stack([each[0] for each in maps.values()])
+    return {
+        "words": list(words),
+        "phrases": list(maps),
+        "map_size": list(stacked.shape[1:]),
+        "picture_size": list(size),
+        "picture": preview.show(image[:1])[0] if image is not None else None,
+        "mask": preview.show(mask[:1, ..., None])[0] if mask is not None else None,
+        **preview.show_sheet(stacked),
+    }
 
 
 NODES = [AttentionMask]

@@ -44,7 +44,7 @@ def _prompt(encoded, clip, given: str | None, texts: Sequence[str], where: tuple
 def places(prompt: Prompt, clip, phrase: str) -> list[tuple[int, ...]]:
     """The rows of every occurrence of a word or phrase; empty where there is none."""
     for text in (phrase, phrase.strip(" .!?;")):
-        found = spans(prompt.tokens, [t.id for t in host.tokens_of(clip, text)])
+        found = spans(prompt.tokens, host.tokens_of(clip, text))
         if found:
             return found
     return []

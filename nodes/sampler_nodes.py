@@ -166,7 +166,8 @@ class EtaSampler(io.ComfyNode):
         targets = {TARGET: (positive, cfg, edit.methods)} | {
             f"edit {i + 1}": (chosen.positive, chosen.cfg, chosen.methods) for i, chosen in enumerate(edit.regions)
         }
-        for prompt, _, methods in targets.values():
+        for name, (prompt, _, methods) in targets.items():
+            host.check_covered(prompt, f"the prompt of the {name}", node_id)
             _check_methods(methods, inversion, prompt, node_id)
             host.check_same_picture(inversion.positive, prompt, node_id)
         methods = {name: [method.fitted(fit) for method in chosen] for name, (_, _, chosen) in targets.items()}
@@ -197,7 +198,11 @@ class EtaSampler(io.ComfyNode):
             ),
             lock=[1 - background_lock * (1 - free)] if background_lock > 0 else [],
         )
-        return io.NodeOutput(host.to_latent(model, run(model, seed)), host.to_latent(model, trajectory.source))
+        return io.NodeOutput(
+            host.to_latent(model, run(model, seed)),
+            host.to_latent(model, trajectory.source),
+            ui={"eta_taken": run.eta_taken},
+        )
 
 
 TARGET = "target"
@@ -241,6 +246,12 @@ class _Run:
 
         rows = 1 + len(self.steering.seeds) * len(targets)
         return host.sample(model, self.branches, trajectory.source, grid.model_sigmas[::-1], seed, loop, rows)
+
+    @property
+    def eta_taken(self) -> list[tuple[float, float]]:
+        """(time, eta) of every step, noise end first."""
+        steering = self.steering
+        return [(step.time, steering.eta(step.time) * steering.acts(step)) for step in self.trajectory.grid.downward()]
 
     def _with_regions(self, blend: Tensor) -> Tensor:
         """A local blend holds the source only where no other edit has its region."""

@@ -355,7 +355,8 @@ def test_pytest_does_not_see_the_pack_s_nodes_folder():
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 def test_ctrl_c_ends_the_child_and_exits_130(sandbox):
-    code = f"""import sys, time
+    code = f"""import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 sys.path.append({str(dev.ROOT)!r})
 import dev
 sleep = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"

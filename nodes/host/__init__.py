@@ -6,18 +6,22 @@ Nothing is installed on a MODEL: what a run needs lives in a copy of its model o
 from .attention import MapRecorder
 from .folders import new_path, saved_files, saved_path
 from .latents import fit_mask, in_model_space, latent_mask, latent_tensor, to_latent
-from .messages import say, warn
+from .messages import counted, say, warn
 from .models import (
     SCHEDULERS,
+    check_covered,
+    check_no_keyframes,
     check_same_model,
     check_same_picture,
     downscale,
     fingerprint,
+    latent_channels,
     make_grid,
+    needs_negative,
     signature,
     text_fingerprint,
 )
-from .perception import image_embeddings, text_embedding, weights_of
+from .perception import image_embeddings, text_embedding, weights_of, weights_there
 from .pictures import as_encoded, blocked
 from .prompts import chunk_length, encode, encodes_to, tokens_of, upstream_texts
 from .sampling import Branch, eta_sampler, progress, sample
@@ -31,9 +35,12 @@ __all__ = [
     "Steering",
     "as_encoded",
     "blocked",
+    "check_covered",
+    "check_no_keyframes",
     "check_same_model",
     "check_same_picture",
     "chunk_length",
+    "counted",
     "downscale",
     "encode",
     "encodes_to",
@@ -42,9 +49,11 @@ __all__ = [
     "fit_mask",
     "image_embeddings",
     "in_model_space",
+    "latent_channels",
     "latent_mask",
     "latent_tensor",
     "make_grid",
+    "needs_negative",
     "new_path",
     "progress",
     "sample",
@@ -59,4 +68,5 @@ __all__ = [
     "upstream_texts",
     "warn",
     "weights_of",
+    "weights_there",
 ]

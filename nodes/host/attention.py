@@ -195,6 +195,8 @@ class MapRecorder:
         if tuple(extra_options["original_shape"][-2:]) != self._size:
             return  # the part of the picture that is another conditioning's area
         chunks = chunks_of(len(q), extra_options)
+        if chunks and not any(chunk.kind == 0 for chunk in chunks):
+            return
         if chunks is None or not fills_picture(q, extra_options, self._size) or k.shape[1] % self._tokens:
             self.problem = "another pack changes the attention's shape (ToMe, HyperTile, added tokens)"
             return
@@ -215,8 +217,10 @@ class MapRecorder:
         ):
             return
         chunks, tokens = chunks_of(len(q), transformer_options), k.shape[-2] - picture
+        if chunks and not any(chunk.kind == 0 for chunk in chunks):
+            return
         if chunks is None or mask is not None or tokens != self._tokens:
-            self.problem = "another pack or an area changes the attention's shape (areas, masked or added tokens)"
+            self.problem = "the text and the picture are not all that the attention sees (areas, masked, padded or added tokens, reference pictures)"
             return
         if not options.get("skip_reshape"):
             q, k = split_heads(q, heads), split_heads(k, heads)

@@ -14,6 +14,11 @@ from .models import latent_channels
 
 def latent_tensor(model, latent: dict, node_id: str | None = None) -> Tensor:
     """The samples of a LATENT, checked: [B, C, H, W] with the model's channels, finite."""
+    if model.get_model_object("latent_format").latent_dimensions != 2:
+        raise ValueError(
+            f"{type(model.model).__name__} works on latents of several frames [batch, channels, frames, height, width]: Eta Inversion edits "
+            "pictures with models of single pictures (SD1, SD2, SDXL, SD3, Flux); load such a checkpoint"
+        )
     samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
     if samples.ndim != 4 or samples.shape[1] != latent_channels(model):
         raise ValueError(

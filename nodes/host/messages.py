@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 
+import comfy.utils
 from server import PromptServer
 
+EVENT = "eta-inversion.warning"  # heard by web/js/messages.js
 log = logging.getLogger("eta-inversion")
 
 
 def warn(message: str, node_id: str | None = None) -> None:
     """A warning in the log and, where a server runs, on the node."""
     log.warning(message)
-    _show(f"Warning: {message}", node_id)
+    server = _show(f"Warning: {message}", node_id)
+    if server is not None and server.client_id is not None:
+        server.send_sync(EVENT, {"node": node_id, "text": message}, server.client_id)
 
 
 def say(message: str, node_id: str | None = None) -> None:
@@ -21,7 +26,16 @@ def say(message: str, node_id: str | None = None) -> None:
     _show(message, node_id)
 
 
-def _show(text: str, node_id: str | None) -> None:
+def _show(text: str, node_id: str | None) -> PromptServer | None:
     server = getattr(PromptServer, "instance", None)
     if server is not None and node_id is not None:
         server.send_progress_text(text, node_id)
+    return server
+
+
+def counted(total: int) -> Iterator[int]:
+    """0 .. total - 1 with a progress bar; Cancel is heard after each."""
+    bar = comfy.utils.ProgressBar(total)
+    for i in range(total):
+        yield i
+        bar.update(1)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import math
+from itertools import pairwise
 
 import comfy.model_sampling
 import comfy.samplers
@@ -51,10 +53,14 @@ def make_grid(model, scheduler: str, steps: int) -> Grid:
     if scheduler == REFERENCE_SCHEDULER and not flow:
         return ddim_grid(steps, table)
     sigmas = comfy.samplers.calculate_sigmas(sampling, scheduler, steps).tolist()
+    if not all(map(math.isfinite, sigmas)):
+        raise ValueError(
+            f"the scheduler {scheduler} has no noise levels for {steps} steps: use more steps, or another scheduler"
+        )
     return flow_grid(sigmas) if flow else grid_from_sigmas(sigmas, table)
 
 
-SHOWN = ("concat_latent_image", "concat_mask")
+SHOWN = ("concat_latent_image", "concat_mask", "reference_latents")
 STRUCTURE = ("network", "prediction", "latent channels", "noise levels")
 
 
@@ -95,13 +101,26 @@ def check_same_model(model, expected: dict[str, str], node_id: str | None = None
         )
 
 
+def needs_negative(model) -> bool:
+    """Whether a patch has the host evaluate the negative prompt at cfg 1 too."""
+    return bool(model.model_options.get("disable_cfg1_optimization"))
+
+
 def latent_channels(model) -> int:
     return model.get_model_object("latent_format").latent_channels
 
 
+PIXELS = {"Flux2": 16}  # where the host's latent format does not say it
+
+
 def downscale(model) -> int:
     """Pixels of the picture per latent pixel."""
-    return getattr(model.get_model_object("latent_format"), "spacial_downscale_ratio", 8)
+    return pixels_of(model.get_model_object("latent_format"))
+
+
+def pixels_of(latent_format) -> int:
+    """Pixels of the picture per pixel of latents in this format of the host's."""
+    return getattr(latent_format, "spacial_downscale_ratio", PIXELS.get(type(latent_format).__name__, 8))
 
 
 def _digest_patches(patches: dict) -> str:
@@ -138,15 +157,44 @@ def fingerprint(conditioning: list) -> str:
 def check_same_picture(source: list, target: list, node_id: str | None = None) -> None:
     """A warning where a target's conditioning shows an inpainting or editing model another picture or mask than the source's."""
     shown = [
-        _digest(extra[key] for _, extra in each for key in SHOWN if torch.is_tensor(extra.get(key)))
+        _digest(tensor for _, extra in each for key in SHOWN for tensor in _tensors_in(extra.get(key)))
         for each in (source, target)
     ]
     if shown[0] != shown[1]:
         warn(
-            "the source and the target prompt show the model different pictures or masks (InpaintModelConditioning): pass both through it alike, "
-            "or neither",
+            "the source and the target prompt show the model different pictures or masks (InpaintModelConditioning, ReferenceLatent): pass both "
+            "through it alike, or neither",
             node_id,
         )
+
+
+def check_covered(conditioning: list, name: str, node_id: str | None = None) -> None:
+    """A warning where a prompt is in force for a part of the steps or of the picture alone: elsewhere nothing is predicted."""
+    ranges = [(extra.get("start_percent", 0.0), extra.get("end_percent", 1.0)) for _, extra in conditioning]
+    partial = ["area" in extra or "mask" in extra for _, extra in conditioning]
+    ends = sorted({0.0, 1.0, *(end for each in ranges for end in each if 0 < end < 1)})
+    for start, end in pairwise(ends):
+        active = [part for (first, last), part in zip(ranges, partial) if first <= start and end <= last]
+        if active not in ([], [True]):
+            continue
+        what = "of the picture (an area or a mask)" if active else "of the steps (a timestep range)"
+        warn(
+            f"{name} covers only a part {what}: where it does not the model predicts nothing, and the picture turns grey or black. Combine it with "
+            "a prompt that covers the rest",
+            node_id,
+        )
+        return
+
+
+def check_no_keyframes(conditioning: list) -> None:
+    """ValueError where a source prompt's hooks change over the steps."""
+    for _, extra in conditioning:
+        for hook in getattr(extra.get("hooks"), "hooks", ()):
+            if len(hook.hook_keyframe.keyframes) > 1:
+                raise ValueError(
+                    "the source prompt has a LoRA schedule (Set Hook Keyframes): an inversion takes the steps from the image end, and the host's "
+                    "keyframes only go from the noise end on. Take the keyframes off the source prompt; the target prompt may have them"
+                )
 
 
 def text_fingerprint(conditioning: list) -> str:

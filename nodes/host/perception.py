@@ -14,12 +14,21 @@ WEIGHTS = {"lpips": ("squeezenet1_1-b8a52dc0.pth", "squeeze.pth"), "dino": ("din
 
 def weights_of(kind: str) -> list[dict[str, Tensor]]:
     """The files of WEIGHTS in the host's model folder of that name. FileNotFoundError says where they belong, ValueError which is broken."""
-    folder_paths.add_model_folder_path(kind, os.path.join(folder_paths.models_dir, kind))
-    paths = {name: folder_paths.get_full_path(kind, name) for name in WEIGHTS[kind]}
+    paths = _paths(kind)
     missing = [name for name, path in paths.items() if path is None]
     if missing:
         raise FileNotFoundError(f"put {' and '.join(missing)} into models/{kind}")
     return [_load(path) for path in paths.values()]
+
+
+def weights_there() -> list[str | None]:
+    """Where the files of WEIGHTS are now."""
+    return [path for kind in WEIGHTS for path in _paths(kind).values()]
+
+
+def _paths(kind: str) -> dict[str, str | None]:
+    folder_paths.add_model_folder_path(kind, os.path.join(folder_paths.models_dir, kind))
+    return {name: folder_paths.get_full_path(kind, name) for name in WEIGHTS[kind]}
 
 
 def _load(path: str) -> dict[str, Tensor]:
@@ -37,9 +46,8 @@ def image_embeddings(clip_vision, pictures: Tensor) -> Tensor:
             f"clip_vision is a {type(clip_vision.model).__name__} without a projection to text: load the vision half of a CLIP, "
             "such as CLIP-ViT-L"
         )
-    return torch.cat(
-        [clip_vision.encode_image(pictures[i : i + 1])["image_embeds"] for i in range(len(pictures))]
-    ).float()
+    seen = [clip_vision.encode_image(pictures[i : i + 1])["image_embeds"] for i in range(len(pictures))]
+    return torch.cat(seen).float().cpu()
 
 
 def text_embedding(clip, text: str, width: int) -> Tensor:

@@ -10,8 +10,8 @@ from .messages import say
 SCALES = (8, 16, 32)  # pixels per latent pixel, of one VAE or another
 
 
-def as_encoded(picture: Tensor, size: tuple[int, int], node_id: str | None = None) -> Tensor:
-    """The part of a picture [B, H, W, C] that went through the VAE: the middle, in multiples of its scale.
+def as_encoded(picture: Tensor, name: str, size: tuple[int, int], node_id: str | None = None) -> Tensor:
+    """The part of the picture `name` [B, H, W, C] that went through the VAE: the middle, in multiples of its scale.
 
     Raises ValueError where `size` is no such part.
     """
@@ -20,10 +20,10 @@ def as_encoded(picture: Tensor, size: tuple[int, int], node_id: str | None = Non
         return picture
     if size not in [tuple(side - side % scale for side in given) for scale in SCALES]:
         raise ValueError(
-            f"source is {given[1]}x{given[0]} pixels, edited {size[1]}x{size[0]}: only pictures of one size can be measured against each "
+            f"{name} is {given[1]}x{given[0]} pixels, the edited picture {size[1]}x{size[0]}: only pictures of one size can be compared with each "
             "other; resize one of the two"
         )
-    say(f"the source's {given[1]}x{given[0]} pixels were cropped to {size[1]}x{size[0]}, as the VAE does", node_id)
+    say(f"{name}'s {given[1]}x{given[0]} pixels were cropped to {size[1]}x{size[0]}, as the VAE does", node_id)
     top, left = ((a - b) // 2 for a, b in zip(given, size))
     return picture[:, top : top + size[0], left : left + size[1]]
 

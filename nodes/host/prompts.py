@@ -10,9 +10,9 @@ from itertools import zip_longest
 from comfy_execution.graph_utils import is_link
 from torch import Tensor
 
-from ...eta_core.alignment import WORD_END, Token, piece_of
+from ...eta_core.alignment import UNKNOWN, WORD_END, Token, piece_of
 
-T5, WORD_START = "t5xxl", "\u2581"
+T5, WORD_START, NO_TOKEN = "t5xxl", "\u2581", "<unk>"
 
 
 def upstream_texts(dynprompt, node_id: str | None, name: str) -> tuple[str, ...]:
@@ -61,10 +61,11 @@ def tokens_of(clip, text: str) -> tuple[Token, ...]:
 
 def _as_clip_pieces(tokens: list[Token]) -> Iterator[Token]:
     """SentencePiece marks where a word starts, CLIP where it ends; punctuation is a word of its own."""
+    tokens = [replace(token, id=UNKNOWN, piece="") if token.piece == NO_TOKEN else token for token in tokens]
     for token, after in zip_longest(tokens, tokens[1:]):
         text = token.piece.removeprefix(WORD_START)
         ends = after is None or after.piece.startswith(WORD_START) or not (text[-1:] + after.piece[:1]).isalnum()
-        yield token if token.id < 0 else replace(token, piece=piece_of(text) + WORD_END * ends)
+        yield token if token.id < 0 and token.id != UNKNOWN else replace(token, piece=piece_of(text) + WORD_END * ends)
 
 
 def _id_of(embedding: Tensor) -> int:

@@ -19,8 +19,10 @@ from ...eta_core.eta import EtaSchedule
 from ...eta_core.schedule import time_of
 from .latents import latent_mask
 from .messages import log
-from .models import frame_of, noise_levels
+from .models import SHOWN, frame_of, noise_levels, pixels_of
 
+# What may look at all rows of a call at once, so that one branch would change another.
+GUIDANCE = ("sampler_cfg_function", "sampler_pre_cfg_function", "sampler_post_cfg_function")
 Result = TypeVar("Result")
 Patch = Callable[[dict, Mapping[str, int]], dict]
 
@@ -40,8 +42,9 @@ class BranchGuider(comfy.samplers.CFGGuider):
     (Processed together, an area or a ControlNet of one branch would leak into the others.)
     """
 
-    def __init__(self, model, branches: Sequence[Branch]):
+    def __init__(self, model, branches: Sequence[Branch], pictures: int):
         super().__init__(model)
+        self._pictures = pictures
         self._branches = {branch.name: branch for branch in branches}
         conds = {(b.name, kind): getattr(b, kind) for b in branches for kind in ("positive", "negative")}
         self.inner_set_conds({key: cond for key, cond in conds.items() if cond is not None})
@@ -68,6 +71,8 @@ class BranchGuider(comfy.samplers.CFGGuider):
         return groups
 
     def _can_join(self, one: str, other: str) -> bool:
+        if any(self.model_options.get(name) for name in GUIDANCE):
+            return False
         a, b = self._branches[one], self._branches[other]
         kinds = [(self._entries(one, kind), self._entries(other, kind)) for kind in ("positive", "negative")]
         return a.cfg == b.cfg and all(_joinable(x, y) for x, y in kinds)
@@ -79,16 +84,30 @@ class BranchGuider(comfy.samplers.CFGGuider):
         """The denoised x, rows of the branches `rows` one after the other."""
         key = tuple(rows.items())
         if key not in self._processed:
-            self._processed[key] = self._process(rows, seed)
+            self._processed[key] = self._process(rows)
         self.conds, self.cfg = self._processed[key], self._branches[next(iter(rows))].cfg
         return self(x, sigma, model_options=model_options, seed=seed)
 
-    def _process(self, rows: Mapping[str, int], seed) -> dict[str, list[dict]]:
+    def _process(self, rows: Mapping[str, int]) -> dict[str, list[dict]]:
         count = sum(rows.values())
         latent = repeat_to_batch_size(self._latent, count)
         conds = {kind: self._joined(rows, kind) for kind in ("positive", "negative")}
-        conds = {kind: [entry.copy() for entry in entries] for kind, entries in conds.items() if entries is not None}
-        return comfy.samplers.process_conds(self.inner_model, latent, conds, self._device, latent, seed=seed)
+        conds = {
+            kind: [self._spread(entry, count) for entry in entries]
+            for kind, entries in conds.items()
+            if entries is not None
+        }
+        # one seed for all: the noise that unCLIP adds to a picture it is shown must be the inversion's
+        return comfy.samplers.process_conds(self.inner_model, latent, conds, self._device, latent, seed=0)
+
+    def _spread(self, entry: dict, count: int) -> dict:
+        """A copy of an entry whose pictures follow the rows: the host would spread p1 p2 over p1 p1 p2 p2, variants lie p1 p2 p1 p2."""
+        fitted = {
+            key: value.repeat(count // self._pictures, *[1] * (value.ndim - 1))
+            for key, value in entry.items()
+            if key in SHOWN and torch.is_tensor(value) and len(value) == self._pictures > 1
+        }
+        return entry | fitted
 
     def _joined(self, rows: Mapping[str, int], kind: str) -> list[dict] | None:
         if (next(iter(rows)), kind) not in self._everything:
@@ -141,30 +160,26 @@ class Network:
                 options = patch(comfy.model_patcher.create_model_options_clone(options), rows)
             denoised = self._guider.predict(rows, x, x.new_full((len(x),), sigma), options, self._seed)
             if not bool(torch.isfinite(denoised).all()):
-                raise ValueError(self._overflow(sigma))
+                raise ValueError(_overflow(self._guider.inner_model, self._sigmas, sigma))
             found.update(zip(names, denoised.float().split(list(rows.values()))))
         return found
 
-    def _overflow(self, sigma: float) -> str:
-        nearest = int((self._sigmas.cpu() - sigma).abs().argmin())
-        step = nearest + int(
-            self._sigmas[0] > self._sigmas[-1]
-        )  # an inversion asks at a step's end, an edit at its start
-        model = self._guider.inner_model
-        precision = getattr(model, "manual_cast_dtype", None) or model.get_dtype()
-        where = (
-            f"the model predicted NaN or infinite values at step {step} of {len(self._sigmas) - 1} (sigma {sigma:.4f})"
-        )
-        if precision in (torch.float32, torch.bfloat16):
-            return f"{where} in {precision}, which does not overflow: check the checkpoint, its LoRAs and what other packs patch"
-        return f"{where}: {precision} overflows; start the host with --bf16-unet or --fp32-unet"
+
+def _overflow(model, sigmas: Tensor, sigma: float) -> str:
+    """What a prediction that is not finite means. An inversion asks at a step's end, an edit at its start."""
+    step = int((sigmas.cpu() - sigma).abs().argmin()) + int(sigmas[0] > sigmas[-1])
+    precision = getattr(model, "manual_cast_dtype", None) or model.get_dtype()
+    where = f"the model predicted NaN or infinite values at step {step} of {len(sigmas) - 1} (sigma {sigma:.4f})"
+    if precision in (torch.float32, torch.bfloat16):
+        return f"{where} in {precision}, which does not overflow: check the checkpoint, its LoRAs and what other packs patch"
+    return f"{where}: {precision} overflows; start the host with --bf16-unet or --fp32-unet"
 
 
 class LoopSampler(comfy.samplers.Sampler, Generic[Result]):
     """A SAMPLER that hands `loop(network, latent)` the guider's predictions; noise and inpaint blending stay out."""
 
-    def __init__(self, loop: Callable[[Network, Tensor], Result]):
-        self._loop = loop
+    def __init__(self, loop: Callable[[Network, Tensor], Result], z: Tensor):
+        self._loop, self._z = loop, z
         self.result: Result | None = None
         self.rows = 0
 
@@ -174,7 +189,8 @@ class LoopSampler(comfy.samplers.Sampler, Generic[Result]):
         options = comfy.model_patcher.create_model_options_clone(extra_args["model_options"])
         add_wrapper(WrappersMP.APPLY_MODEL, self._count, options, is_model_options=True)
         network = Network(model_wrap, sigmas, options, extra_args.get("seed"))
-        self.result = self._loop(network, latent_image.float())
+        # not the host's latent_image: an all-zero latent does not come through its scaling
+        self.result = self._loop(network, self._z.to(latent_image.device, torch.float32))
         return latent_image
 
     def _count(self, apply_model, x, *args, **kwargs):
@@ -195,9 +211,14 @@ def sample(
 
     rows: most rows of a network call for each picture, for the host's memory estimate.
     """
-    guider = BranchGuider(model, branches)
+    if "easycache" in model.model_options["transformer_options"]:
+        raise ValueError(
+            "EasyCache (LazyCache) is on this model: it puts older predictions in the place of new ones, which no inversion plays back. Connect the "
+            "model from before it"
+        )
+    guider = BranchGuider(model, branches, len(z))
     latent = model.model.process_latent_out(z)
-    sampler = LoopSampler(loop)
+    sampler = LoopSampler(loop, z)
     started = time.perf_counter()
     levels = torch.tensor(sigmas, dtype=torch.float32)
     largest = latent.repeat(rows, 1, 1, 1)
@@ -224,15 +245,20 @@ def eta_sampler(eta: EtaSchedule, mask: Tensor | None) -> comfy.samplers.KSAMPLE
 
     def sample_eta_ddim(model, x, sigmas, extra_args=None, callback=None, disable=None):
         extra_args = extra_args or {}
-        sampling = model.inner_model.inner_model.model_sampling
+        network = model.inner_model.inner_model
+        sampling = network.model_sampling
         table, flow = noise_levels(sampling), frame_of(sampling) == "flow"
-        region = None if mask is None else latent_mask(mask, len(x), x.shape[-2:]).to(x)
+        region = (
+            None if mask is None else latent_mask(mask, len(x), x.shape[-2:], pixels_of(network.latent_format)).to(x)
+        )
         if not bool((sigmas[1:] < sigmas[:-1]).all()):
             raise ValueError(f"the sigmas {sigmas.tolist()} do not fall: eta-DDIM samples from noise to image")
         # the host drew the noise x starts from with `seed` itself: the fresh noise must be another
         generator = torch.Generator("cpu").manual_seed(((extra_args.get("seed") or 0) + 1) % 2**64)
         for i, (sigma, sigma_next) in enumerate(zip(sigmas[:-1].tolist(), sigmas[1:].tolist())):
             denoised = model(x, x.new_full((len(x),), sigma), **extra_args)
+            if not bool(torch.isfinite(denoised).all()):
+                raise ValueError(_overflow(network, sigmas, sigma))
             if callback is not None:
                 callback({"x": x, "i": i, "sigma": sigmas[i], "sigma_hat": sigmas[i], "denoised": denoised})
             noise = torch.randn(x.shape, generator=generator).to(x)

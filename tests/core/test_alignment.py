@@ -3,6 +3,7 @@ from itertools import combinations, product
 import pytest
 
 from eta_core.alignment import (
+    UNKNOWN,
     Phrase,
     Prompt,
     Token,
@@ -34,17 +35,44 @@ PIECES = [
 TOKENS = tuple(Token(i + 1, id, piece) for i, (piece, id) in enumerate(PIECES))
 
 
+def phrase(*ids: int) -> list[Token]:
+    pieces = {id: piece for piece, id in PIECES}
+    return [Token(i, id, pieces[id]) for i, id in enumerate(ids)]
+
+
+def test_a_word_is_not_the_beginning_of_a_longer_one():
+    """Where the end of a word is not in its id."""
+    catfish = [Token(0, 1, "cat"), Token(1, 2, "fish</w>"), Token(2, 1, "cat</w>")]
+    assert spans(catfish, [Token(0, 1, "cat</w>")]) == [(2,)]
+
+
+def test_a_word_is_found_however_it_was_cut_up():
+    assert spans([Token(0, 1, "red</w>"), Token(1, 2, "hair"), Token(2, 3, "ed</w>")], [Token(0, 9, "haired</w>")]) == [
+        (1, 2)
+    ]
+
+
+def test_what_the_vocabulary_has_no_token_for_is_nowhere():
+    unknown = Token(0, UNKNOWN, "</w>")
+    assert spans([unknown], [unknown]) == []
+
+
+def test_a_row_of_an_embedding_is_told_by_its_id():
+    rows = [Token(0, -5, "</w>"), Token(1, -6, "</w>")]
+    assert spans(rows, [Token(0, -6, "</w>")]) == [(1,)]
+
+
 def test_a_word_of_two_tokens_is_found_at_every_place():
-    assert spans(TOKENS, [2, 3]) == [(2, 3), (10, 11)]
+    assert spans(TOKENS, phrase(2, 3)) == [(2, 3), (10, 11)]
 
 
 def test_a_phrase_is_found_as_a_whole():
-    assert spans(TOKENS, [5, 6]) == [(6, 7)]
-    assert spans(TOKENS, [6, 5]) == []
+    assert spans(TOKENS, phrase(5, 6)) == [(6, 7)]
+    assert spans(TOKENS, phrase(6, 5)) == []
 
 
 def test_the_end_of_a_word_is_not_a_word():
-    assert spans(TOKENS, [3]) == []
+    assert spans(TOKENS, phrase(3)) == []
 
 
 def test_a_phrase_of_no_tokens_is_nowhere():

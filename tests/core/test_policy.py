@@ -129,8 +129,8 @@ def test_every_broken_limit_is_a_reason_and_a_kept_one_is_none():
     (found,) = judge(report, parse_policy(json.dumps(CUSTOM)))
     assert found.verdict == "reject"
     assert found.reasons == (
-        "reject: background PSNR, dB is 20.00, must be at least 25",
-        "review: changed area, % is 50.00, must be at least 1 and at most 40",
+        "reject: background PSNR is 20.00 dB, must be at least 25",
+        "review: changed area is 50.00 %, must be at least 1 and at most 40",
     )
 
 

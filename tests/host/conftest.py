@@ -49,7 +49,7 @@ class Host:
 
     def run_on(self, executor, graph: dict) -> Outcome:
         valid = self._loop.run_until_complete(self._execution.validate_prompt("test", graph, None))
-        if not valid[0]:
+        if not valid[0] or valid[3]:
             return Outcome(False, f"{valid[1]} {valid[3]}", {}, executor)
         self._loop.run_until_complete(executor.execute_async(graph, "test", {}, valid[2]))
         errors = [data["exception_message"] for event, data in executor.status_messages if event == "execution_error"]

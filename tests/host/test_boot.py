@@ -14,6 +14,7 @@ def test_every_node_is_there(host):
         "EtaMasaCtrl",
         "EtaPlugAndPlay",
         "EtaRegionEdit",
+        "EtaCompare",
         "EtaMetrics",
         "EtaVerdict",
     }

@@ -25,6 +25,51 @@ def apart(host, monkeypatch):
     return lambda: monkeypatch.setattr(pack(host, "host.sampling").BranchGuider, "_can_join", lambda *names: False)
 
 
+def ranged(studio, start: float, end: float, text: str = SOURCE) -> list:
+    return call(studio, "ConditioningSetTimestepRange", conditioning=studio.encode(text), start=start, end=end)
+
+
+def in_area(studio, x: int, text: str = SOURCE) -> list:
+    return call(
+        studio, "ConditioningSetArea", conditioning=studio.encode(text), width=32, height=64, x=x, y=0, strength=1.0
+    )
+
+
+PARTS = {
+    "steps": lambda studio: ranged(studio, 0.0, 0.5),
+    "no step": lambda studio: ranged(studio, 0.0, 0.0),
+    "an area": lambda studio: in_area(studio, 0),
+    "a mask": lambda studio: call(
+        studio,
+        "ConditioningSetMask",
+        conditioning=studio.encode(SOURCE),
+        mask=torch.ones(1, 64, 64),
+        strength=1.0,
+        set_cond_area="default",
+    ),
+}
+WHOLES = {
+    "steps": lambda studio: ranged(studio, 0.0, 0.5) + ranged(studio, 0.5, 1.0),
+    "areas": lambda studio: in_area(studio, 0) + in_area(studio, 32),
+    "a prompt": lambda studio: studio.encode(SOURCE),
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_prompt_that_covers_a_part_is_warned_of(studio, inversion, caplog, part):
+    prompt = PARTS[part](studio)
+    studio.invert(positive=prompt)
+    assert "the source prompt covers only a part" in caplog.text
+    studio.edit(inversion, positive=prompt)
+    assert "the prompt of the target covers only a part" in caplog.text
+
+
+@pytest.mark.parametrize("whole", WHOLES)
+def test_prompts_that_cover_everything_together_are_not_warned_of(studio, caplog, whole):
+    studio.invert(positive=WHOLES[whole](studio))
+    assert "covers only" not in caplog.text
+
+
 # --- prompts ---------------------------------------------------------------------------------------------------------
 
 
@@ -139,6 +184,26 @@ def test_a_lora_hook_of_the_source_is_part_of_the_inversion(studio, inversion, l
     )
 
 
+def scheduled(studio, lora, *keyframes: tuple[float, float]) -> list:
+    """SOURCE under a LoRA hook whose strength changes at (strength, start) ..."""
+    hooks = studio.host.call("CreateHookLora", lora_name=lora, strength_model=1.0, strength_clip=0.0)[0]
+    made = None
+    for strength, start in keyframes:
+        made = call(studio, "CreateHookKeyframe", strength_mult=strength, start_percent=start, prev_hook_kf=made)
+    hooks = call(studio, "SetHookKeyframes", hooks=hooks, hook_kf=made)
+    clip = call(studio, "SetClipHooks", clip=studio.clip, hooks=hooks, apply_to_conds=True, schedule_clip=False)
+    return call(studio, "CLIPTextEncode", clip=clip, text=SOURCE)
+
+
+def test_a_lora_schedule_is_for_the_target_alone(studio, inversion, lora):
+    prompt = scheduled(studio, lora, (1.0, 0.0), (0.0, 0.5))
+    with pytest.raises(ValueError, match="Set Hook Keyframes.*Take the keyframes off the source prompt"):
+        studio.invert(positive=prompt)
+    assert not close(
+        studio.edit(inversion, positive=prompt), studio.edit(inversion, positive=studio.encode(SOURCE)), 1e-4
+    )
+
+
 @pytest.fixture(scope="module")
 def gligen(host, studio):
     from comfy.gligen import GatedSelfAttentionDense, PositionNet
@@ -195,8 +260,8 @@ def test_unclip_pictures_are_part_of_both_branches(family_studio, monkeypatch): 
     studio: Quick = family_studio("SD2.1 unCLIP")
     shown = SimpleNamespace(image_embeds=torch.randn(1, 1024, generator=torch.Generator().manual_seed(2)))
 
-    def with_picture(text: str) -> list:
-        inputs = dict(clip_vision_output=shown, strength=1.0, noise_augmentation=0.0)
+    def with_picture(text: str, noise: float = 0.0) -> list:
+        inputs = dict(clip_vision_output=shown, strength=1.0, noise_augmentation=noise)
         return call(studio, "unCLIPConditioning", conditioning=studio.encode(text), **inputs)
 
     inversion = studio.invert(positive=with_picture(SOURCE))
@@ -206,6 +271,10 @@ def test_unclip_pictures_are_part_of_both_branches(family_studio, monkeypatch): 
     friendly = studio.invert(positive=with_picture(SOURCE), inverter="edit_friendly")
     played = studio.edit(friendly, positive=with_picture(SOURCE), eta=studio.neutral())
     assert close(played, picture()["samples"], 1e-4)
+    noisy = with_picture(SOURCE, 0.3)  # by noise on the picture shown: the inversion's, whatever the edit's seed
+    inversion = studio.invert(positive=noisy)
+    one, other = (studio.edit(inversion, positive=noisy, cfg=1.0, eta=studio.neutral(), seed=seed) for seed in (0, 7))
+    assert close(one, other, 1e-6)
 
 
 def test_an_adapter_that_adds_tokens_is_left_in_force_without_maps(studio, inversion):

@@ -9,7 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 CONTRACT = Path(__file__).parent / "contract.json"
-OWN_CHOICES = ("preset", "combine", "inverter", "mode", "overlap", "policy", "let_through")  # the options of other combos are the host's
+OWN_CHOICES = (
+    "preset",
+    "combine",
+    "inverter",
+    "mode",
+    "overlap",
+    "policy",
+    "let_through",
+)  # the options of other combos are the host's
 
 
 def contract_of(node) -> dict:

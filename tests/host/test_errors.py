@@ -32,6 +32,13 @@ def test_guidance_without_a_negative_prompt(studio):
         studio.invert(cfg=3.0)
 
 
+def test_a_guidance_that_wants_a_negative_prompt_at_any_cfg(studio):
+    model = patched(studio, "SelfAttentionGuidance", scale=0.5, blur_sigma=2.0)
+    with raises("`negative` is not connected", "Self-Attention Guidance", "connect a negative prompt"):
+        studio.invert(model=model)
+    assert studio.invert(model=model, negative=studio.encode("")).trajectory.x.isfinite().all()
+
+
 def test_no_prompt_at_all(studio):
     with raises("positive is empty"):
         studio.invert(positive=[])
@@ -40,6 +47,34 @@ def test_no_prompt_at_all(studio):
 def test_more_steps_than_noise_levels(studio):
     with raises("steps = 1000", "1000 noise levels", "use 1 to 999"):
         studio.invert(steps=1000)
+
+
+def test_a_scheduler_without_levels_for_the_steps(studio):
+    with raises("the scheduler kl_optimal has no noise levels for 1 steps", "use more steps, or another scheduler"):
+        studio.invert(steps=1, scheduler="kl_optimal")
+
+
+def test_a_scheduler_that_repeats_a_level_names_it(studio):
+    (few,) = studio.host.call("ModelSamplingDiscrete", model=studio.model, sampling="lcm", zsnr=False)
+    with raises("noise levels must ascend strictly", "use fewer steps, or another scheduler") as told:
+        studio.invert(model=few, steps=900, scheduler="simple")
+    assert len(str(told.value)) < 300
+
+
+def test_steps_that_end_far_from_the_noise(studio, caplog):
+    studio.invert(steps=2)
+    assert "2 steps of ddim_uniform end at t = 0.50" in caplog.text and "use the scheduler normal" in caplog.text
+    caplog.clear()
+    studio.invert(steps=2, scheduler="normal")
+    assert "end at t" not in caplog.text
+
+
+@pytest.mark.parametrize("node", ["EasyCache", "LazyCache"])
+def test_a_model_that_reuses_predictions(studio, inversion, node):
+    model = patched(studio, node, reuse_threshold=0.2, start_percent=0.15, end_percent=0.95, verbose=False)
+    for run in (lambda: studio.invert(model=model), lambda: studio.edit(inversion, model=model)):
+        with raises("EasyCache (LazyCache) is on this model", "Connect the model from before it"):
+            run()
 
 
 def test_weights_that_overflow_in_half_precision(host, studio, checkpoint):
@@ -59,6 +94,15 @@ EDM = dict(sampling="edm", sigma_max=80.0, sigma_min=0.002)
 def test_an_edm_model(studio):
     with raises("predicts by EDM", "needs a diffusion model", "or a flow model"):
         studio.invert(model=patched(studio, "ModelSamplingContinuousEDM", **EDM))
+
+
+def test_a_model_of_latents_with_frames(studio, monkeypatch):
+    import comfy.latent_formats
+
+    model = studio.model.clone()
+    model.add_object_patch("latent_format", comfy.latent_formats.Wan21())
+    with raises("works on latents of several frames", "SD1, SD2, SDXL, SD3, Flux", "load such a checkpoint"):
+        studio.invert(model=model)
 
 
 @pytest.mark.parametrize("shape", [(1, 16, 8, 8), (1, 3, 8, 8), (1, 4, 2, 8, 8)])

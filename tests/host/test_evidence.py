@@ -1,6 +1,7 @@
 """EtaMetrics and EtaVerdict: values against hand-computed truth, whole graphs through the host's executor."""
 
 import asyncio
+import copy
 import json
 import logging
 import math
@@ -99,9 +100,9 @@ def test_a_picture_that_the_vae_cropped_is_measured_against_what_it_saw(studio, 
     assert cropped.shape[1:3] == (32, 48)
     assert metrics(host, source, cropped)[2]["background_mse"] == 0
     for other in (cropped[:, :24], cropped[:, :, 1:], source[:, 1:]):
-        with raises("source is 51x37", f"edited {other.shape[2]}x{other.shape[1]}", "one size", "resize"):
+        with raises("source is 51x37", f"edited picture {other.shape[2]}x{other.shape[1]}", "one size", "resize"):
             metrics(host, source, other)
-    with raises("source is 48x32", "edited 51x37"):
+    with raises("source is 48x32", "edited picture 51x37"):
         metrics(host, cropped, source)
 
 
@@ -139,6 +140,24 @@ def test_pictures_that_cannot_be_paired_are_refused(host):
 def test_the_table_of_a_large_batch_stays_short(host):
     few, many = (metrics(host, plain(0.5), plain(0.6, n))[1].shape[1] for n in (40, 200))
     assert few - 24 <= many <= few + 24
+
+
+def test_cancel_is_heard_between_two_pictures(host, monkeypatch):
+    import comfy.model_management as management
+    import comfy.utils
+
+    seen = []
+
+    def hook(value, total, preview, **more):
+        """As the server's: it asks whether the user has pressed Cancel."""
+        seen.append((value, total))
+        management.throw_exception_if_processing_interrupted()
+        management.interrupt_current_processing(value == 2)
+
+    monkeypatch.setattr(comfy.utils, "PROGRESS_BAR_HOOK", hook)
+    with pytest.raises(management.InterruptProcessingException):
+        metrics(host, plain(0.5), plain(0.6, 5))
+    assert seen == [(1, 5), (2, 5), (3, 5)]
 
 
 # --- networks ---------------------------------------------------------------------------------------------------------
@@ -344,8 +363,8 @@ def test_the_verdict_its_reasons_and_whether_it_passed(host, figures, expected):
         reasons
         == {
             "pass": "every limit of free is kept",
-            "review": "review: background PSNR, dB is 13.00, must be at least 15",
-            "reject": "reject: background PSNR, dB is 9.00, must be at least 11",
+            "review": "review: background PSNR is 13.00 dB, must be at least 15",
+            "reject": "reject: background PSNR is 9.00 dB, must be at least 11",
         }[expected]
     )
 
@@ -369,9 +388,17 @@ def test_only_the_pictures_that_are_good_enough_go_on(host):
         assert torch.equal(out, images[kept])
         assert found == "reject" and not passed
     assert reasons.splitlines() == [
-        "picture 1, reject: background PSNR, dB is 9.00, must be at least 11",
-        "picture 3, review: background PSNR, dB is 13.00, must be at least 15",
+        "picture 1, reject: background PSNR is 9.00 dB, must be at least 11",
+        "picture 3, review: background PSNR is 13.00 dB, must be at least 15",
     ]
+
+
+def test_a_large_batch_is_told_of_in_a_few_lines(host, caplog):
+    """Every reason is in the output; what stands on the node, in the log and in the page's message is short."""
+    _, _, reasons, _ = verdict(host, {"pictures": [BAD] * 50}, let_through="pass")
+    assert len(reasons.splitlines()) == 50
+    (record,) = caplog.records
+    assert len(record.message.splitlines()) < 15 and record.message.endswith("and 40 more")
 
 
 def test_a_policy_of_ones_own(host):
@@ -464,6 +491,20 @@ def test_an_edit_that_spills_over_is_held_back_and_the_page_is_told(host, files)
     assert "held back by EtaVerdict: reject by the policy catalogue-strict" in blocked["exception_message"]
     (alert,) = [data for _, data, _ in events if isinstance(data, bytes) and b"reject by the policy" in data]
     assert alert[4:9] == b"judge"
+
+
+def test_weights_put_into_their_folder_are_used_by_the_next_run(host, files, folder, squeezenet, heads):  # noqa: F811
+    executor, wanted = host.executor(), graph("good", "free", "pass")
+    wanted["figures"] = {"class_type": "PreviewAny", "inputs": {"source": ["measure", 0]}}
+
+    def lpips() -> float | None:
+        (text,) = host.run_on(executor, copy.deepcopy(wanted)).outputs["figures"]["text"]
+        return json.loads(text)["pictures"][0]["pie_lpips"]
+
+    assert lpips() is None
+    folder("lpips", "squeezenet1_1-b8a52dc0.pth", squeezenet.state_dict())
+    folder("lpips", "squeeze.pth", heads)
+    assert lpips() == 0
 
 
 def test_everything_goes_through_where_the_user_wants_it(host, files):

@@ -135,6 +135,19 @@ def test_the_same_hole_is_not_warned_of(family_studio, caplog):
     assert "InpaintModelConditioning" not in caplog.text
 
 
+def test_every_variant_of_a_batch_sees_its_own_picture(family_studio):
+    studio = family_studio("SD1.5 inpainting")
+    prompts = told(studio, (SOURCE, TARGET, ""))
+    for prompt in prompts:
+        prompt[0][1]["concat_latent_image"] = torch.cat([picture(seed=seed)["samples"] for seed in (2, 3)])
+        prompt[0][1]["concat_mask"] = torch.cat([left_half(), 1 - left_half()])[:, None]
+    source, target, negative = prompts
+    inversion = studio.invert(positive=source, latent_image=picture(batch=2))
+    both = dict(positive=target, negative=negative)
+    together = studio.edit(inversion, variants=2, **both)
+    assert close(together, torch.cat([studio.edit(inversion, seed=7 + i, **both) for i in range(2)]), 1e-4)
+
+
 # --- forms of one network --------------------------------------------------------------------------------------------
 
 

@@ -251,3 +251,79 @@ def test_the_workflow_runs_in_the_executor(mmdit):
 
 def node(kind: str, **inputs) -> dict:
     return {"class_type": kind, "inputs": inputs}
+
+
+@pytest.fixture(scope="module")
+def flux(host) -> FlowStudio:
+    return FlowStudio(host, *FAMILIES["Flux"](host))
+
+
+def test_a_word_of_t5_is_a_whole_word(flux):
+    prompt = "a catfish and a dog"
+    inversion = flux.invert(positive=flux.encode(prompt), steps=2)
+    with pytest.raises(ValueError, match="'cat'.*its words are: a, catfish, and, dog"):
+        flux.region(inversion, "cat", source_prompt=prompt)
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        ('a sign that says "OPEN" now', 'a sign that says "CLOSED" now'),
+        ("a red-haired girl", "a red-nosed girl"),
+        ("a cat/dog", "a cat/bird"),
+    ],
+)
+def test_a_word_of_t5_beside_punctuation_has_its_region(flux, source, target):
+    positive, _, words, *_ = flux.host.call("EtaPromptPair", clip=flux.clip, source_prompt=source, target_prompt=target)
+    inversion = flux.invert(positive=positive, steps=2)
+    assert flux.region(inversion, words, threshold=0.0, source_prompt=source)[0].any()
+
+
+def test_what_t5_has_no_token_for_is_refused(flux):
+    prompt = "a \u732b and a \u72ac"
+    inversion = flux.invert(positive=flux.encode(prompt), steps=2)
+    with pytest.raises(ValueError, match="not in the source prompt; its words are: a, and"):
+        flux.region(inversion, "\u732b", source_prompt=prompt)
+
+
+@pytest.mark.parametrize("family", ["SD3", "Flux"])
+def test_a_negative_of_another_length_takes_no_map_away(host, mmdit, flux, family):
+    studio = {"SD3": mmdit, "Flux": flux}[family]
+    long = studio.encode("bad " * 300)
+    assert long[0][0].shape[1] != studio.encode(SOURCE)[0][0].shape[1]
+    inversion = studio.invert(cfg=2.0, negative=long, steps=2)
+    assert studio.region(inversion, "cat", threshold=0.0)[0].any()
+
+
+def test_a_latent_of_zeros_is_a_picture_like_any_other(flux):
+    """The host leaves exact zeros out of its scaling; those of Flux stand for 0.1159."""
+    empty = {"samples": torch.zeros(1, 16, *SIZE)}
+    inversion = flux.invert(latent_image=empty, steps=2)
+    assert flux.edit_both(inversion)[1].abs().max() < 1e-6
+
+
+def test_a_prediction_that_is_not_finite_stops_the_sampler_too(flux, inverted_flux):
+    inversion, noise = inverted_flux
+    model = flux.model.clone()
+    model.set_model_unet_function_wrapper(
+        lambda apply, call: apply(call["input"], call["timestep"], **call["c"]) * float("nan")
+    )
+    sigmas, sampler = (
+        flux.host.call("EtaSigmas", inversion=inversion)[0],
+        flux.host.call("EtaSamplerSelect", eta=flux.eta())[0],
+    )
+    guider = flux.host.call("BasicGuider", model=model, conditioning=flux.encode(TARGET))[0]
+    with pytest.raises(ValueError, match="NaN or infinite values at step 1 of 2"):
+        flux.host.call(
+            "SamplerCustomAdvanced",
+            noise=flux.host.call("DisableNoise")[0],
+            guider=guider,
+            sampler=sampler,
+            sigmas=sigmas,
+            latent_image=noise,
+        )
+
+
+@pytest.fixture(scope="module")
+def inverted_flux(flux):
+    return flux.invert_both(steps=2)

@@ -827,3 +827,13 @@ def test_a_prompt_pair_and_plain_encoding_make_the_same_edit(host, graph):
         for path in sorted((host.base / "output/methods").glob("p*.latent"), reverse=True)
     )
     assert torch.equal(plain, paired)
+
+
+@pytest.mark.parametrize(("node", "inputs"), [("Mahiro", {}), ("RenormCFG", dict(cfg_trunc=100.0, renorm_cfg=1.0))])
+def test_guidance_over_a_whole_call_sees_one_branch_alone(studio, inversion, node, inputs):
+    """The source branch is evaluated beside the target where there is a choice of noise; with hardly any eta that must not matter."""
+    model = studio.host.call(node, model=studio.model, **inputs)[0]
+    alone, beside = (
+        studio.edit(inversion, model=model, eta=studio.eta(end_eta=1e-7), noise_candidates=n) for n in (1, 3)
+    )
+    assert close(alone, beside, 1e-4)

@@ -60,3 +60,17 @@ def test_a_guidance_too_high_is_warned_of_loudly(studio, said):
 def test_edit_friendly_needs_no_check(studio, said):
     assert check(studio, inverter="edit_friendly").ui is None
     assert "plays back exactly" in said.text
+
+
+@pytest.mark.parametrize("latent", [torch.zeros(1, 4, 8, 8), 1e-4 * picture()["samples"]], ids=["flat", "nearly flat"])
+def test_a_flat_latent_is_not_measured(studio, said, latent):
+    assert check(studio, latent_image={"samples": latent}).ui is None
+    assert "the latent is flat" in said.text
+
+
+def test_a_vae_of_another_model_is_refused_before_the_inversion(studio, said):
+    from types import SimpleNamespace
+
+    with pytest.raises(ValueError, match="vae makes latents of 16 channels, the model takes 4"):
+        check(studio, vae=SimpleNamespace(latent_channels=16))
+    assert "rows" not in said.text

@@ -36,6 +36,7 @@ SHOWS = {
     "Keep the layout with Plug-and-Play": [("cat", "snow")],
     "Keep the pose with Prompt-to-Prompt": [("dog", "grass")],
     "Keep the texture with MasaCtrl": [("red heart", "wood")],
+    "Measure an edit and hold back what fails": [("dog", "grass")],
     "Only inside my mask": [("frog", "sand")],
     "Two edits at once": [("bear", "snow")],
     "With ControlNet": [("dog", "grass")],

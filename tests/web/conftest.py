@@ -1,0 +1,79 @@
+"""The real page in a headless Chromium, served by the real server of its own process.
+
+Chromium: the one CHROMIUM names, else the system's. Without it these tests are skipped, and say so.
+Screenshots go to .host/screens, to be looked at.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+for folder in (ROOT, ROOT / "demo"):
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+from prepare import prepare  # noqa: E402
+from run_demo import Server  # noqa: E402
+
+import dev  # noqa: E402
+from tests.web.browser import NOT_OURS, make_base, opened  # noqa: E402
+
+EMPTY = {"last_node_id": 0, "last_link_id": 0, "nodes": [], "links": [], "groups": [], "version": 0.4}
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    pytest.importorskip("playwright", reason="playwright is not installed: the page is not tested")
+    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+    if not found:
+        pytest.skip("no Chromium found (apt install chromium, or set CHROMIUM): the page is not tested")
+    return found
+
+
+@pytest.fixture(scope="session")
+def address(chromium, tmp_path_factory) -> str:
+    base = tmp_path_factory.mktemp("web")
+    make_base(base)
+    prepare(base)
+    with Server(dev.environment()._replace(base=base), base / "server.log") as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def browser(chromium):
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="session")
+def classic(browser, address):
+    with opened(browser, address, Comfy_VueNodes_Enabled=False) as page:
+        page.name = "classic nodes"
+        yield page
+
+
+@pytest.fixture(scope="session")
+def vue(browser, address):
+    with opened(browser, address, Comfy_VueNodes_Enabled=True) as page:
+        page.name = "Nodes 2.0"
+        yield page
+
+
+@pytest.fixture(params=["classic", "vue"])
+def page(request):
+    """The page with an empty graph, with the host's two kinds of nodes; a test fails with what the page reports."""
+    shared = request.getfixturevalue(request.param)
+    shared.evaluate("async empty => { await app.loadGraphData(empty) }", EMPTY)
+    shared.errors.clear()
+    yield shared
+    assert not [text for text in shared.errors if not any(part in text for part in NOT_OURS)]

@@ -1,0 +1,444 @@
+"""What a person sees and does on the page."""
+
+import json
+import re
+from urllib.parse import quote
+
+import numpy as np
+import pytest
+import torch
+
+from eta_core import masks
+from eta_core.eta import EtaSchedule, parse_curve
+from eta_core.schedule import ddim_grid
+from tests.web.browser import ROOT, opened, show
+
+PACK = "eta-inversion"
+TEMPLATES = sorted(path.stem for path in (ROOT / "example_workflows").glob("*.json"))
+MAIN = "Change one thing in a photo"
+NODES = json.loads((ROOT / "locales/en/nodeDefs.json").read_text(encoding="utf-8"))
+JAPANESE = json.loads((ROOT / "locales/ja/nodeDefs.json").read_text(encoding="utf-8"))
+RUN_MS = 180_000
+
+
+def add(page, kind: str, x: int = 100, y: int = 100) -> None:
+    """One node, in view, as `node` on the page."""
+    page.evaluate(
+        """([kind, x, y]) => {
+            window.node = LiteGraph.createNode(kind); node.pos = [x, y]; app.graph.add(node);
+            app.canvas.ds.scale = 1; app.canvas.ds.offset = [60, 60]; app.canvas.setDirty(true, true);
+        }""",
+        [kind, x, y],
+    )
+    page.wait_for_timeout(400)
+    page.evaluate(
+        "app.extensionManager.workflow.activeWorkflow.changeTracker.checkState()"
+    )  # one step of undo of its own
+
+
+def values(page) -> dict:
+    return page.evaluate("Object.fromEntries(node.widgets.map(widget => [widget.name, widget.value]))")
+
+
+def set_value(page, name: str, value) -> None:
+    page.evaluate(
+        "([name, value]) => { const w = node.widgets.find(w => w.name === name); w.value = value; w.callback?.(value) }",
+        [name, value],
+    )
+
+
+def load(page, name: str, steps: int | None = None) -> dict:
+    """A template as the page's browser of templates opens it, in view."""
+    workflow = page.evaluate(
+        "async path => (await fetch(path)).json()", f"/api/workflow_templates/{PACK}/{quote(name)}.json"
+    )
+    for node in workflow["nodes"]:
+        if steps and node["type"] == "EtaInversion":
+            node["widgets_values"][0] = steps
+    page.evaluate("async workflow => { await app.loadGraphData(workflow) }", workflow)
+    page.evaluate(
+        "() => { app.canvas.ds.scale = 0.6; app.canvas.ds.offset = [200, 130]; app.canvas.setDirty(true, true) }"
+    )
+    page.wait_for_timeout(500)
+    return workflow
+
+
+def run(page) -> None:
+    """Queued from the page, to its end."""
+    page.evaluate(
+        """async () => {
+            window.ended = null;
+            const end = event => { window.ended = event.type + ' ' + JSON.stringify(event.detail) };
+            for (const kind of ['execution_success', 'execution_error', 'execution_interrupted'])
+                app.api.addEventListener(kind, end, { once: true });
+            await app.queuePrompt(0, 1);
+        }"""
+    )
+    page.wait_for_function("window.ended", timeout=RUN_MS)
+    assert page.evaluate("window.ended").startswith("execution_success"), page.evaluate("window.ended")
+    page.wait_for_timeout(500)
+
+
+def take(page, kind: str) -> None:
+    """The first node of a kind as `node`."""
+    page.evaluate("kind => { window.node = app.graph.nodes.find(node => node.comfyClass === kind) }", kind)
+
+
+def prompt_of(page, kind: str) -> dict:
+    """Inputs of the first node of a kind in the prompt that the page would queue."""
+    graph = page.evaluate("async () => (await app.graphToPrompt()).output")
+    return next(node["inputs"] for node in graph.values() if node["class_type"] == kind)
+
+
+def test_every_node_is_there_by_its_name(classic):
+    titles = classic.evaluate("kinds => kinds.map(kind => LiteGraph.registered_node_types[kind]?.title)", list(NODES))
+    assert titles == [node["display_name"] for node in NODES.values()]
+
+
+def test_the_search_shows_the_pack(page):
+    page.mouse.dblclick(800, 700)
+    field = page.locator(".comfy-vue-node-search-container input, .p-autocomplete-input").first
+    field.fill("Eta S")
+    page.wait_for_timeout(800)
+    offered = " ".join(page.locator(".option-display-name, .p-autocomplete-option").all_inner_texts())
+    show(page, "search")
+    page.keyboard.press("Escape")
+    assert "Eta Sampler" in offered and "Eta Schedule" in offered
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_a_template_loads_whole_and_is_the_same_when_saved_and_loaded_again(page, name):
+    workflow = load(page, name)
+    assert not page.evaluate(
+        "app.graph.nodes.filter(n => n.has_errors || !LiteGraph.registered_node_types[n.type]).map(n => n.type)"
+    )
+    saved, graph, again, graph_again = page.evaluate(
+        """async () => {
+            const text = () => JSON.stringify(app.graph.serialize());
+            const prompt = async () => (await app.graphToPrompt()).output;
+            const [saved, graph] = [text(), await prompt()];
+            await app.loadGraphData(JSON.parse(saved));
+            return [JSON.parse(saved), graph, JSON.parse(text()), await prompt()];
+        }"""
+    )
+    assert len(graph) == len([node for node in workflow["nodes"] if node["type"] != "MarkdownNote"])
+    assert graph_again == graph and again["links"] == saved["links"]
+    kept, before, after = (
+        {n["id"]: n.get("widgets_values") for n in each["nodes"]} for each in (workflow, saved, again)
+    )
+    assert before == after
+    for node_id, given in kept.items():
+        assert not given or before[node_id][: len(given)] == given
+
+
+def test_no_node_of_a_template_covers_another(page):
+    for name in TEMPLATES:
+        load(page, name)
+        boxes = page.evaluate(
+            "app.graph.nodes.map(n => [n.title, n.pos[0], n.pos[1] - 30, n.pos[0] + n.size[0], n.pos[1] + n.size[1]])"
+        )
+        for i, (title, left, top, right, bottom) in enumerate(boxes):
+            for other, left2, top2, right2, bottom2 in boxes[:i]:
+                apart = right <= left2 or right2 <= left or bottom <= top2 + 1 or bottom2 <= top + 1
+                assert apart, (name, title, other)
+        if name == MAIN:
+            show(page, "template")
+
+
+# -- the curve
+
+
+def point(page, i: int) -> tuple[float, float]:
+    box = page.locator(".eta-curve circle").nth(i).bounding_box()
+    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+
+def test_a_dragged_point_arrives_in_the_prompt_and_can_be_undone(page):
+    add(page, "EtaSchedule")
+    before = values(page)
+    x, y = point(page, 0)
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x - 30, y - 20, steps=4)
+    page.mouse.move(x - 60, y - 40, steps=4)
+    page.mouse.up()
+    page.wait_for_timeout(300)
+    show(page, "curve")
+    after = values(page)
+    assert after["preset"] == "custom" and after["power"] == 1
+    (t1, eta1), (t2, eta2) = parse_curve(after["curve"])
+    assert 0.7 < t1 < 0.95 and 0.2 < eta1 < 0.6 and (t2, eta2) == (1.0, 0.7)
+    assert prompt_of(page, "EtaSchedule") == {name: after[name] for name in NODES["EtaSchedule"]["inputs"]}
+    page.keyboard.press("Control+z")
+    page.wait_for_timeout(600)
+    take(page, "EtaSchedule")
+    assert values(page) == before
+
+
+def test_the_points_of_linear_stay_in_its_own_fields(page):
+    add(page, "EtaSchedule")
+    set_value(page, "preset", "linear")
+    x, y = point(page, 1)
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x, y - 30, steps=4)
+    page.mouse.up()
+    page.wait_for_timeout(200)
+    after = values(page)
+    assert (after["preset"], after["curve"], after["end_t"]) == ("linear", "", 1) and after["end_eta"] > 0.5
+
+
+def test_the_curve_by_keys_and_double_click(page):
+    add(page, "EtaSchedule")
+    set_value(page, "preset", "custom")
+    set_value(page, "curve", "0.2:0.1, 0.8:0.5")
+    page.locator(".eta-curve circle").nth(1).focus()
+    for key in ("ArrowUp", "ArrowUp", "Shift+ArrowRight", "ArrowLeft"):
+        page.keyboard.press(key)
+    assert values(page)["curve"] == "0.2:0.1, 0.71:0.52"
+    assert "0.71" in page.locator(".eta-curve .readout").text_content()
+    (x1, y1), (x2, y2) = point(page, 0), point(page, 1)
+    page.mouse.dblclick((x1 + x2) / 2, (y1 + y2) / 2 - 15)
+    page.wait_for_timeout(200)
+    assert len(parse_curve(values(page)["curve"])) == 3
+    page.locator(".eta-curve circle").nth(1).focus()
+    page.keyboard.press("Delete")
+    assert values(page)["curve"] == "0.2:0.1, 0.71:0.52"
+
+
+def test_a_field_changed_by_hand_moves_the_curve(page):
+    add(page, "EtaSchedule")
+    set_value(page, "preset", "constant")
+    set_value(page, "end_eta", 0.9)
+    assert page.locator(".eta-curve circle").nth(0).get_attribute("aria-label") == "t 1, eta 0.9"
+    set_value(page, "preset", "custom")
+    set_value(page, "curve", "nonsense")
+    assert page.locator(".eta-curve circle").count() == 0 and page.locator(".eta-curve .problem").count() == 1
+
+
+CURVES = [
+    {"preset": "paper_strong"},
+    {"preset": "paper_gentle"},
+    {"preset": "constant", "end_eta": 0.3},
+    {"preset": "linear", "start_t": 0.2, "start_eta": 0.1, "end_t": 0.9, "end_eta": 0.6},
+    {"preset": "cosine", "start_t": 0.2, "start_eta": 0.1, "end_t": 0.9, "end_eta": 0.6},
+    {"preset": "custom", "curve": "0.1:0.3; 0.5:0, 0.75:1", "power": 2.5},
+    {"preset": "custom", "start_t": 0.5, "end_eta": 0.8, "power": 0.3},
+]
+
+
+def test_the_page_draws_the_nodes_own_curve(classic):
+    """Against the schedules of Python, on the same fields; and the paper's grid of times."""
+    fields = {
+        "preset": "linear",
+        "start_t": 0.0,
+        "start_eta": 0.0,
+        "end_t": 1.0,
+        "end_eta": 0.4,
+        "power": 1.0,
+        "curve": "",
+    }
+    module = f"/extensions/{PACK}/js/shared/eta_curve.js"
+    times = [i / 40 for i in range(41)]
+    for changes in CURVES:
+        all_fields = fields | changes
+        drawn = classic.evaluate(
+            "async ([module, fields, times]) => { const m = await import(module); const c = m.curveOf(fields); return times.map(t => m.etaAt(c, t)) }",
+            [module, all_fields, times],
+        )
+        assert drawn == pytest.approx([schedule(**all_fields)(t) for t in times], abs=1e-9), changes
+    for steps in (1, 7, 50, 999):
+        drawn = classic.evaluate("async ([module, n]) => (await import(module)).stepTimes(n)", [module, steps])
+        assert drawn == pytest.approx(list(ddim_grid(steps, [1.0 + i for i in range(1000)]).times[:0:-1]))
+
+
+def schedule(preset, start_t, start_eta, end_t, end_eta, power, curve) -> EtaSchedule:
+    ends = ((start_t, start_eta), (end_t, end_eta))
+    return {
+        "paper_strong": EtaSchedule(((0.6, 0.0), (1.0, 0.7))),
+        "paper_gentle": EtaSchedule(((0.3, 0.0), (1.0, 0.2))),
+        "constant": EtaSchedule((ends[1],)),
+        "linear": EtaSchedule(ends),
+        "cosine": EtaSchedule(ends, shape="cosine"),
+        "custom": EtaSchedule(parse_curve(curve) if curve else ends, power),
+    }[preset]
+
+
+# -- words and masks
+
+
+REGIONS = [
+    dict(threshold=0.4, grow=0, blur=0.0, invert=False),
+    dict(threshold=0.4, grow=5, blur=0.0, invert=False),
+    dict(threshold=0.6, grow=-2, blur=1.5, invert=True),
+    dict(threshold=0.0, grow=3, blur=2.0, invert=False),
+]
+
+
+@pytest.mark.parametrize("combine", masks.COMBINE)
+def test_the_page_makes_the_nodes_own_region(classic, combine):
+    """Grow, blur, invert and combine of eta_core.masks, on the same numbers."""
+    random = np.random.default_rng(3)
+    maps, mask = random.random((2, 6, 9)), random.random((48, 72))
+    soft = masks.join_phrases([torch.from_numpy(each)[None] for each in maps], [1.0, 0.5])
+    planes = [{"width": 9, "height": 6, "values": each.ravel().tolist()} for each in maps]
+    for settings in REGIONS:
+        whole = masks.enlarge(masks.harden(soft, settings["threshold"]), (48, 72), hard=settings["threshold"] > 0)
+        wanted = masks.blur(masks.grow(whole, settings["grow"]), settings["blur"])
+        wanted = masks.combine(1 - wanted if settings["invert"] else wanted, torch.from_numpy(mask)[None], combine)
+        drawn = classic.evaluate(
+            """async ([module, planes, settings, mask]) => {
+                const m = await import(module);
+                const plane = ({ width, height, values }) => ({ width, height, values: Float32Array.from(values) });
+                const maps = new Map(planes.map((each, i) => ['ab'[i], plane(each)]));
+                const soft = m.join(maps, m.parsePhrases('a, (b:0.5)'));
+                const drawn = { width: 72, height: 48, scale: 1, mask: plane({ width: 72, height: 48, values: mask }) };
+                return [...m.regionOf(soft, settings, drawn).values];
+            }""",
+            [f"/extensions/{PACK}/js/shared/region.js", planes, settings | {"combine": combine}, mask.ravel().tolist()],
+        )
+        assert np.abs(np.array(drawn).reshape(48, 72) - wanted[0].numpy()).max() < 1e-5, settings
+
+
+def test_words_are_offered_before_the_first_run_and_clicked_into_the_field(page):
+    load(page, MAIN)
+    take(page, "AttentionMask")
+    chips = page.locator(".eta-chips button")
+    assert chips.all_inner_texts() == ["a", "cat", "on", "the", "grass"]
+    assert chips.nth(1).get_attribute("aria-pressed") == "true"
+    chips.nth(4).click()
+    assert values(page)["words"] == "cat, grass"
+    chips.nth(1).click()
+    assert values(page)["words"] == "grass"
+    chips.nth(3).click()
+    chips.nth(4).click(modifiers=["Shift"])
+    assert values(page)["words"] == "grass, the grass"
+    assert prompt_of(page, "AttentionMask")["words"] == "grass, the grass"
+
+
+def test_a_workflow_is_run_from_the_page_and_its_previews_are_live(page, address):
+    load(page, MAIN, steps=4)
+    run(page)
+    take(page, "AttentionMask")
+    line = page.locator(".eta-attention .eta-line")
+    page.wait_for_function(
+        "document.querySelector('.eta-attention .eta-line').textContent.includes('%')", timeout=10_000
+    )
+    show(page, "run")
+
+    def covered() -> float:
+        return float(re.search(r"([\d.]+) %", line.text_content())[1])
+
+    mask = page.evaluate(
+        """async () => {
+            const node = app.graph.nodes.find(node => node.type === 'MaskPreview');
+            const images = app.nodeOutputs[node.id].images;
+            const canvas = document.createElement('canvas'); const image = new Image();
+            image.src = '/view?' + new URLSearchParams(images[0]); await image.decode();
+            canvas.width = image.width; canvas.height = image.height;
+            const context = canvas.getContext('2d'); context.drawImage(image, 0, 0);
+            const data = context.getImageData(0, 0, image.width, image.height).data;
+            return data.filter((_, i) => i % 4 === 0).reduce((sum, value) => sum + value, 0) / 255 / image.width / image.height;
+        }"""
+    )
+    first = covered()
+    assert 2 < first < 60 and first == pytest.approx(100 * mask, abs=0.5)  # the server's own mask
+    queued = page.evaluate("async () => (await fetch('/history')).json().then(all => Object.keys(all).length)")
+    set_value(page, "threshold", 0.8)
+    page.wait_for_timeout(300)
+    smaller = covered()
+    set_value(page, "grow", 24)
+    page.wait_for_timeout(300)
+    assert smaller < first and smaller < covered()
+    page.locator(".eta-chips button").nth(4).click()
+    page.wait_for_timeout(300)
+    assert "%" in line.text_content() and values(page)["words"] == "cat, grass"
+    assert page.evaluate("async () => (await fetch('/history')).json().then(all => Object.keys(all).length)") == queued
+
+
+def test_the_steps_that_were_taken_are_drawn_on_the_curve(page):
+    steps = {"classic nodes": 6, "Nodes 2.0": 7}[page.name]  # what the server keeps from a run is not sent again
+    load(page, MAIN, steps)
+    take(page, "EtaInversion")
+    set_value(page, "scheduler", "karras")
+    run(page)
+    taken = page.evaluate("app.nodeOutputs[app.graph.nodes.find(n => n.type === 'EtaSampler').id].eta_taken")
+    assert len(taken) == steps and taken[-1][1] == 0
+    assert page.locator(".eta-curve .step").count() == sum(eta > 0 for _, eta in taken)
+    left, right = (float(page.locator(".eta-curve .step").nth(i).get_attribute("x1")) for i in (0, 1))
+    ends = [float(page.locator(".eta-curve .grid").first.get_attribute(name)) for name in ("x1", "x2")]
+    place = [ends[0] + (1 - time) * (ends[1] - ends[0]) for time, _ in taken]
+    assert (left, right) == pytest.approx(place[:2])
+
+
+def test_before_and_after_are_compared(page):
+    load(page, MAIN, steps=4)
+    page.evaluate(
+        "() => { app.canvas.ds.offset = [-1900, 60]; app.canvas.ds.scale = 1; app.canvas.setDirty(true, true) }"
+    )
+    run(page)
+    page.wait_for_function("document.querySelector('.eta-frame img')?.naturalWidth === 128", timeout=10_000)
+    tabs = page.locator(".eta-tabs button")
+    assert tabs.all_inner_texts() == ["Before / after", "Difference", "Reconstruction", "Eta"]
+    over = page.locator(".eta-frame img").nth(1)
+    slider = page.locator(".eta-below input")
+    slider.fill("20")
+    narrow = over.evaluate("image => image.style.clipPath")
+    slider.fill("80")
+    assert narrow != over.evaluate("image => image.style.clipPath")
+    show(page, "compare")
+    for i, width in ((1, 128), (2, 128), (3, 512)):
+        tabs.nth(i).click()
+        page.wait_for_function(f"document.querySelector('.eta-frame img').naturalWidth === {width}", timeout=5_000)
+        show(page, f"compare {i}")
+        assert not over.is_visible() and not slider.is_visible()
+
+
+def test_a_warning_is_a_toast(page):
+    load(page, MAIN, steps=4)
+    take(page, "AttentionMask")
+    set_value(page, "grow", {"classic nodes": -256, "Nodes 2.0": -255}[page.name])
+    run(page)
+    toast = page.locator(".p-toast-message", has_text="the mask is empty")
+    toast.first.wait_for(timeout=10_000)
+    show(page, "toast")
+    assert "Attention Mask" in toast.first.inner_text()
+
+
+def test_the_page_speaks_japanese(page):
+    page.evaluate("app.extensionManager.setting.set('Comfy.Locale', 'ja')")
+    try:
+        page.wait_for_timeout(2500)
+        add(page, "EtaSchedule")
+        assert page.evaluate("node.title") == JAPANESE["EtaSchedule"]["display_name"]
+        assert "ノイズ" in page.locator(".eta-curve").inner_text()
+        show(page, "japanese")
+    finally:
+        page.evaluate("app.extensionManager.setting.set('Comfy.Locale', 'en')")
+        page.wait_for_timeout(1500)
+
+
+def test_every_language_of_the_widgets_says_the_same_things(classic):
+    keys = classic.evaluate(f"async () => (await import('/extensions/{PACK}/js/shared/words.js')).KEYS")
+    assert set(keys) == {"en", "ja"} and all(each == keys["en"] for each in keys.values())
+
+
+def test_a_page_opened_in_japanese_has_the_packs_words(browser, address):
+    with opened(browser, address, Comfy_Locale="ja") as page:
+        page.reload()
+        page.wait_for_function(
+            "!!(window.app?.extensionManager && LiteGraph.registered_node_types.EtaSampler)", timeout=60_000
+        )
+        page.wait_for_timeout(2500)
+        assert page.evaluate("LiteGraph.createNode('EtaSampler').title") == JAPANESE["EtaSampler"]["display_name"]
+        page.evaluate("app.extensionManager.setting.set('Comfy.Locale', 'en')")
+        page.wait_for_timeout(500)
+        assert not [text for text in page.errors if "eta-inversion" in text]
+
+
+def test_a_removed_node_leaves_nothing_behind(page):
+    for kind in ("EtaSchedule", "AttentionMask", "EtaCompare"):
+        add(page, kind)
+        page.evaluate("app.graph.remove(node)")
+    page.wait_for_timeout(300)
+    assert page.locator(".eta-curve, .eta-attention, .eta-compare").count() == 0

@@ -1,0 +1,120 @@
+// @ts-check
+/** The pack's own widgets in a node: made, followed, written to, and taken away again. */
+import { api } from "../../../../scripts/api.js";
+import { app } from "../../../../scripts/app.js";
+
+/** What the page tells of a node of LiteGraph; only what is used here.
+ * @typedef {{
+ *   id: number | string, comfyClass: string, title: string, size: [number, number], graph: any,
+ *   widgets: Field[], inputs: { name: string, link: number | null }[], outputs: { links: number[] | null }[],
+ *   computeSize: () => [number, number], setSize: (size: [number, number]) => void, setDirtyCanvas: (a: boolean, b: boolean) => void,
+ *   getInputNode: (slot: number) => GraphNode | null,
+ *   addDOMWidget: (name: string, type: string, element: HTMLElement, options: object) => Field,
+ * } & Record<string, any>} GraphNode
+ * @typedef {{ name: string, value: any, serialize?: boolean, callback?: (...values: any[]) => any, computeLayoutSize?: any }} Field
+ * @typedef {{ filename: string, subfolder: string, type: string }} Saved
+ */
+
+/** Puts an element into a node as a widget without a value: the node's fields keep what it shows.
+ * @param {GraphNode} node
+ * @param {string} name
+ * @param {HTMLElement} element
+ * @param {number} height the least, in pixels
+ */
+export function addWidget(node, name, element, height) {
+    const widget = node.addDOMWidget(name, name, element, { serialize: false, hideOnZoom: false, getMinHeight: () => height });
+    widget.serialize = false;
+    node.setSize([Math.max(node.size[0], 300), Math.max(node.size[1], node.computeSize()[1])]);
+}
+
+/** Calls `then` after whatever a node's hook does already.
+ * @param {any} owner
+ * @param {string} hook
+ * @param {(...values: any[]) => void} then
+ */
+export function after(owner, hook, then) {
+    const theirs = owner[hook];
+    owner[hook] = function (/** @type {any[]} */ ...values) {
+        const answer = theirs?.apply(this, values);
+        then(...values);
+        return answer;
+    };
+}
+
+/** @param {GraphNode} node @param {string} name */
+export function field(node, name) {
+    const found = node.widgets.find((widget) => widget.name === name);
+    if (!found) throw new Error(`${node.comfyClass} has no field ${name}`);
+    return found;
+}
+
+/** Writes into fields as a hand would.
+ * @param {GraphNode} node
+ * @param {Record<string, any>} values
+ */
+export function write(node, values) {
+    for (const [name, value] of Object.entries(values)) {
+        const widget = field(node, name);
+        if (widget.value === value) continue;
+        widget.value = value;
+        widget.callback?.(value);
+    }
+    node.setDirtyCanvas(true, true);
+}
+
+/** One change for the page's undo.
+ * @param {() => void} change
+ */
+export function once(change) {
+    app.canvas.emitBeforeChange();
+    try {
+        change();
+    } finally {
+        app.canvas.emitAfterChange();
+    }
+}
+
+/** The node that an input comes from, through reroutes and subgraph ends as far as the page follows them.
+ * @param {GraphNode | null} node
+ * @param {string} name
+ * @returns {GraphNode | null}
+ */
+export function sourceOf(node, name) {
+    const slot = node?.inputs?.findIndex((input) => input.name === name) ?? -1;
+    return slot >= 0 ? (node?.getInputNode(slot) ?? null) : null;
+}
+
+/** The address of a picture that a node has shown.
+ * @param {Saved} saved
+ */
+export function address({ filename, subfolder, type }) {
+    return api.apiURL(`/view?${new URLSearchParams({ filename, subfolder, type })}`);
+}
+
+/** @param {Saved} saved @returns {Promise<HTMLImageElement>} */
+export async function load(saved) {
+    const image = new Image();
+    image.src = address(saved);
+    await image.decode();
+    return image;
+}
+
+/** @template {keyof HTMLElementTagNameMap} K
+ * @param {K} kind
+ * @param {Partial<Record<string, any>>} [properties]
+ * @param {...(Node | string)} children
+ * @returns {HTMLElementTagNameMap[K]}
+ */
+export function html(kind, properties = {}, ...children) {
+    const element = document.createElement(kind);
+    Object.assign(element, properties);
+    element.append(...children);
+    return element;
+}
+
+/** Adds rules to the page once.
+ * @param {string} text
+ */
+export function style(text) {
+    document.head.append(html("style", { textContent: text }));
+}
