@@ -318,7 +318,13 @@ def _problem(entry: dict) -> str:
         return f"{error['node_type']}: {str(error['exception_message']).strip() or error['exception_type']}"
     if "execution_interrupted" in messages:
         return "interrupted on the server"
-    return "" if entry["status"]["status_str"] == "success" else "the server says no more than that it failed"
+    if entry["status"]["status_str"] != "success":
+        return "the server says no more than that it failed"
+    return (
+        ""
+        if workflow.FIGURES in entry["outputs"]
+        else "the server made no figures: a node of the workflow held the picture back"
+    )
 
 
 def _seconds(entry: dict) -> float | None:

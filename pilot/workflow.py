@@ -137,7 +137,7 @@ def form(graph: Graph, mask: str, has_mask: bool, clip: Clip, edited: str = "") 
     workflow has several. Raises WorkflowError naming what cannot be found.
     """
     graph = {node_id: node | {"inputs": dict(node["inputs"])} for node_id, node in graph.items()}
-    picture = _edited_picture(graph, edited)
+    picture = _unjudged(graph, _edited_picture(graph, edited))
     used = _behind(graph, [picture])
     samplers, inversions = (_of_type(graph, kind, used) for kind in ("EtaSampler", "EtaInversion"))
     if not (samplers and inversions):
@@ -274,6 +274,14 @@ def _edited_picture(graph: Graph, name: str) -> list:
     raise WorkflowError(
         f"which picture is the edit? The workflow has {candidates}; name the node with --edited TITLE_OR_ID"
     )
+
+
+def _unjudged(graph: Graph, link: list) -> list:
+    """The picture before an EtaVerdict, which may hold it back: the pilot's own policy judges it."""
+    node = graph.get(link[0], {})
+    if node.get("class_type") == "EtaVerdict" and _is_link(node["inputs"].get("image")):
+        return _unjudged(graph, node["inputs"]["image"])
+    return link
 
 
 def _place_picture(graph: Graph, inversions: list[str]) -> str:

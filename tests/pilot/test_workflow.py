@@ -91,6 +91,14 @@ def test_the_users_own_outputs_are_left_out_and_ours_are_there(graph):
     assert inputs(found, workflow.FIGURES)["source"] == [workflow.METRICS, 0]
 
 
+def test_a_picture_that_a_verdict_may_hold_back_is_taken_before_it(graph):
+    graph["14"] = node("EtaVerdict", figures=["15", 0], image=["11", 0])
+    inputs(graph, "12")["images"] = ["14", 0]
+    found = filled(graph)
+    assert inputs(found, workflow.EDITED)["images"] == inputs(found, workflow.METRICS)["edited"] == ["11", 0]
+    assert "14" not in found
+
+
 def test_the_given_graph_is_left_as_it_was(graph):
     before = copy.deepcopy(graph)
     filled(override(graph, ["EtaInversion.steps=3"]), "given", True)
