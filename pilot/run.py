@@ -7,7 +7,7 @@ import json
 import time
 import uuid
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import cache
@@ -79,8 +79,12 @@ class Forms:
         return task.mask, found
 
 
+def say(line: str) -> None:
+    print(line, flush=True)  # at once into a log file too
+
+
 class Pilot:
-    """run() works through `tasks`, leaving out those in the journal. say: takes a line of progress."""
+    """run() works through `tasks`, leaving out those in the journal."""
 
     def __init__(
         self,
@@ -93,10 +97,9 @@ class Pilot:
         seed: int,
         max_side: int,
         limits: Limits,
-        say: Callable[[str], None] = print,
     ):
         self._server, self._book, self._run, self._forms, self._policy = server, book, run, forms, policy
-        self._seed, self._max_side, self._limits, self._say = seed, max_side, limits, say
+        self._seed, self._max_side, self._limits = seed, max_side, limits
         tasks = list(tasks)
         self._todo = deque(task for task in tasks if task.key not in book.keys)
         self._total, self._done = len(tasks), len(tasks) - len(self._todo)
@@ -124,7 +127,7 @@ class Pilot:
         now = time.monotonic()
         if self._silent is None:
             self._silent = now
-            self._say(f"{error}; waiting up to {self._limits.patience:g} s for it")
+            say(f"{error}; waiting up to {self._limits.patience:g} s for it")
         if now - self._silent > self._limits.patience:
             raise PilotError(f"{error}. Start it, then run the same command again: it goes on where it stopped")
 
@@ -267,7 +270,7 @@ class Pilot:
     def _record(self, row: dict) -> None:
         self._book.append(row | {"finished": datetime.now(timezone.utc).isoformat(timespec="seconds")})
         self._done += 1
-        self._say(f"[{self._done}/{self._total}] {_told(row)}{self._left()}")
+        say(f"[{self._done}/{self._total}] {_told(row)}{self._left()}")
 
     def _left(self) -> str:
         if not self._edits or self._done == self._total:
