@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import dev
-from pilot import journal, workflow
+from pilot import cli, journal, pie_table, workflow
 from pilot.server import Server
 from pilot.workflow import Clip, WorkflowError, form
 
@@ -24,6 +24,7 @@ import scenes  # noqa: E402
 from prepare import prepare  # noqa: E402
 
 SECONDS = 120
+SIDE = 64
 CAT = {"source_prompt": "a cat on the grass", "target_prompt": "a dog on the grass"}
 # workflow -> (mask of the run, what is said where it cannot take an item)
 EXAMPLES = {
@@ -34,6 +35,7 @@ EXAMPLES = {
     "Keep the layout with Plug-and-Play": ("none", ""),
     "Keep the pose with Prompt-to-Prompt": ("auto", ""),
     "Keep the texture with MasaCtrl": ("auto", ""),
+    "Measure an edit and hold back what fails": ("auto", ""),
     "Only inside my mask": ("auto", "--mask given"),
     "Two edits at once": ("none", "second target prompt"),
     "With ControlNet": ("none", ""),
@@ -53,7 +55,7 @@ class Host:
         prepare(base)
 
     def start(self) -> None:
-        with open(self.log, "ab") as output:
+        with open(self.log, "wb") as output:
             command = dev.server_command(self.environment, self.port)
             environ = {**dev.child_environ(self.environment), "OMP_NUM_THREADS": "1"}
             self.process = subprocess.Popen(command, stdout=output, stderr=output, env=environ)
@@ -64,7 +66,7 @@ class Host:
         self.process.wait()
 
     def prompts(self) -> int:
-        """How many it was ever given."""
+        """How many it was given since it was started."""
         return self.log.read_text(errors="replace").count("got prompt")
 
 
@@ -82,22 +84,21 @@ def server(host) -> Server:
 
 
 @pytest.fixture
-def pilot(host):
-    """pilot(arguments) -> the running program."""
+def arguments(host):
+    """arguments(...) -> those of a run on this server."""
+    return lambda *given: [str(part) for part in (*given, "--server", host.address, "--max-side", str(SIDE))]
+
+
+@pytest.fixture
+def pilot(arguments):
+    """pilot(...) -> the running program."""
     begun = []
 
-    def start(*arguments: object) -> subprocess.Popen:
-        command = [sys.executable, ROOT / "pilot", *arguments, "--server", host.address, "--max-side", "128"]
-        environ = {**os.environ, "OMP_NUM_THREADS": "1"}
-        begun.append(
-            subprocess.Popen(
-                [str(part) for part in command],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                env=environ,
-            )
-        )
+    def start(*given: object) -> subprocess.Popen:
+        command = [sys.executable, str(ROOT / "pilot"), *arguments(*given)]
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "encoding": "utf-8"}
+        environ = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUTF8": "1"}
+        begun.append(subprocess.Popen(command, **streams, env=environ))
         return begun[-1]
 
     yield start
@@ -132,7 +133,7 @@ def listed(folder: Path, rows: list) -> Path:
 
 
 def many(folder: Path) -> tuple[Path, dict[str, str]]:
-    """A list of edits and of everything that can be wrong with one -> it, and what is to be said of each picture."""
+    """A list of edits and of everything that can be wrong with one -> it, and what is to be said of each item."""
     (folder / "empty.png").touch()
     (folder / "damaged.png").write_bytes(Image.effect_noise((99, 99), 80)._repr_png_()[:2000])
     Image.fromarray(scenes.render(scenes.TEST + 8, "cat", "grass").image).resize((5000, 4000)).save(
@@ -141,7 +142,7 @@ def many(folder: Path) -> tuple[Path, dict[str, str]]:
     rows = [
         cat(folder, "one.png"),
         CAT | {"picture": "damaged.png"},
-        cat(folder, "кот 猫 ñ.png", 11),
+        cat(folder, "кот 猫 ñ.png", 11) | {"seed": 5, "category": "<b>cats</b>"},
         CAT | {"picture": "missing.png"},
         CAT | {"picture": "empty.png"},
         CAT | {"picture": "20 megapixels.jpg"},
@@ -149,9 +150,8 @@ def many(folder: Path) -> tuple[Path, dict[str, str]]:
         cat(folder, "no such word.png", 18) | {"words": "zebra"},
         cat(folder, "no mask.png", 13) | {"mask": "missing mask.png"},
         cat(folder, "no words.png", 12) | {"target_prompt": "a cat on the grass in the sky"},
-        cat(folder, "last.png", 14) | {"seed": 5, "category": "<b>cats</b>"},
     ]
-    said = dict.fromkeys(["one.png", "кот 猫 ñ.png", "20 megapixels.jpg", "no words.png", "last.png"], "")
+    said = dict.fromkeys(["one.png", "кот 猫 ñ.png", "20 megapixels.jpg", "no words.png"], "")
     said |= {
         "damaged.png": "cannot be read",
         "missing.png": "there is no",
@@ -163,94 +163,97 @@ def many(folder: Path) -> tuple[Path, dict[str, str]]:
     return listed(folder, rows), said
 
 
-def test_a_run_that_is_killed_twice_has_every_item_exactly_once(pilot, host, server, tmp_path):
+def test_a_run_whose_server_and_then_itself_are_killed_has_every_item_exactly_once(pilot, host, server, tmp_path):
     items, said = many(tmp_path)
-    out, before = tmp_path / "out", host.prompts()
-    command = ("run", items, "--out", out, "--set", "EtaInversion.steps=3")
+    out = tmp_path / "out"
+    command = ("run", items, "--out", out, "--set", "EtaInversion.steps=2")
 
-    def edits() -> int:
-        return sum(row["status"] == "ok" for row in journal.rows(out))
+    def reached() -> list[dict]:
+        """What needed the server."""
+        return [row for row in journal.rows(out) if row["status"] == "ok" or row["name"] == "no such word.png"]
 
-    for count in (1, 3):
-        process = pilot(*command)
-        until(lambda count=count: edits() >= count, process)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        with open(out / journal.RESULTS, "ab") as results:
-            results.write(b'{"key": "half a li')
-    assert edits() < 5
+    process = pilot(*command)
+    until(reached, process)
+    host.kill()
+    time.sleep(0.5)  # what it had answered is written down
+    before = journal.rows(out)
+    done = len(reached())
+    host.start()
+    until(lambda: len(reached()) > done, process)
+    process.send_signal(signal.SIGKILL)
+    assert "does not answer" in finished(process, -signal.SIGKILL)
+    with open(out / journal.RESULTS, "ab") as results:
+        results.write(b'{"key": "half a li')
+    assert done < len(reached()) < 5
     told = finished(pilot(*command))
 
     rows = journal.rows(out)
+    assert rows[: len(before)] == before
     assert Counter(row["name"] for row in rows) == dict.fromkeys(said, 1)
     for row in rows:
         assert row["status"] == ("error" if said[row["name"]] else "ok")
         assert said[row["name"]] in row.get("error", "")
-    assert host.prompts() - before == 6  # five edits and the unknown word: nothing was done twice
-    assert "[11/11]" in told and "6 error" in told
+    assert host.prompts() == 5 - done  # what the killed program had queued was not queued again
+    assert "[10/10]" in told and "6 error" in told and server.queue() == (set(), set())
+    _check_rows(out, {row["name"]: row for row in rows})
 
-    by_name = {row["name"]: row for row in rows}
-    big, plain = by_name["20 megapixels.jpg"], by_name["one.png"]
-    assert (big["given_size"], big["size"]) == ([5000, 4000], [128, 96])
-    assert (plain["mask"], by_name["no words.png"]["mask"]) == ("auto", "none")
-    assert (plain["seed"], by_name["last.png"]["seed"]) == (0, 5)
-    assert {"source", "edited", "mask", "heatmap"} == set(plain["files"]) and {"source", "edited"} == set(
-        by_name["no words.png"]["files"]
-    )
+
+def _check_rows(out: Path, rows: dict[str, dict]) -> None:
+    big, plain, other = rows["20 megapixels.jpg"], rows["one.png"], rows["кот 猫 ñ.png"]
+    assert (big["given_size"], big["size"]) == ([5000, 4000], [SIDE, 48])
+    assert (plain["mask"], rows["no words.png"]["mask"]) == ("auto", "none")
+    assert (plain["seed"], other["seed"]) == (0, 5)
+    assert set(plain["files"]) == {"source", "edited", "mask", "heatmap"}
+    assert set(rows["no words.png"]["files"]) == {"source", "edited"}
     for name in plain["files"].values():
-        assert Image.open(out / name).size == (128, 128)
+        assert Image.open(out / name).size == (SIDE, SIDE)
     assert plain["figures"][0]["background_psnr"] > 20 and plain["verdict"] in ("pass", "review", "reject")
     about = json.loads((out / journal.RUN).read_text())
     assert len(about["models"]["eta_demo.safetensors"]["sha256"]) == 64 and about["server"]["comfyui_version"]
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "кот 猫 ñ.png" in page and "&lt;b&gt;cats&lt;/b&gt;" in page and "<b>cats" not in page
-    assert server.queue() == (set(), set())
-
-    again = finished(pilot(*command))
-    assert journal.rows(out) == rows and "[11/11]" not in again
-    assert "policy was" in finished(pilot(*command, "--policy", "free"), 1)
-
-    (tmp_path / "missing.png").write_bytes((tmp_path / "one.png").read_bytes())
-    finished(pilot(*command, "--retry-errors", "--limit", "4"))
-    names = [row["name"] for row in journal.rows(out) if row["status"] == "ok"]
-    assert len(names) == 6 and names[-1] == "missing.png"
 
 
-def test_ctrl_c_takes_everything_back_from_the_server(pilot, server, tmp_path):
-    items, out = listed(tmp_path, [cat(tmp_path, "a.png"), cat(tmp_path, "b.png")]), tmp_path / "out"
-    process = pilot("run", items, "--out", out, "--set", "EtaInversion.steps=500")
-    until(lambda: all(server.queue()), process)
+def test_what_is_done_is_not_done_again_and_what_failed_only_when_asked(arguments, host, tmp_path, capsys):
+    rows = [cat(tmp_path, "a.png"), CAT | {"picture": "b.png"}]
+    out, before = tmp_path / "out", host.prompts()
+    gallery = ROOT / "example_workflows" / "Gallery of variants.json"
+    settings = ("--set", "EtaInversion.steps=2", "--set", "EtaSampler.variants=2", "--mask", "both")
+    command = arguments("run", listed(tmp_path, rows), "--out", out, "--workflow", gallery, *settings)
+    for _ in range(2):
+        assert cli.main(command) == 0
+        one, *failed = sorted(journal.rows(out), key=lambda row: (row["number"], row["mode"]))
+        assert host.prompts() == before + 1
+        assert len(one["figures"]) == 2 and {"edited", "edited_2"} <= set(one["files"])  # each variant is measured
+        said = [(row["name"], row["mode"], row["error"][:19]) for row in failed]
+        assert said == [
+            ("a.png", "given", "the item has no mas"),
+            ("b.png", "auto", f"there is no {tmp_path}"[:19]),
+            ("b.png", "given", "the item has no mas"),
+        ]
+    assert cli.main([*command, "--policy", "free"]) == 1 and "policy was" in capsys.readouterr().err
+    cat(tmp_path, "b.png", 8)
+    assert cli.main([*command, "--retry-errors"]) == 0
+    again = [(row["name"], row["mode"]) for row in journal.rows(out) if row["status"] == "ok"]
+    assert again == [("a.png", "auto"), ("b.png", "auto")] and one in journal.rows(out)
+
+
+def test_an_item_that_takes_too_long_is_stopped_and_ctrl_c_takes_back_the_rest(pilot, server, tmp_path):
+    rows = [cat(tmp_path, f"{n}.png") | {"seed": n} for n in range(3)]
+    out = tmp_path / "out"
+    process = pilot("run", listed(tmp_path, rows), "--out", out, "--set", "EtaInversion.steps=500", "--timeout", 2)
+    until(lambda: journal.rows(out) and all(server.queue()), process)
     process.send_signal(signal.SIGINT)
     assert "the same command goes on" in finished(process, 130)
-    assert server.queue() == (set(), set()) and journal.rows(out) == []
+    assert server.queue() == (set(), set())
+    (row,) = journal.rows(out)
+    assert (row["name"], row["error"]) == ("0.png", "stopped after 2 s (--timeout)") and row["seconds"] < 30
 
 
-def test_an_item_that_takes_too_long_is_stopped_and_the_next_one_runs(pilot, tmp_path):
-    """The second item has a wrong word, on which the server gives up at once."""
-    rows = [cat(tmp_path, "slow.png"), cat(tmp_path, "b.png") | {"words": "zebra"}]
-    out = tmp_path / "out"
-    finished(pilot("run", listed(tmp_path, rows), "--out", out, "--set", "EtaInversion.steps=40", "--timeout", 2))
-    slow, other = journal.rows(out)
-    assert slow["error"] == "stopped after 2 s (--timeout)" and slow["seconds"] < 30
-    assert other["name"] == "b.png"
-
-
-def test_a_run_outlives_its_server(pilot, host, server, tmp_path):
-    rows = [cat(tmp_path, f"{n}.png") | {"seed": n} for n in range(4)]
-    out = tmp_path / "out"
-    process = pilot("run", listed(tmp_path, rows), "--out", out, "--set", "EtaInversion.steps=3", "--window", 3)
-    until(lambda: journal.rows(out), process)
-    host.kill()
-    host.start()
-    told = finished(process)
-    assert "does not answer" in told
-    assert [(row["name"], row["status"]) for row in journal.rows(out)] == [(f"{n}.png", "ok") for n in range(4)]
-
-
-def test_a_server_that_stays_away_ends_the_run_and_leaves_the_folder(pilot, tmp_path):
-    items = listed(tmp_path, [cat(tmp_path, "a.png")])
-    told = finished(pilot("run", items, "--out", tmp_path / "out", "--server", "http://127.0.0.1:9"), 1)
-    assert told.startswith("pilot: http://127.0.0.1:9 does not answer")
+def test_a_server_that_is_not_there_is_named(tmp_path, capsys):
+    items = str(listed(tmp_path, [cat(tmp_path, "a.png")]))
+    assert cli.main(["run", items, "--out", str(tmp_path / "out"), "--server", "http://127.0.0.1:9"]) == 1
+    assert capsys.readouterr().err.startswith("pilot: http://127.0.0.1:9 does not answer")
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -277,64 +280,27 @@ def test_no_example_workflow_is_forgotten():
     assert set(EXAMPLES) == {path.stem for path in (ROOT / "example_workflows").glob("*.json")}
 
 
-def test_several_pictures_of_an_item_are_each_measured(pilot, tmp_path):
-    path = ROOT / "example_workflows" / "Gallery of variants.json"
-    settings = ("--set", "EtaInversion.steps=2", "--set", "EtaSampler.variants=2")
-    finished(
-        pilot(
-            "run", listed(tmp_path, [cat(tmp_path, "a.png")]), "--out", tmp_path / "out", "--workflow", path, *settings
-        )
-    )
-    (row,) = journal.rows(tmp_path / "out")
-    assert len(row["figures"]) == 2 and {"edited", "edited_2"} <= set(row["files"])
+@pytest.mark.parametrize("row", pie_table.ROWS.values(), ids=pie_table.ROWS)
+def test_the_tables_rows_fit_their_workflows(server, row):
+    graph = workflow.read(cli.WORKFLOWS / f"{row.workflow}.json", server.object_info())
+    found = form(workflow.override(graph, [*pie_table.COMMON, *row.settings]), row.mask, True, Clip())
+    masked = [node for node in found.graph.values() if node["class_type"] == "EtaSampler" and "mask" in node["inputs"]]
+    assert bool(masked) == (row.mask != "none") and found.scored == "given"
 
 
-@pytest.fixture(scope="module")
-def bench(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("bench")
-    pie_set.write(folder, 3)
-    return folder
-
-
-def test_a_benchmark_runs_with_its_own_and_with_the_given_masks(pilot, bench, tmp_path):
-    out = tmp_path / "out"
-    told = finished(pilot("run", bench, "--out", out, "--mask", "both", "--limit", 2, "--set", "EtaInversion.steps=2"))
-    rows = journal.rows(out)
-    assert [(row["name"][-1], row["mode"], row["mask"], row["scored"]) for row in rows] == [
-        ("0", "auto", "auto", "given"),
-        ("0", "given", "given", "given"),
-        ("1", "auto", "auto", "given"),
-        ("1", "given", "given", "given"),
-    ]
-    for row in rows:
-        used, theirs = (Image.open(out / row["files"][name]).convert("L") for name in ("mask", "given_mask"))
-        assert theirs.size == (128, 128) and theirs.getpixel((0, 64)) == 255
+def test_the_benchmarks_table_of_runs_with_their_own_and_with_the_given_masks(arguments, tmp_path):
+    pie_set.write(tmp_path, 1)
+    table = tmp_path / "table"
+    names = ("Eta Inversion + PtP, auto mask", "Eta Inversion + PtP, given mask")
+    options = ("--checkpoint", "eta_demo.safetensors", "--steps", 2, "--rows", *names)
+    assert cli.main(arguments("pie", tmp_path, "--out", table, *options)) == 0
+    lines = (table / "table.md").read_text(encoding="utf-8").splitlines()
+    measured = {name: line.split(" | ") for name in names for line in lines if line.startswith(f"| {name} |")}
+    assert all(line[1:3] == ["1", "0"] and float(line[4]) > 10 for line in measured.values()) and len(measured) == 2
+    for name in names:
+        out = table / pie_table.ROWS[name].folder
+        (row,) = journal.rows(out)
+        assert (row["mask"], row["scored"]) == (pie_table.ROWS[name].mask, "given")
+        used, theirs = (Image.open(out / row["files"][which]).convert("L") for which in ("mask", "given_mask"))
+        assert theirs.size == (SIDE, SIDE) and theirs.getpixel((0, SIDE // 2)) == 255  # the borders count as edited
         assert (used.tobytes() == theirs.tobytes()) == (row["mode"] == "given")
-        assert row["figures"][0]["pie_psnr"] > row["figures"][0]["background_psnr"]
-    assert "The workflow's own mask: " in told and "The given mask: " in told
-
-
-def test_the_benchmarks_table(pilot, bench, tmp_path):
-    told = finished(
-        pilot(
-            "pie",
-            bench,
-            "--out",
-            tmp_path / "table",
-            "--checkpoint",
-            "eta_demo.safetensors",
-            "--steps",
-            2,
-            "--limit",
-            1,
-        )
-    )
-    assert " error " not in told.replace("0 error", "")
-    lines = [
-        line.split(" | ")
-        for line in (tmp_path / "table" / "table.md").read_text().splitlines()
-        if "published" not in line
-    ]
-    measured = {line[0].strip("| "): line[1:] for line in lines[2:9]}
-    assert len(measured) == 7 and all(line[:2] == ["1", "0"] and float(line[3]) > 10 for line in measured.values())
-    assert measured["Eta Inversion + PtP, auto mask"] != measured["Eta Inversion + PtP, given mask"]
