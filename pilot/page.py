@@ -175,8 +175,8 @@ rect.error { fill: var(--error); } rect.count { fill: var(--count); } .axis { st
 td { overflow-wrap: anywhere; } td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .case { background: var(--card); border-left: 4px solid var(--dim); padding: .8rem 1rem; margin: 0 0 1rem; } .case h3 { margin: 0; font-size: 1rem; overflow-wrap: anywhere; }
 .case.pass { border-color: var(--pass); } .case.review { border-color: var(--review); } .case.reject { border-color: var(--reject); }
-.case p { margin: .2rem 0; overflow-wrap: anywhere; } .pictures { display: flex; flex-wrap: wrap; gap: .6rem; margin: .5rem 0; }
-figure { margin: 0; } figure img { display: block; max-width: 100%; height: auto; min-width: 8rem; } .gone { padding: 3rem 1rem; border: 1px dashed var(--line); }
+.case p { margin: .2rem 0; overflow-wrap: anywhere; } .pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(12rem, 45%), 1fr)); gap: .6rem; margin: .5rem 0; }
+figure { margin: 0; } figure img { display: block; width: 100%; height: auto; } .gone { padding: 3rem 1rem; border: 1px dashed var(--line); }
 .verdict { font-weight: 600; } .verdict.pass { color: var(--pass); } .verdict.review { color: var(--review); } .verdict.reject { color: var(--reject); } .verdict.error { color: var(--error); }
-code { font-size: .85em; overflow-wrap: anywhere; } summary { cursor: pointer; }
+code { font-size: .85em; overflow-wrap: anywhere; } details { margin: 1rem 0; } summary { cursor: pointer; }
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +21,13 @@ class PictureError(Exception):
     """A picture or a mask that cannot be used, and why."""
 
 
+@dataclass(frozen=True)
 class Prepared:
     """An item's picture, RGB, and its mask, L or None, both of one size. given: (width, height) in the file."""
 
-    def __init__(self, picture: Image.Image, mask: Image.Image | None, given: tuple[int, int]):
-        self.picture, self.mask, self.given = picture, mask, given
+    picture: Image.Image
+    mask: Image.Image | None
+    given: tuple[int, int]
 
 
 def prepare(item: Item, max_side: int) -> Prepared:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ ABOUT = (
     "left out. A run that was given the mask knows more than one that was not: the two are no rivals."
 )
 
-# Ju et al. 2023, "Direct Inversion", table 1: 700 pictures, SD1.4 (Plug-and-Play: SD1.5), the methods without the benchmark's masks
+SOURCE = 'Published: Ju et al. 2023, "Direct Inversion", table 1, SD1.4 (Plug-and-Play: SD1.5), without the benchmark\'s masks.'
 PUBLISHED = {
     "DDIM inversion + PtP": (69.43, 17.87, 208.80, 219.88, 71.14, 25.01, 22.44),
     "Null-text + PtP": (13.44, 27.03, 60.67, 35.86, 84.11, 24.75, 21.86),
@@ -99,23 +98,16 @@ def write(folder: Path) -> str:
         rows = journal.rows(folder / row.folder)
         if rows:
             failed = sum(row["status"] == "error" for row in rows)
-            measured = cells(rows) or ["-"] * len(COLUMNS)
-            lines.append([name, str(len(rows)), str(failed), *measured])
-            if name in PUBLISHED:
-                lines.append([f"(published: {name})", "700", "", *(_plain(value) for value in PUBLISHED[name])])
-    lines += [
-        [f"(published: {name})", "700", "", *map(_plain, figures)]
-        for name, figures in PUBLISHED.items()
-        if name not in ROWS
-    ]
+            lines.append([name, str(len(rows)), str(failed), *(cells(rows) or ["-"] * len(COLUMNS))])
+            lines += _published(name)
+    for name in PUBLISHED:
+        lines += [] if name in ROWS else _published(name)
     head, *body = (f"| {' | '.join(line)} |" for line in lines)
     text = "\n".join([head, "|---" * len(lines[0]) + "|", *body, "", ABOUT, SOURCE, ""])
     journal.write(folder / "table.md", text.encode())
     return text
 
 
-SOURCE = 'Published: Ju et al. 2023, "Direct Inversion", table 1, SD1.4 (Plug-and-Play: SD1.5).'
-
-
-def _plain(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.2f}"
+def _published(name: str) -> list[list[str]]:
+    figures = PUBLISHED.get(name)
+    return [[f"(published: {name})", "700", "", *(f"{value:.2f}" for value in figures)]] if figures else []

@@ -134,6 +134,7 @@ def _opening(run: dict, rows: list[dict], policy: Policy) -> list[Html]:
             "p",
             tag("b", "What the verdicts mean. "),
             f"Policy {run['settings'].get('policy', '')}: {limits}. Error: the item could not be edited. ",
+            "In the distributions the full line is the limit to pass, the dashed one that for review. ",
             "Whether a picture shows what its target prompt says is not among these limits: look at the cases below."
             if blind
             else None,
@@ -264,12 +265,17 @@ def _case(folder: Path, row: dict) -> Html:
     titles |= {"heatmap": "where the words look", "mask": "mask of the edit"}
     titles |= {"given_mask": "mask of the figures"} if row["mode"] != "given" else {}
     figures = [
-        f"{METRICS[name].label} {_number(name, value)}" for name in TOLD if not math.isnan(value := figure(row, name))
+        f"{METRICS[name].label} {METRICS[name](value)}" for name in TOLD if not math.isnan(value := figure(row, name))
     ]
     scaled = "" if row["size"] == row["given_size"] else f", scaled or cut from {'x'.join(map(str, row['given_size']))}"
     return tag(
         "div",
-        tag("h3", _verdict(row), f" {row['name']} ", tag("small", f"{row['category']} {MODES[row['mode']].lower()}")),
+        tag(
+            "h3",
+            _verdict(row),
+            f" {row['name']} ",
+            tag("small", ", ".join(filter(None, (row["category"], MODES[row["mode"]].lower())))),
+        ),
         tag(
             "p",
             row["source_prompt"],
@@ -288,7 +294,7 @@ def _case(folder: Path, row: dict) -> Html:
             "; ".join(
                 [
                     *figures,
-                    f"{row['seconds']} s",
+                    f"{_number('seconds', figure(row, 'seconds'))} s",
                     f"seed {row['seed']}",
                     f"{'x'.join(map(str, row['size']))} pixels{scaled}",
                 ]
