@@ -128,7 +128,7 @@ def histogram(values: Sequence[float], marks: Sequence[tuple[float, str]], digit
         tag("text", f"{value:.{digits}f}", x=x, y=HEIGHT - 4, text_anchor=anchor)
         for value, x, anchor in ((low, 0, "start"), (high, WIDTH, "end"))
     ]
-    ends.append(tag("text", f"{max(counts)} items", x=0, y=10))
+    ends.append(tag("text", f"{max(counts)} item{'s' * (max(counts) > 1)}", x=0, y=10))
     base = tag("line", x1=0, x2=WIDTH, y1=bottom, y2=bottom, class_="axis")
     return tag(
         "svg",

@@ -126,7 +126,7 @@ def _opening(run: dict, rows: list[dict], policy: Policy) -> list[Html]:
     return [
         tag(
             "p",
-            f"{len(rows)} edits of {run.get('items', 'items')} by the workflow {run['settings'].get('workflow', '')}, {finished[0]} to {finished[-1]} UTC; "
+            f"{len(rows)} results of {run.get('items', 'items')} by the workflow {run['settings'].get('workflow', '')}, {finished[0]} to {finished[-1]} UTC; "
             f"{duration(seconds)} on the server.",
             class_="dim",
         ),
@@ -190,9 +190,7 @@ def _figures(rows: list[dict]) -> Html | None:
         if values:
             metric = METRICS.get(name, SECONDS)
             chosen = (statistics.fmean(values), statistics.median(values), values[0], values[-1])
-            lines.append(
-                [metric.label, metric.better or "-", str(len(values)), *(_number(name, value) for value in chosen)]
-            )
+            lines.append([metric.label, metric.better, str(len(values)), *(_number(name, value) for value in chosen)])
     if not lines:
         return None
     return _folded(
@@ -203,7 +201,7 @@ def _figures(rows: list[dict]) -> Html | None:
 def _not_measured(rows: list[dict]) -> Html | None:
     reasons: dict[str, list[str]] = {}
     for name, reason in {pair for row in rows for pair in row.get("not_measured", {}).items()}:
-        reasons.setdefault(reason, []).append(name)
+        reasons.setdefault(reason, []).append(METRICS[name].label)
     lines = sorted(f"{', '.join(sorted(names))}: {reason}" for reason, names in reasons.items())
     return tag("p", "Not measured, or not for every item: ", "; ".join(lines), ".", class_="dim") if lines else None
 
@@ -323,7 +321,8 @@ def _everything(rows: list[dict]) -> Html:
 
 
 def _settings(run: dict) -> list[Html]:
-    lines = [[name, json.dumps(value, ensure_ascii=False)] for name, value in run["settings"].items()]
+    said = {name: value for name, value in run["settings"].items() if value not in ("", [], ["", ""])}
+    lines = [[name, tag("code", json.dumps(value, ensure_ascii=False))] for name, value in said.items()]
     lines += [
         [node, ", ".join(f"{k} {json.dumps(v, ensure_ascii=False)}" for k, v in values.items())]
         for node, values in run.get("nodes", {}).items()
