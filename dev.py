@@ -5,6 +5,7 @@
     python dev.py serve [--port N] [--listen ADDR]   the ComfyUI server with this pack and the embedded model
     python dev.py test [pytest arguments]            every test
     python dev.py bench [arguments]                  the tables of the README
+    python dev.py pilot run ITEMS --out DIR ...      many pictures through one workflow (`python dev.py pilot --help`)
     python dev.py env                                where host, base directory and Python are, as JSON
 
 The first run makes .venv and .host beside this file (pinned packages, ComfyUI 0.3.75); later runs fetch
@@ -103,18 +104,13 @@ def serve(arguments):
     env = prepare()
     require_free(options.port, options.listen)
     add_demo_model(env)
-    cpu = options.cpu or subprocess.call([env.python, "-c", HAS_DEVICE], stderr=subprocess.DEVNULL) != 0
+    cpu = options.cpu or not has_device(env)
     command = [*server_command(env, options.port, options.listen, cpu), *their_models(env), *rest]
     log = WORK / "server.log"
     say(f"starting ComfyUI on the {'CPU' if cpu else 'GPU'} (log: {log})")
-    with open(log, "wb") as output:
-        server = subprocess.Popen(command, stdout=output, stderr=output, env=child_environ(env))
-    try:
-        address = wait_for_server(server, options.port, options.listen, log)
+    with running(command, env, options.port, log, options.listen) as (server, address):
         say(f"ComfyUI with Eta Inversion is at {address} (Ctrl-C ends it)")
         return server.wait()
-    finally:
-        end(server)
 
 
 def test(arguments):
@@ -128,12 +124,31 @@ def bench(arguments):
     return script(prepare(), [ROOT / "tests" / "bench" / "run.py", *arguments])
 
 
+def pilot(arguments):
+    """With a server of our own, where the command needs one and names none."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("command", nargs="?")
+    parser.add_argument("--server")
+    parser.add_argument("-h", "--help", action="store_true")
+    options, _ = parser.parse_known_args(arguments)
+    env = prepare()
+    if options.help or options.server or options.command not in ("run", "pie"):
+        return script(env, [ROOT / "pilot", *arguments])
+    add_demo_model(env)
+    port, log = free_port(), WORK / "pilot-server.log"
+    say(f"starting ComfyUI (log: {log})")
+    command = [*server_command(env, port, cpu=not has_device(env)), *their_models(env)]
+    with running(command, env, port, log) as (_, address):
+        waits = ("--patience", "30")  # nobody would start this server again
+        return script(env, [ROOT / "pilot", options.command, *waits, *arguments[1:], "--server", address])
+
+
 def show_environment(arguments):
     print(json.dumps({name: str(path) for name, path in environment()._asdict().items()}))
     return 0
 
 
-COMMANDS = {"demo": demo, "serve": serve, "test": test, "bench": bench, "env": show_environment}
+COMMANDS = {"demo": demo, "serve": serve, "test": test, "bench": bench, "pilot": pilot, "env": show_environment}
 
 
 def environment():
@@ -426,6 +441,28 @@ def end(child):
                 insist()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(5)
+
+
+@contextlib.contextmanager
+def running(command, env, port, log, listen="127.0.0.1"):
+    """The server of a command line -> its process and its address; ended on the way out."""
+    with open(log, "wb") as output:
+        server = subprocess.Popen(command, stdout=output, stderr=output, env=child_environ(env))
+    try:
+        yield server, wait_for_server(server, port, listen, log)
+        server.terminate()
+    finally:
+        end(server)
+
+
+def has_device(env):
+    return subprocess.call([env.python, "-c", HAS_DEVICE], stderr=subprocess.DEVNULL) == 0
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def require_free(port, listen):

@@ -11,8 +11,6 @@ import argparse
 import io
 import json
 import re
-import socket
-import subprocess
 import sys
 import time
 import urllib.error
@@ -29,10 +27,10 @@ sys.path.append(str(ROOT))
 import judge  # noqa: E402
 import scenes  # noqa: E402
 from prepare import SOURCES, prepare  # noqa: E402
-from workflow import graph_of  # noqa: E402
 
 import dev  # noqa: E402
 from eta_core import metrics  # noqa: E402
+from pilot.graph import graph_of  # noqa: E402
 
 WORKFLOW = ROOT / "example_workflows" / "Change one thing in a photo.json"
 PATIENCE_SECONDS = 1800
@@ -55,7 +53,9 @@ def main() -> int:
     print("building the embedded model", flush=True)
     prepare(environment.base)
     log = dev.WORK / "demo-server.log"
-    with Server(environment, log) as address:
+    port = dev.free_port()
+    print(f"starting ComfyUI (log: {log})", flush=True)
+    with dev.running(dev.server_command(environment, port), environment, port, log) as (_, address):
         started = time.perf_counter()
         pictures = run_workflow(address)
         seconds = time.perf_counter() - started
@@ -66,33 +66,6 @@ def main() -> int:
     print(json.dumps(report, indent=2))
     print(f"the pictures are in {options.out.resolve()}")
     return 0
-
-
-class Server:
-    """The host's real server on a free port, ended on the way out."""
-
-    def __init__(self, environment: dev.Environment, log: Path):
-        self._environment, self._log = environment, log
-
-    def __enter__(self) -> str:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        print(f"starting ComfyUI (log: {self._log})", flush=True)
-        with open(self._log, "wb") as output:
-            command = dev.server_command(self._environment, port)
-            self._process = subprocess.Popen(
-                command, stdout=output, stderr=subprocess.STDOUT, env=dev.child_environ(self._environment)
-            )
-        try:
-            return dev.wait_for_server(self._process, port, "127.0.0.1", self._log)
-        except BaseException:
-            dev.end(self._process)
-            raise
-
-    def __exit__(self, *_) -> None:
-        self._process.terminate()
-        dev.end(self._process)
 
 
 def run_workflow(address: str) -> dict[str, np.ndarray]:

@@ -17,7 +17,7 @@ else:
 
 ROOT = Path(__file__).resolve().parents[1]
 RAW = "https://raw.githubusercontent.com/eta-inversion/comfyui-eta-inversion/main/"
-FOLDERS = {"eta_core", "example_workflows", "locales", "nodes", "subgraphs", "web"}
+FOLDERS = {"eta_core", "example_workflows", "locales", "nodes", "pilot", "subgraphs", "web"}
 FILES = {"__init__.py", "CHANGELOG.md", "LICENSE", "README.md", "pyproject.toml"}
 
 

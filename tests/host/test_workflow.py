@@ -15,9 +15,9 @@ sys.path.append(str(ROOT / "demo"))
 import judge  # noqa: E402
 import scenes  # noqa: E402
 from prepare import CHECKPOINT, SOURCES, prepare  # noqa: E402
-from workflow import graph_of  # noqa: E402
 
 from eta_core import masks, metrics  # noqa: E402
+from pilot.graph import graph_of  # noqa: E402
 
 WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
 BLUEPRINT = ROOT / "subgraphs" / "Eta edit.json"

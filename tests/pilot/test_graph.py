@@ -1,7 +1,8 @@
 import copy
 
 import pytest
-from workflow import graph_of
+
+from pilot.graph import graph_of
 
 INFO = {
     "Source": {"input": {"required": {"image": [["a.png", "b.png"], {"image_upload": True}]}}},

@@ -1,0 +1,1 @@
+"""Pilot runs: many pictures through one workflow on a running ComfyUI, measured, judged and reported."""

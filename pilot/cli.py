@@ -1,0 +1,257 @@
+"""The command line.
+
+    python pilot run ITEMS --out DIR [--workflow FILE] [--mask auto|given|both|none] [--set NODE.input=VALUE ...]
+    python pilot report DIR
+    python pilot pie ITEMS --checkpoint NAME --out DIR
+
+ITEMS is a CSV, JSON or JSONL file, or a folder with items.csv, items.json, items.jsonl or PIE-Bench's mapping_file.json. `run` needs a
+running ComfyUI with this pack (--server); the same command again goes on where an earlier one stopped. Every picture, results.jsonl and
+report.html are in DIR.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from eta_core.policy import POLICIES, Policy, parse_policy
+
+from . import items, journal, models, pie_table, report, workflow
+from .run import Forms, Limits, Pilot, PilotError, Task
+from .server import Refused, Server, Unreachable
+from .workflow import Clip, WorkflowError
+
+ROOT = Path(__file__).resolve().parent.parent
+WORKFLOWS = ROOT / "example_workflows"
+MAIN = WORKFLOWS / "Change one thing in a photo.json"
+ADDRESS = "http://127.0.0.1:8188"
+STOPS = (items.ItemsError, journal.JournalError, WorkflowError, PilotError, Unreachable, Refused, OSError, ValueError)
+BY_CTRL_C = 130
+
+
+def main(arguments: Sequence[str]) -> int:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    options = _parser().parse_args(arguments)
+    try:
+        options.command(options)
+    except STOPS as error:
+        print(f"pilot: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\npilot: stopped; the same command goes on where this one was", file=sys.stderr)
+        return BY_CTRL_C
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="pilot", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    run_parser = commands.add_parser("run", help="edit, measure and judge every item", allow_abbrev=False)
+    _about_items(run_parser)
+    run_parser.add_argument(
+        "--workflow",
+        type=Path,
+        default=MAIN,
+        help=f"saved by ComfyUI's page or exported for its API; default: {MAIN.stem}",
+    )
+    run_parser.add_argument(
+        "--mask",
+        choices=("auto", "given", "both", "none"),
+        default="auto",
+        help="auto: the workflow's own; given: the item's takes its place; both: each item twice; none. The figures take the item's where it has one",
+    )
+    run_parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NODE.input=VALUE",
+        help="a node's type, title or id; VALUE may hold {source}, {target}, {words}, {target_words}, {picture}, {mask}, {seed}",
+    )
+    run_parser.add_argument(
+        "--edited",
+        default="",
+        metavar="NODE",
+        help="title or id of the node whose picture is the edit, where there are several",
+    )
+    run_parser.add_argument("--retry-errors", action="store_true", help="do the items that failed once more")
+    run_parser.set_defaults(command=_run)
+    report_parser = commands.add_parser("report", help="write report.html of a run once more", allow_abbrev=False)
+    report_parser.add_argument("out", type=Path, metavar="DIR")
+    report_parser.add_argument(
+        "--show", type=int, default=report.SHOWN, help="worst cases with pictures; default: %(default)s"
+    )
+    report_parser.set_defaults(command=_report)
+    pie_parser = commands.add_parser("pie", help="PIE-Bench's table, a run for each row", allow_abbrev=False)
+    _about_items(pie_parser)
+    pie_parser.add_argument(
+        "--checkpoint", required=True, help="its name on the server; the published rows are SD1.4's"
+    )
+    pie_parser.add_argument("--steps", type=int, default=50, help="default: %(default)s, as published")
+    pie_parser.add_argument(
+        "--rows",
+        nargs="*",
+        default=[],
+        metavar="ROW",
+        help="only these: " + ", ".join(f'"{name}"' for name in pie_table.ROWS),
+    )
+    pie_parser.set_defaults(command=_pie)
+    return parser
+
+
+def _about_items(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("items", type=Path, metavar="ITEMS")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--server", default=ADDRESS, help="default: %(default)s")
+    parser.add_argument("--limit", type=int, help="only the first items")
+    parser.add_argument("--seed", type=int, default=0, help="of items without one of their own; default: %(default)s")
+    parser.add_argument(
+        "--max-side",
+        type=int,
+        default=1024,
+        help="larger pictures are scaled down to this longer side; default: %(default)s",
+    )
+    parser.add_argument(
+        "--policy", default="advertising", help=f"{', '.join(POLICIES)}, or a JSON file; default: %(default)s"
+    )
+    parser.add_argument(
+        "--clip", default="", help="a CLIP with its text projection on the server, for the CLIP figures"
+    )
+    parser.add_argument("--clip-vision", default="", help="its other half on the server")
+    parser.add_argument(
+        "--models",
+        type=Path,
+        action="append",
+        default=[],
+        help="a models folder on this machine, to hash the files that were used",
+    )
+    parser.add_argument("--timeout", type=float, default=900, help="seconds for an item; default: %(default)s")
+    parser.add_argument(
+        "--patience", type=float, default=600, help="seconds to wait for a server that went away; default: %(default)s"
+    )
+    parser.add_argument("--window", type=int, default=2, help="items on the server at a time; default: %(default)s")
+
+
+def _run(options: argparse.Namespace) -> None:
+    listed = _listed(options)
+    _pilot(
+        options, listed, options.out, options.workflow, options.set, options.mask, options.edited, options.retry_errors
+    )
+    _report(options)
+
+
+def _listed(options: argparse.Namespace) -> list[items.Item]:
+    found = items.load(options.items)
+    unread = sorted({column for item in found for column in item.unread})
+    if unread:
+        print(
+            f"columns that are not read: {', '.join(unread)}; those that are: {', '.join((*items.REQUIRED, *items.OPTIONAL))}"
+        )
+    return found[: options.limit]
+
+
+def _pilot(
+    options: argparse.Namespace,
+    listed: list[items.Item],
+    out: Path,
+    path: Path,
+    changes: list[str],
+    mask: str,
+    edited: str = "",
+    retry: bool = False,
+) -> None:
+    server = Server(options.server)
+    graph = workflow.override(workflow.read(path, server.object_info()), changes)
+    masks = ("auto", "given") if mask == "both" else (mask,)
+    tasks = [Task(item, which) for item in listed for which in masks]
+    clip = Clip(options.clip, options.clip_vision)
+    forms = Forms(graph, clip, edited)
+    example = workflow.form(graph, masks[0], False, clip, edited)  # a workflow that takes no item stops here
+    settings = {
+        "workflow": path.name,
+        "workflow_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "set": changes,
+        "edited": edited,
+        "seed": options.seed,
+        "max_side": options.max_side,
+        "policy": options.policy,
+        "limits": _policy_text(options.policy),
+        "clip": [options.clip, options.clip_vision],
+    }
+    with journal.Journal(out) as book:
+        run = journal.settle(out, settings)
+        if retry:
+            book.drop_errors()
+        run |= {"items": str(options.items), "nodes": workflow.settings_of(example.graph)}
+        _describe(run, server, example, options.models)
+        journal.save(out, run)
+        pilot = Pilot(
+            server, book, run, tasks, forms, _policy(options.policy), options.seed, options.max_side, _limits(options)
+        )
+        pilot.run()
+
+
+def _limits(options: argparse.Namespace) -> Limits:
+    if options.window < 1 or options.timeout <= 0 or options.max_side < 64:
+        raise ValueError("--window must be at least 1, --timeout above 0, --max-side at least 64")
+    return Limits(options.timeout, options.window, options.patience)
+
+
+def _describe(run: dict, server: Server, example: workflow.Form, folders: list[Path]) -> None:
+    """The server, and the weights where they are on this machine; others than those the run began with are refused."""
+    system = server.stats()["system"]
+    run["server"] = {name: system.get(name) for name in ("comfyui_version", "pytorch_version", "os")}
+    roots = [*folders, *(models.roots_of(system.get("argv", [])) if server.is_local else [])]
+    before = run.get("models", {})
+    run["models"] = models.described(workflow.models_of(example.graph), roots, before)
+    for name, found in run["models"].items():
+        if {found.get("sha256"), before.get(name, {}).get("sha256")} - {None} - {found.get("sha256")}:
+            raise PilotError(
+                f"{name} is another file than this run began with: put that one back, or use another --out"
+            )
+
+
+def _policy(name: str) -> Policy:
+    return POLICIES[name] if name in POLICIES else parse_policy(_policy_text(name))
+
+
+def _policy_text(name: str) -> str:
+    if name in POLICIES:
+        return ""
+    path = Path(name)
+    if not path.is_file():
+        raise ValueError(f"--policy {name} is neither {', '.join(POLICIES)} nor a file")
+    return json.dumps(json.loads(path.read_text(encoding="utf-8")))
+
+
+def _report(options: argparse.Namespace) -> None:
+    print(report.write(options.out, getattr(options, "show", report.SHOWN)))
+
+
+def _pie(options: argparse.Namespace) -> None:
+    unknown = [name for name in options.rows if name not in pie_table.ROWS]
+    if unknown:
+        raise ValueError(f"no row is called {', '.join(unknown)}; the rows are {', '.join(pie_table.ROWS)}")
+    listed = _listed(options)
+    common = [
+        f"CheckpointLoaderSimple.ckpt_name={options.checkpoint}",
+        *pie_table.COMMON,
+        f"EtaInversion.steps={options.steps}",
+    ]
+    for name in options.rows or pie_table.ROWS:
+        row = pie_table.ROWS[name]
+        print(f"--- {name}")
+        out = options.out / row.folder
+        _pilot(options, listed, out, WORKFLOWS / f"{row.workflow}.json", [*common, *row.settings], row.mask)
+        report.write(out)
+    print(pie_table.write(options.out))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,236 @@
+"""What is to be edited: items from a CSV, JSON or JSONL file, or from PIE-Bench's mapping_file.json.
+
+A wrong row is an item with an `error`, so that it is reported like any other; only a file that cannot be read at all stops a run.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from string import punctuation
+
+from eta_core.alignment import pair
+
+from . import pie_bench
+
+NAMES = ("mapping_file.json", "items.csv", "items.jsonl", "items.json")
+REQUIRED = ("picture", "source_prompt", "target_prompt")
+OPTIONAL = ("words", "target_words", "mask", "category", "seed")
+KNOWN = (*REQUIRED, *OPTIONAL, "name", "exact_words")
+MAX_SEED = 2**64 - 1
+
+
+class ItemsError(Exception):
+    """The list of items cannot be read."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One edit. number: its place in the list, from 1. picture and a mask file lie in `folder`; PIE-Bench's masks are run lengths.
+
+    unread: columns that mean nothing here. repeat: how many equal items come before it.
+    """
+
+    number: int
+    name: str
+    folder: Path = Path()
+    picture: str = ""
+    source_prompt: str = ""
+    target_prompt: str = ""
+    words: str = ""
+    target_words: str = ""
+    mask: str | tuple[int, ...] = ""
+    category: str = ""
+    seed: int | None = None
+    error: str = ""
+    unread: tuple[str, ...] = ()
+    repeat: int = 0
+
+    @property
+    def key(self) -> str:
+        """Names the item by what it says and not by its place, so that a list may grow or move between two runs."""
+        says = {name: value for name, value in vars(self).items() if name not in ("number", "folder", "unread")}
+        return hashlib.sha256(json.dumps(says).encode()).hexdigest()[:12]
+
+
+def load(path: Path) -> list[Item]:
+    """The items of a file, or of the folder that has one of NAMES. Raises ItemsError where there is nothing to read."""
+    path = _list_in(path) if path.is_dir() else path
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise ItemsError(f"there is no {path}") from None
+    except UnicodeDecodeError as error:
+        raise ItemsError(f"{path} is not UTF-8 (byte {error.start}): save it as UTF-8") from None
+    items = list(_read(path, text))
+    if not items:
+        raise ItemsError(f"{path} holds no item: it needs {', '.join(REQUIRED)}, and may have {', '.join(OPTIONAL)}")
+    return _told_apart(items)
+
+
+def _list_in(folder: Path) -> Path:
+    found = [folder / name for name in NAMES if (folder / name).is_file()]
+    if len(found) != 1:
+        names = " and ".join(path.name for path in found) or "no list of items"
+        raise ItemsError(f"{folder} has {names}: it needs one of {', '.join(NAMES)}; or name the file itself")
+    return found[0]
+
+
+def _told_apart(items: list[Item]) -> list[Item]:
+    """Rows that say the same are items of their own."""
+    seen: Counter[str] = Counter()
+    apart = []
+    for item in items:
+        apart.append(replace(item, repeat=seen[item.key]))
+        seen[item.key] += 1
+    return apart
+
+
+def _read(path: Path, text: str) -> Iterator[Item]:
+    kind = path.suffix.lower()
+    if kind in (".csv", ".tsv"):
+        yield from _rows(_csv(text), path.parent)
+    elif kind == ".jsonl":
+        yield from _rows((_json_line(line) for line in text.split("\n") if line.strip()), path.parent)
+    elif kind == ".json":
+        yield from _json(path, text)
+    else:
+        raise ItemsError(f"{path} is no list of items: it must be .csv, .tsv, .json or .jsonl")
+
+
+class Wrong(str):
+    """What is wrong with a row, in place of the row."""
+
+
+def _csv(text: str) -> Iterator[dict | Wrong]:
+    lines = text.splitlines(keepends=True)
+    header = lines[0] if lines else ""
+    reader = csv.reader(lines, delimiter=max(",;\t", key=header.count), strict=True)
+    columns = [name.strip() for name in next(reader, [])]
+    twice = [name for name, count in Counter(columns).items() if count > 1]
+    if twice:
+        raise ItemsError(f"the column {twice[0]} stands there twice: rename one of the two")
+    while True:
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield Wrong(f"line {reader.line_num}: {error}")
+            continue
+        if len(cells) == len(columns):
+            yield dict(zip(columns, cells))
+        elif cells:
+            yield Wrong(f"line {reader.line_num} has {len(cells)} cells, the header {len(columns)}")
+
+
+def _json_line(line: str) -> object:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        return Wrong(f"no JSON: {error}")
+
+
+def _json(path: Path, text: str) -> Iterator[Item]:
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ItemsError(f"{path} is no JSON: {error}") from None
+    if pie_bench.is_mapping(found):
+        yield from _rows(_mapping(found), pie_bench.pictures_in(path.parent))
+        return
+    found = found.get("items") if isinstance(found, dict) else found
+    if not isinstance(found, list):
+        raise ItemsError(f'{path} must be a list of items, {{"items": [...]}}, or PIE-Bench\'s mapping_file.json')
+    yield from _rows(found, path.parent)
+
+
+def _mapping(found: dict) -> Iterator[dict | Wrong]:
+    for name, entry in found.items():
+        try:
+            yield pie_bench.row(name, entry)
+        except ValueError as error:
+            yield Wrong(f"{name}: {error}")
+
+
+def _rows(rows: Iterable[object], folder: Path) -> Iterator[Item]:
+    for number, row in enumerate(rows, 1):
+        try:
+            yield _item(number, row, folder)
+        except ValueError as error:
+            name, category = (_said(row, *columns) for columns in (("name", "picture"), ("category",)))
+            yield Item(number, name or f"row {number}", category=category, error=str(error))
+
+
+def _said(row: object, *columns: str) -> str:
+    """The first text of a wrong row's columns."""
+    values = [row.get(column) for column in columns] if isinstance(row, dict) else []
+    return next((value for value in values if isinstance(value, str) and value), "").encode(errors="replace").decode()
+
+
+def _item(number: int, row: object, folder: Path) -> Item:
+    if isinstance(row, Wrong):
+        raise ValueError(row)
+    if not isinstance(row, dict):
+        raise ValueError(f"the row is {json.dumps(row)[:80]}: it must be an object")
+    missing = [column for column in REQUIRED if column not in row]
+    if missing:
+        raise ValueError(f"no column {', '.join(missing)}; the columns are {', '.join(row) or 'none'}")
+    said = {column: _text(row, column) for column in (*REQUIRED, *OPTIONAL) if column not in ("mask", "seed")}
+    for column in REQUIRED:
+        if not said[column]:
+            raise ValueError(f"{column} is empty")
+    mask = row.get("mask")
+    said["mask"] = tuple(mask) if isinstance(mask, list) else _text(row, "mask")
+    if not row.get("exact_words"):
+        prompts = said["source_prompt"], said["target_prompt"]
+        said["words"] = said["words"] or gone(*prompts)
+        said["target_words"] = said["target_words"] or gone(*reversed(prompts))
+    unread = tuple(str(column) for column in row if column not in KNOWN)
+    name = str(row.get("name") or said["picture"])
+    return Item(number, name, folder, seed=_seed(row.get("seed")), unread=unread, **said)
+
+
+def _text(row: dict, column: str) -> str:
+    value = row.get(column, "")
+    if isinstance(value, list) and column in ("words", "target_words") and all(isinstance(v, str) for v in value):
+        value = ", ".join(value)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise ValueError(f"{column} is {json.dumps(value)[:80]}: it must be text")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{column} holds half a character (a lone surrogate): write it again") from None
+    return value.strip()
+
+
+def _seed(value: object) -> int | None:
+    if value is None or value == "":
+        return None
+    try:
+        seed = int(value) if isinstance(value, str) else value
+    except ValueError:
+        seed = None
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed <= MAX_SEED:
+        raise ValueError(f"seed is {value!r}: it must be a whole number from 0 to {MAX_SEED}")
+    return seed
+
+
+def gone(source_prompt: str, target_prompt: str) -> str:
+    """The words that only the source prompt has, neighbours joined to a phrase, with commas between: AttentionMask's words."""
+    source, target = (prompt.split() for prompt in (source_prompt, target_prompt))
+    kept = set(pair(source, target))
+    phrases: list[list[str]] = [[]]
+    for i, word in enumerate(source):
+        if i in kept:
+            phrases.append([])
+        else:
+            phrases[-1].append(word.strip(punctuation))
+    return ", ".join(" ".join(filter(None, phrase)) for phrase in phrases if any(phrase))

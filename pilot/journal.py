@@ -1,0 +1,129 @@
+"""A run's folder: what it is (run.json), what is done (results.jsonl), and that one program at a time works in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from pathlib import Path
+
+RESULTS, RUN, LOCK = "results.jsonl", "run.json", "lock"
+
+
+class JournalError(Exception):
+    """The folder cannot be worked in."""
+
+
+class Journal:
+    """Rows by `key`, each written to disk before `append` returns. A context manager: holds the folder for itself."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.keys: set[str] = set()
+
+    def __enter__(self) -> Journal:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = open(self.folder / LOCK, "a")
+        if not _try_lock(self._lock):
+            self._lock.close()
+            raise JournalError(f"another pilot is at work in {self.folder}: wait for it, or use another --out")
+        self._rows = open(self._mend(), "ab")
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._rows.close()
+        self._lock.close()
+
+    def append(self, row: dict) -> None:
+        self.keys.add(row["key"])  # first: who interrupts the writing must not write it twice
+        self._rows.write(_line(row))
+        self._rows.flush()
+        os.fsync(self._rows.fileno())
+
+    def drop_errors(self) -> None:
+        """Forgets the items that failed, so that they are done again."""
+        good = [row for row in rows(self.folder) if row["status"] != "error"]
+        self._rows.close()
+        write(self.folder / RESULTS, b"".join(map(_line, good)))
+        self._rows = open(self.folder / RESULTS, "ab")
+        self.keys = {row["key"] for row in good}
+
+    def _mend(self) -> Path:
+        """results.jsonl without what a crash left half-written, and without what it says twice."""
+        path, good = self.folder / RESULTS, {}
+        for row in rows(self.folder):
+            good.setdefault(row["key"], row)
+        self.keys = set(good)
+        whole = b"".join(map(_line, good.values()))
+        if not path.exists() or path.read_bytes() != whole:
+            write(path, whole)
+        return path
+
+
+def rows(folder: Path) -> list[dict]:
+    """The whole rows of results.jsonl: lines that end, and say what they should."""
+    path = folder / RESULTS
+    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    return [row for row in map(_row, lines) if row]
+
+
+def _row(line: bytes) -> dict | None:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and {"key", "status"} <= set(row) else None
+
+
+def _line(row: dict) -> bytes:
+    return json.dumps(row, allow_nan=False).encode() + b"\n"
+
+
+def settle(folder: Path, settings: dict) -> dict:
+    """run.json -> {"id", "settings"}, made at the first call. Raises JournalError where the folder's run has other settings."""
+    path = folder / RUN
+    if path.exists():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        changed = [
+            name for name in {**found["settings"], **settings} if found["settings"].get(name) != settings.get(name)
+        ]
+        if changed:
+            was = ", ".join(f"{name} was {json.dumps(found['settings'].get(name))}" for name in changed)
+            raise JournalError(
+                f"{folder} holds a run with other settings ({was}): use another --out, or the settings it has"
+            )
+        return found
+    run = {"id": uuid.uuid4().hex, "settings": settings}
+    save(folder, run)
+    return run
+
+
+def save(folder: Path, run: dict) -> None:
+    write(folder / RUN, json.dumps(run, indent=1).encode())
+
+
+def write(path: Path, content: bytes) -> None:
+    """Whole or not at all, also when the power fails."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    half = path.with_name(path.name + ".half")
+    with open(half, "wb") as handle:
+        handle.write(content)
+        handle.flush()
+        os.fsync(handle.fileno())
+    os.replace(half, path)
+
+
+def _try_lock(handle) -> bool:
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            handle.seek(0)
+            msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    return True

@@ -1,0 +1,39 @@
+"""Which weights a run was made with."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+CHUNK = 1 << 22
+
+
+def roots_of(argv: list[str]) -> list[Path]:
+    """Model folders of a server that was started with `argv` on this machine."""
+    bases = [Path(value) for option, value in zip(argv, argv[1:]) if option == "--base-directory"]
+    return [base / "models" for base in bases or [Path(path).parent for path in argv[:1]]]
+
+
+def described(names: Iterable[str], roots: list[Path], known: dict[str, dict]) -> dict[str, dict]:
+    """name -> {"sha256", "bytes", "changed"}, the file's; empty where it is not on this machine. known: what was found before."""
+    return {name: _described(_find(name, roots), known.get(name, {})) for name in names}
+
+
+def _find(name: str, roots: list[Path]) -> Path | None:
+    folders = [folder for root in roots if root.is_dir() for folder in sorted(root.iterdir()) if folder.is_dir()]
+    return next((folder / name for folder in folders if (folder / name).is_file()), None)
+
+
+def _described(path: Path | None, known: dict) -> dict:
+    if path is None:
+        return {}
+    about = path.stat()
+    stamp = {"bytes": about.st_size, "changed": about.st_mtime_ns}
+    if stamp.items() <= known.items():
+        return known
+    digest = hashlib.sha256()
+    with open(path, "rb") as handle:
+        while chunk := handle.read(CHUNK):
+            digest.update(chunk)
+    return {"sha256": digest.hexdigest(), **stamp}

@@ -1,0 +1,116 @@
+"""Pictures and masks as they go to the server: bounded in size, cut to what a VAE takes."""
+
+from __future__ import annotations
+
+import io
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from . import pie_bench
+from .items import Item
+
+CELL = 8  # pixels of a latent pixel
+MOST_MEGAPIXELS = 80
+
+
+class PictureError(Exception):
+    """A picture or a mask that cannot be used, and why."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An item's picture, RGB, and its mask, L or None, both of one size. given: (width, height) in the file."""
+
+    picture: Image.Image
+    mask: Image.Image | None
+    given: tuple[int, int]
+
+
+def prepare(item: Item, max_side: int) -> Prepared:
+    """The item's picture with its longer side scaled down to `max_side`, never up, and its middle in multiples of CELL.
+
+    A mask is scaled and cut alike: one of black and white stays so, and a pixel that holds any of it is of it. Raises PictureError.
+    """
+    picture, given = _open(item.folder / item.picture, "RGB", max_side)
+    scaled = _scaled(picture.size, max_side)
+    mask = _mask(item, given, scaled)
+    if min(scaled) < CELL:
+        raise PictureError(f"{item.picture} is {_by(given)} pixels, {_by(scaled)} after scaling: too small to edit")
+    return Prepared(_middle(picture.resize(scaled, Image.LANCZOS)), mask and _middle(mask), given)
+
+
+def _scaled(size: tuple[int, int], max_side: int) -> tuple[int, int]:
+    ratio = min(1.0, max_side / max(size))
+    return tuple(max(1, round(side * ratio)) for side in size)
+
+
+def _middle(picture: Image.Image) -> Image.Image:
+    width, height = (side - side % CELL for side in picture.size)
+    left, top = (picture.width - width) // 2, (picture.height - height) // 2
+    return picture.crop((left, top, left + width, top + height))
+
+
+def _open(path: Path, mode: str, max_side: int) -> tuple[Image.Image, tuple[int, int]]:
+    """The picture, upright, perhaps already reduced to no less than `max_side`, and its size in the file."""
+    try:
+        if not os.path.getsize(path):
+            raise PictureError(f"{path} is empty (0 bytes)")
+        with Image.open(path) as opened:
+            if opened.width * opened.height > MOST_MEGAPIXELS * 1e6:
+                raise PictureError(
+                    f"{path} is {_by(opened.size)} pixels, more than {MOST_MEGAPIXELS} megapixels: scale it down"
+                )
+            given = opened.size
+            opened.draft(mode, (max_side, max_side))  # JPEG: decoded small, in little memory
+            opened.load()
+            ImageOps.exif_transpose(opened, in_place=True)
+            turned = (opened.width > opened.height) != (given[0] > given[1])
+            picture = _eight_bit(opened)
+            return picture if picture.mode == mode else picture.convert(mode), given[::-1] if turned else given
+    except PictureError:
+        raise
+    except FileNotFoundError:
+        raise PictureError(f"there is no {path}") from None
+    except Exception as error:  # each of Pillow's decoders has errors of its own for damaged files
+        raise PictureError(f"{path} cannot be read: {str(error) or type(error).__name__}") from None
+
+
+def _eight_bit(picture: Image.Image) -> Image.Image:
+    if not picture.mode.startswith("I"):
+        return picture
+    return Image.fromarray((np.asarray(picture).clip(0, 65535) / 257).round().astype(np.uint8))
+
+
+def _mask(item: Item, given: tuple[int, int], size: tuple[int, int]) -> Image.Image | None:
+    if not item.mask:
+        return None
+    if isinstance(item.mask, str):
+        mask, of = _open(item.folder / item.mask, "L", max(given))
+    else:
+        try:
+            mask = Image.fromarray(pie_bench.mask(item.mask).astype(np.uint8) * 255)
+        except ValueError as error:
+            raise PictureError(str(error)) from None
+        of = mask.size
+    if abs(of[0] * given[1] - of[1] * given[0]) > 0.02 * of[1] * given[0]:
+        raise PictureError(f"the mask is {_by(of)} pixels, the picture {_by(given)}: they must have one shape")
+    if mask.size == size:
+        return mask
+    hard = set(np.unique(np.asarray(mask))) <= {0, 255}
+    scaled = mask.resize(size, Image.BOX)
+    return scaled.point(lambda value: 255 * (value > 0)) if hard else scaled
+
+
+def _by(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
+
+
+def png(picture: Image.Image) -> bytes:
+    """The same bytes for the same picture, so that a server's cache knows it again."""
+    stream = io.BytesIO()
+    picture.save(stream, "PNG", compress_level=1)
+    return stream.getvalue()

@@ -1,0 +1,355 @@
+"""report.html: how often it succeeded, how much of the rest changed, how long it took, and which pictures need a person."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from eta_core.metrics import METRICS, Metric
+from eta_core.policy import POLICIES, VERDICTS, Policy, parse_policy
+
+from . import journal, page, pie_table
+from .page import Html, tag
+from .run import duration
+
+SHOWN = 60
+OUTCOMES = (*VERDICTS, "error")
+MODES = {"auto": "The workflow's own mask", "given": "The given mask", "none": "No mask"}
+DRAWN = (
+    "background_psnr",
+    "background_ms_ssim",
+    "background_mean_difference",
+    "background_changed_area",
+    "changed_area",
+    "structure_distance",
+    "clip_similarity",
+    "clip_directional",
+)
+TOLD = ("background_psnr", "background_mean_difference", "changed_area", "structure_distance", "clip_similarity")
+SECONDS = Metric("seconds", "lower", 1)
+SCORED = {
+    "given": "the item's mask",
+    "auto": "the workflow's mask",
+    "none": "no mask: the whole picture counts as background",
+}
+
+
+def write(folder: Path, shown: int = SHOWN) -> str:
+    """Writes report.html into a run's folder -> what it says, in a few lines. shown: cases with pictures."""
+    rows = journal.rows(folder)
+    if not rows:
+        raise ValueError(f"{folder} holds no results of a pilot")
+    path = folder / journal.RUN
+    run = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"settings": {}}
+    journal.write(folder / "report.html", page_of(folder, run, rows, shown).encode())
+    lines = [f"{MODES[mode]}: {_in_words(rates(some))}" for mode, some in by_mode(rows).items()]
+    return "\n".join([*lines, f"report: {(folder / 'report.html').resolve()}"])
+
+
+def page_of(folder: Path, run: dict, rows: list[dict], shown: int = SHOWN) -> Html:
+    policy = _policy(run["settings"])
+    modes = by_mode(rows)
+    return page.whole(
+        f"Pilot: {folder.resolve().name}",
+        _opening(run, rows, policy),
+        [_mode(mode, some, policy) for mode, some in modes.items()],
+        _pie(modes),
+        _errors(rows),
+        _cases(folder, rows, shown),
+        _everything(rows),
+        _settings(run),
+    )
+
+
+# --- what the rows say ----------------------------------------------------------------------------------------------------
+
+
+def by_mode(rows: Iterable[dict]) -> dict[str, list[dict]]:
+    rows = list(rows)
+    return {mode: some for mode in MODES if (some := [row for row in rows if row["mode"] == mode])}
+
+
+def outcome(row: dict) -> str:
+    return "error" if row["status"] == "error" else row["verdict"]
+
+
+def rates(rows: Iterable[dict]) -> dict[str, int]:
+    """How many items came out how, by OUTCOMES."""
+    counts = Counter(map(outcome, rows))
+    return {name: counts[name] for name in OUTCOMES}
+
+
+def figure(row: dict, name: str) -> float:
+    """An item's figure, the mean of its pictures'; nan where none has it, or it failed."""
+    if name == "seconds":
+        return math.nan if row.get("seconds") is None else row["seconds"]
+    values = [float(picture[name]) for picture in row.get("figures", []) if picture.get(name) is not None]
+    return statistics.fmean(values) if values else math.nan
+
+
+def values_of(rows: Iterable[dict], name: str) -> list[float]:
+    """The figure of every item that has it."""
+    return [value for row in rows if row["status"] == "ok" and not math.isnan(value := figure(row, name))]
+
+
+def worst_first(rows: Iterable[dict]) -> list[dict]:
+    """Items that were edited: rejected before those to review before the passed, the most changed background first."""
+
+    def order(row: dict) -> tuple:
+        psnr = figure(row, "background_psnr")
+        return -VERDICTS.index(row["verdict"]), not math.isnan(psnr), psnr if math.isfinite(psnr) else math.inf
+
+    return sorted((row for row in rows if row["status"] == "ok"), key=order)
+
+
+def _policy(settings: dict) -> Policy:
+    limits = settings.get("limits")
+    return parse_policy(limits) if limits else POLICIES.get(settings.get("policy", ""), {})
+
+
+# --- what the page shows --------------------------------------------------------------------------------------------------
+
+
+def _opening(run: dict, rows: list[dict], policy: Policy) -> list[Html]:
+    finished = sorted(row["finished"][:16].replace("T", " ") for row in rows)
+    seconds = sum(values_of(rows, "seconds"))
+    limits = "; ".join(
+        f"{METRICS[name].label} {limits.ok} to pass"
+        + (f", {limits.review} for review" if limits.review != limits.ok else "")
+        for name, limits in policy.items()
+    )
+    blind = not any(name.startswith("clip") for name in policy)
+    return [
+        tag(
+            "p",
+            f"{len(rows)} results of {run.get('items', 'items')} by the workflow {run['settings'].get('workflow', '')}, {finished[0]} to {finished[-1]} UTC; "
+            f"{duration(seconds)} on the server.",
+            class_="dim",
+        ),
+        tag(
+            "p",
+            tag("b", "What the verdicts mean. "),
+            f"Policy {run['settings'].get('policy', '')}: {limits}. Error: the item could not be edited. ",
+            "In the distributions the full line is the limit to pass, the dashed one that for review. ",
+            "Whether a picture shows what its target prompt says is not among these limits: look at the cases below."
+            if blind
+            else None,
+        ),
+    ]
+
+
+def _mode(mode: str, rows: list[dict], policy: Policy) -> list[Html]:
+    found = rates(rows)
+    tiles = [
+        tag("div", tag("b", _percent(count, len(rows))), f"{name} ({count})", class_=f"tile {name}")
+        for name, count in found.items()
+    ]
+    scored = Counter(SCORED[row["scored"]] for row in rows if row["status"] == "ok")
+    maskless = sum(mode == "auto" and row.get("mask") == "none" for row in rows)
+    return [
+        tag("h2", f"{MODES[mode]}: {len(rows)} items"),
+        tag("div", tiles, class_="tiles"),
+        page.bar(list(found.items())),
+        tag("p", "Background of the figures: " + ", ".join(f"{name} ({count})" for name, count in scored.items()) + ".")
+        if scored
+        else None,
+        tag("p", f"{maskless} items name no word to change and were edited without a mask.") if maskless else None,
+        tag("div", [_plot(rows, name, policy) for name in (*DRAWN, "seconds")], class_="plots"),
+        _figures(rows),
+        _not_measured(rows),
+        _categories(rows),
+    ]
+
+
+def _plot(rows: list[dict], name: str, policy: Policy) -> Html | None:
+    values = values_of(rows, name)
+    finite = [value for value in values if math.isfinite(value)]
+    if len(finite) < 2:
+        return None
+    metric = METRICS.get(name, SECONDS)
+    limits = policy.get(name)
+    ends = (
+        [(kind, end) for kind, r in (("pass", limits.ok), ("review", limits.review)) for end in (r.low, r.high)]
+        if limits
+        else []
+    )
+    marks = [(end, kind) for kind, end in ends if math.isfinite(end)]
+    infinite = len(values) - len(finite)
+    told = f"median {_number(name, statistics.median(values))}" + (f"; {infinite} infinite" if infinite else "")
+    return tag("div", tag("h3", metric.label), page.histogram(finite, marks, metric.digits), tag("small", told))
+
+
+def _figures(rows: list[dict]) -> Html | None:
+    lines = []
+    for name in (*METRICS, "seconds"):
+        values = sorted(values_of(rows, name))
+        if values:
+            metric = METRICS.get(name, SECONDS)
+            chosen = (statistics.fmean(values), statistics.median(values), values[0], values[-1])
+            lines.append([metric.label, metric.better, str(len(values)), *(_number(name, value) for value in chosen)])
+    if not lines:
+        return None
+    return _folded(
+        "All figures", page.table(["figure", "better", "items", "mean", "median", "lowest", "highest"], lines)
+    )
+
+
+def _not_measured(rows: list[dict]) -> Html | None:
+    reasons: dict[str, list[str]] = {}
+    for name, reason in {pair for row in rows for pair in row.get("not_measured", {}).items()}:
+        reasons.setdefault(reason, []).append(METRICS[name].label)
+    lines = sorted(f"{', '.join(sorted(names))}: {reason}" for reason, names in reasons.items())
+    return tag("p", "Not measured, or not for every item: ", "; ".join(lines), ".", class_="dim") if lines else None
+
+
+def _categories(rows: list[dict]) -> list[Html]:
+    names = sorted({row["category"] for row in rows})
+    if len(names) < 2:
+        return []
+    lines = []
+    for name in names:
+        some = [row for row in rows if row["category"] == name]
+        medians = [
+            _number(what, statistics.median(values)) if (values := values_of(some, what)) else "-"
+            for what in ("background_psnr", "changed_area", "seconds")
+        ]
+        lines.append(
+            [
+                name or "(none)",
+                str(len(some)),
+                *(_percent(count, len(some)) for count in rates(some).values()),
+                *medians,
+            ]
+        )
+    head = ["category", "items", *OUTCOMES, "background PSNR, dB", "changed area, %", "seconds"]
+    return [tag("h2", "By category"), tag("p", "Figures are medians.", class_="dim"), page.table(head, lines)]
+
+
+def _pie(modes: dict[str, list[dict]]) -> list[Html]:
+    lines = [[MODES[mode], *cells] for mode, rows in modes.items() if (cells := pie_table.cells(rows))]
+    if not lines:
+        return []
+    return [
+        tag("h2", "By PIE-Bench's conventions"),
+        tag("p", pie_table.ABOUT, class_="dim"),
+        page.table(["mask of the edit", *pie_table.COLUMNS], lines),
+    ]
+
+
+def _errors(rows: list[dict]) -> list[Html]:
+    failed = [row for row in rows if row["status"] == "error"]
+    lines = [[row["name"], MODES[row["mode"]], row["error"]] for row in failed]
+    return [tag("h2", f"Errors: {len(failed)}"), page.table(["item", "run", "what happened"], lines)] if failed else []
+
+
+def _cases(folder: Path, rows: list[dict], shown: int) -> list[Html]:
+    cases = worst_first(rows)
+    if not cases:
+        return []
+    title = "Worst cases first" if len(cases) <= shown else f"Worst cases first: {shown} of {len(cases)}"
+    return [tag("h2", title), [_case(folder, row) for row in cases[:shown]]]
+
+
+def _case(folder: Path, row: dict) -> Html:
+    files = row["files"]
+    edited = [name for name in files if name.startswith("edited")]
+    titles = {"source": "before"} | {
+        name: "after" if len(edited) == 1 else f"after {i + 1}" for i, name in enumerate(edited)
+    }
+    titles |= {"heatmap": "where the words look", "mask": "mask of the edit"}
+    titles |= {"given_mask": "mask of the figures"} if row["mode"] != "given" else {}
+    figures = [
+        f"{METRICS[name].label} {METRICS[name](value)}" for name in TOLD if not math.isnan(value := figure(row, name))
+    ]
+    scaled = "" if row["size"] == row["given_size"] else f", scaled or cut from {'x'.join(map(str, row['given_size']))}"
+    return tag(
+        "div",
+        tag(
+            "h3",
+            _verdict(row),
+            f" {row['name']} ",
+            tag("small", ", ".join(filter(None, (row["category"], MODES[row["mode"]].lower())))),
+        ),
+        tag(
+            "p",
+            row["source_prompt"],
+            " → ",
+            row["target_prompt"],
+            tag("span", f" (words: {row['words'] or 'none'})", class_="dim"),
+        ),
+        tag(
+            "div",
+            [page.picture(folder / files[name], title) for name, title in titles.items() if name in files],
+            class_="pictures",
+        ),
+        [tag("p", reason) for reason in row["reasons"]],
+        tag(
+            "p",
+            "; ".join(
+                [
+                    *figures,
+                    f"{_number('seconds', figure(row, 'seconds'))} s",
+                    f"seed {row['seed']}",
+                    f"{'x'.join(map(str, row['size']))} pixels{scaled}",
+                ]
+            ),
+            class_="dim",
+        ),
+        class_=f"case {row['verdict']}",
+    )
+
+
+def _everything(rows: list[dict]) -> Html:
+    lines = [
+        [
+            str(row["number"]),
+            row["name"],
+            row["category"],
+            row["mode"],
+            _verdict(row),
+            *(_number(name, figure(row, name)) for name in ("background_psnr", "changed_area", "seconds")),
+            str(row.get("seed", "-")),
+        ]
+        for row in sorted(rows, key=lambda row: (row["number"], row["mode"]))
+    ]
+    head = ["", "item", "category", "mask", "verdict", "background PSNR, dB", "changed area, %", "seconds", "seed"]
+    return _folded(f"All {len(rows)} results", page.table(head, lines))
+
+
+def _settings(run: dict) -> list[Html]:
+    said = {name: value for name, value in run["settings"].items() if value not in ("", [], ["", ""])}
+    lines = [[name, tag("code", json.dumps(value, ensure_ascii=False))] for name, value in said.items()]
+    lines += [
+        [node, ", ".join(f"{k} {json.dumps(v, ensure_ascii=False)}" for k, v in values.items())]
+        for node, values in run.get("nodes", {}).items()
+    ]
+    lines += [["server", ", ".join(f"{name} {value}" for name, value in run.get("server", {}).items())]]
+    models = [
+        [name, f"sha256 {found['sha256']}" if found else "not on this machine, so known by its name only"]
+        for name, found in run.get("models", {}).items()
+    ]
+    return [tag("h2", "Settings and weights"), page.table(["what", "value"], [*lines, *models])]
+
+
+def _folded(title: str, *content: Html) -> Html:
+    return tag("details", tag("summary", title), *content)
+
+
+def _verdict(row: dict) -> Html:
+    return tag("span", outcome(row), class_=f"verdict {outcome(row)}")
+
+
+def _number(name: str, value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.{METRICS.get(name, SECONDS).digits}f}"
+
+
+def _percent(count: int, of: int) -> str:
+    return f"{100 * count / of:.0f} %"
+
+
+def _in_words(found: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in found.items())

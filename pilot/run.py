@@ -1,0 +1,336 @@
+"""Items through a running server: a few queued at a time, each recorded as soon as it is done."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+import uuid
+from collections import Counter, deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from functools import cache
+
+from eta_core.policy import Policy, judge, worst
+from eta_core.report import plain, report_of_json
+
+from . import journal, workflow
+from .items import Item
+from .pictures import PictureError, Prepared, png, prepare
+from .server import FOLDER, Refused, Server, Unreachable
+from .workflow import Clip, Form, WorkflowError
+
+POLL_SECONDS = 0.25
+LET_GO_SECONDS = 60
+MOST_LOSSES = 2
+PICTURES = "pictures"
+
+
+class PilotError(Exception):
+    """Why a run cannot go on, and how it can."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """An item and the mask it is to be run with, one of workflow.MASKS."""
+
+    item: Item
+    mask: str
+
+    @property
+    def key(self) -> str:
+        return f"{self.item.key}-{self.mask}"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """timeout: seconds for an item. window: items on the server at a time. patience: seconds without a server."""
+
+    timeout: float = 900.0
+    window: int = 2
+    patience: float = 600.0
+
+
+@dataclass
+class Flight:
+    """What is on the server. started, stopped: when it was first seen running, and when it was told to stop."""
+
+    task: Task
+    row: dict
+    started: float | None = None
+    stopped: float | None = None
+
+
+class Forms:
+    """A workflow's form for each kind of item."""
+
+    def __init__(self, graph: workflow.Graph, clip: Clip, edited: str):
+        self._of = cache(lambda mask, has_mask: workflow.form(graph, mask, has_mask, clip, edited))
+
+    def of(self, task: Task) -> tuple[str, Form]:
+        """The mask that is used, and the form. Raises WorkflowError."""
+        item = task.item
+        if task.mask == "given" and not item.mask:
+            raise WorkflowError("the item has no mask: give it one, or run it with --mask auto")
+        found = self._of(task.mask, bool(item.mask))
+        if workflow.wants_words(found) and not item.words:
+            return "none", self._of("none", bool(item.mask))
+        return task.mask, found
+
+
+def say(line: str) -> None:
+    print(line, flush=True)  # at once into a log file too
+
+
+class Pilot:
+    """run() works through `tasks`, leaving out those in the journal."""
+
+    def __init__(
+        self,
+        server: Server,
+        book: journal.Journal,
+        run: dict,
+        tasks: Iterable[Task],
+        forms: Forms,
+        policy: Policy,
+        seed: int,
+        max_side: int,
+        limits: Limits,
+    ):
+        self._server, self._book, self._run, self._forms, self._policy = server, book, run, forms, policy
+        self._seed, self._max_side, self._limits = seed, max_side, limits
+        tasks = list(tasks)
+        self._todo = deque(task for task in tasks if task.key not in book.keys)
+        self._total, self._done = len(tasks), len(tasks) - len(self._todo)
+        self._flights: dict[str, Flight] = {}
+        self._losses: Counter[str] = Counter()
+        self._began, self._edits, self._silent = time.monotonic(), 0, None
+
+    def run(self) -> None:
+        """Raises PilotError where the server stays away, KeyboardInterrupt after taking back what it had queued."""
+        try:
+            while self._todo or self._flights:
+                try:
+                    self._fill()
+                    self._look()
+                    self._silent = None
+                except Unreachable as error:
+                    self._bear(error)
+                time.sleep(POLL_SECONDS)
+        except KeyboardInterrupt:
+            with contextlib.suppress(Unreachable, Refused):
+                self._take_back()
+            raise
+
+    def _bear(self, error: Unreachable) -> None:
+        now = time.monotonic()
+        if self._silent is None:
+            self._silent = now
+            say(f"{error}; waiting up to {self._limits.patience:g} s for it")
+        if now - self._silent > self._limits.patience:
+            raise PilotError(f"{error}. Start it, then run the same command again: it goes on where it stopped")
+
+    # --- onto the server ------------------------------------------------------------------------------------------
+
+    def _fill(self) -> None:
+        while self._todo and len(self._flights) < self._limits.window:
+            self._launch(self._todo[0])
+            self._todo.popleft()
+
+    def _launch(self, task: Task) -> None:
+        row = _row(task)
+        try:
+            if task.item.error:
+                raise PictureError(task.item.error)
+            used, form = self._forms.of(task)
+            prepared = prepare(task.item, self._max_side)
+            row |= self._of_picture(task, prepared) | {"mask": used, "scored": form.scored}
+            row["seed"] = self._seed if task.item.seed is None else task.item.seed
+            names = [f"{self._run['id'][:8]}-{task.key}-{which}.png" for which in ("picture", "mask")]
+            graph = form.filled(_values(task.item, row["seed"], *(f"{FOLDER}/{name} [temp]" for name in names)))
+            says = json.dumps([task.key, graph], sort_keys=True)
+            prompt_id = str(uuid.uuid5(uuid.UUID(self._run["id"]), says))
+            if not self._is_known(prompt_id):  # else a run that was killed has left it there
+                for name, picture in zip(names, (prepared.picture, prepared.mask)):
+                    if picture:
+                        self._server.upload(name, png(picture))
+                prompt_id = self._server.submit(prompt_id, graph)
+        except (PictureError, WorkflowError, Refused) as error:
+            self._fail(row, str(error))
+        else:
+            self._flights[prompt_id] = Flight(task, row)
+
+    def _of_picture(self, task: Task, prepared: Prepared) -> dict:
+        pictures = {"source": prepared.picture} | ({"given_mask": prepared.mask} if prepared.mask else {})
+        files = {name: self._keep(task, name, png(picture)) for name, picture in pictures.items()}
+        return {"size": prepared.picture.size, "given_size": prepared.given, "files": files}
+
+    def _keep(self, task: Task, name: str, content: bytes) -> str:
+        path = f"{PICTURES}/{task.key}/{name}.png"
+        journal.write(self._book.folder / path, content)
+        return path
+
+    def _is_known(self, prompt_id: str) -> bool:
+        return any(prompt_id in ids for ids in self._server.queue()) or self._server.history(prompt_id) is not None
+
+    # --- off the server -------------------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        if not self._flights:
+            return
+        running, waiting = self._server.queue()
+        for prompt_id, flight in list(self._flights.items()):
+            if prompt_id in running:
+                self._watch(prompt_id, flight)
+            elif prompt_id not in waiting:
+                self._land(prompt_id, flight)
+
+    def _watch(self, prompt_id: str, flight: Flight) -> None:
+        now = time.monotonic()
+        flight.started = flight.started or now
+        if flight.stopped is None and now - flight.started > self._limits.timeout:
+            self._server.cancel([prompt_id])
+            flight.stopped = now
+        if flight.stopped is not None and now - flight.stopped > LET_GO_SECONDS:
+            raise PilotError(
+                f"the server does not let go of {flight.task.item.name}, which was stopped after {self._limits.timeout:g} s. Restart it, then "
+                "run the same command again"
+            )
+
+    def _land(self, prompt_id: str, flight: Flight) -> None:
+        entry = self._server.history(prompt_id)
+        try:
+            if entry is None:
+                raise Refused("it is neither in the queue nor in the history")
+            problem = _problem(entry)
+            found = {} if problem else self._fetch(flight.task, entry["outputs"])
+        except Refused:  # it was cleared away, or the server was started anew
+            self._lose(prompt_id, flight)
+            return
+        seconds = _seconds(entry)
+        if problem:
+            if flight.stopped is not None:
+                problem = f"stopped after {self._limits.timeout:g} s (--timeout)"
+            self._fail(flight.row | {"seconds": seconds}, problem)
+        else:
+            files = flight.row["files"] | found.pop("files")
+            self._succeed(flight.row | found | {"files": files, "seconds": seconds})
+        del self._flights[prompt_id]
+        with contextlib.suppress(Unreachable, Refused):
+            self._server.forget(prompt_id)
+
+    def _lose(self, prompt_id: str, flight: Flight) -> None:
+        del self._flights[prompt_id]
+        self._losses[flight.task.key] += flight.started is not None
+        if self._losses[flight.task.key] < MOST_LOSSES:
+            self._todo.appendleft(flight.task)
+        else:
+            self._fail(flight.row, f"the server went away {MOST_LOSSES} times while it worked on this item")
+
+    def _fetch(self, task: Task, outputs: dict) -> dict:
+        """Files and figures of a finished graph."""
+        files = {}
+        for node_id, name in ((workflow.EDITED, "edited"), (workflow.MASK, "mask"), (workflow.HEATMAP, "heatmap")):
+            images = outputs.get(node_id, {}).get("images", [])
+            for i, image in enumerate(images if name == "edited" else images[:1]):
+                name = f"edited_{i + 1}" if len(images) > 1 and i else name
+                files[name] = self._keep(task, name, self._server.view(image))
+        report = report_of_json(outputs[workflow.FIGURES]["text"][0])
+        found = {"figures": [plain(picture) for picture in report.pictures], "not_measured": dict(report.not_measured)}
+        try:
+            verdicts = judge(report, self._policy)
+        except ValueError as error:
+            return found | {"files": files, "verdict": "review", "reasons": [str(error)]}
+        reasons = [reason for verdict in verdicts for reason in verdict.reasons]
+        return found | {"files": files, "verdict": worst(verdicts), "reasons": reasons}
+
+    def _take_back(self) -> None:
+        """Ends what is on the server; what was finished there is kept."""
+        self._server.cancel(list(self._flights))
+        until = time.monotonic() + LET_GO_SECONDS
+        while self._server.queue()[0] & set(self._flights) and time.monotonic() < until:
+            time.sleep(POLL_SECONDS)
+        for prompt_id, flight in list(self._flights.items()):
+            entry = self._server.history(prompt_id)
+            if entry and not _problem(entry) and flight.task.key not in self._book.keys:
+                self._land(prompt_id, flight)
+            else:
+                self._server.forget(prompt_id)
+
+    # --- into the journal -----------------------------------------------------------------------------------------
+
+    def _succeed(self, row: dict) -> None:
+        self._edits += 1
+        self._record(row | {"status": "ok"})
+
+    def _fail(self, row: dict, error: str) -> None:
+        self._record(row | {"status": "error", "error": error})
+
+    def _record(self, row: dict) -> None:
+        self._book.append(row | {"finished": datetime.now(timezone.utc).isoformat(timespec="seconds")})
+        self._done += 1
+        say(f"[{self._done}/{self._total}] {_told(row)}{self._left()}")
+
+    def _left(self) -> str:
+        if not self._edits or self._done == self._total:
+            return ""
+        seconds = (time.monotonic() - self._began) / self._edits * (self._total - self._done)
+        return f"; about {duration(seconds)} left"
+
+
+def duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
+
+
+def _told(row: dict) -> str:
+    name = f"{row['name']} ({row['mode']})"
+    if row["status"] == "error":
+        return f"error   {name}: {row['error']}"
+    psnr = row["figures"][0].get("background_psnr")
+    seconds = "" if row["seconds"] is None else f", {row['seconds']:.1f} s"
+    return f"{row['verdict']:7} {name}: background {'-' if psnr is None else f'{float(psnr):.1f} dB'}{seconds}"
+
+
+def _row(task: Task) -> dict:
+    item = task.item
+    says = ("number", "name", "category", "source_prompt", "target_prompt", "words")
+    return {"key": task.key, "mode": task.mask} | {name: getattr(item, name) for name in says} | {"files": {}}
+
+
+def _values(item: Item, seed: int, picture: str, mask: str) -> dict:
+    return {
+        "picture": picture,
+        "mask": mask,
+        "source": item.source_prompt,
+        "target": item.target_prompt,
+        "words": item.words,
+        "target_words": item.target_words,
+        "has_words": bool(item.words),
+        "seed": seed,
+    }
+
+
+def _problem(entry: dict) -> str:
+    """Why a graph did not finish; empty where it did."""
+    messages = {event: data for event, data in entry["status"]["messages"]}
+    if "execution_error" in messages:
+        error = messages["execution_error"]
+        return f"{error['node_type']}: {str(error['exception_message']).strip() or error['exception_type']}"
+    if "execution_interrupted" in messages:
+        return "interrupted on the server"
+    if entry["status"]["status_str"] != "success":
+        return "the server says no more than that it failed"
+    return (
+        ""
+        if workflow.FIGURES in entry["outputs"]
+        else "the server made no figures: a node of the workflow held the picture back"
+    )
+
+
+def _seconds(entry: dict) -> float | None:
+    """How long the server worked on it, by its own clock in milliseconds; None where it does not say."""
+    times = [data["timestamp"] for _, data in entry["status"]["messages"] if "timestamp" in data]
+    return round((max(times) - min(times)) / 1000, 3) if times else None

@@ -1,0 +1,409 @@
+"""Any workflow of this pack as a form that an item's picture, prompts, words, mask and seed are put into.
+
+What has no place in the form is left out: the workflow's other previews and saved files. EtaMetrics is added, so that every figure comes from
+one node.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from .graph import graph_of
+
+FIELDS = ("picture", "mask", "source", "target", "words", "target_words", "has_words", "seed")
+PLACE = re.compile(r"\{(" + "|".join(FIELDS) + r")\}")
+MASKS = ("auto", "given", "none")  # the workflow's own, the item's, no mask
+TEXTS = {  # nodes that encode a prompt -> their inputs for it
+    "CLIPTextEncode": ("text",),
+    "CLIPTextEncodeSDXL": ("text_g", "text_l"),
+    "CLIPTextEncodeSDXLRefiner": ("text",),
+    "CLIPTextEncodeFlux": ("clip_l", "t5xxl"),
+    "CLIPTextEncodeSD3": ("clip_l", "clip_g", "t5xxl"),
+}
+PAIR = {0: "source_prompt", 1: "target_prompt"}  # EtaPromptPair's outputs -> the input each one encodes
+OPTIONAL_MASKS = {
+    "EtaSampler": ("mask",),
+    "EtaMasaCtrl": ("source_mask", "target_mask"),
+    "EtaPromptToPrompt": ("blend_mask",),
+}
+EDITED, MASK, HEATMAP, FIGURES = "pilot_edited", "pilot_mask", "pilot_heatmap", "pilot_figures"
+GIVEN, METRICS, CLIP, CLIP_VISION, MASK_PICTURE = (
+    f"pilot_{name}" for name in ("given_mask", "metrics", "clip", "clip_vision", "mask_picture")
+)
+SHOWN = (EDITED, MASK, HEATMAP, FIGURES)
+NEEDED = ("EtaMetrics", "PreviewAny", "PreviewImage", "MaskToImage", "LoadImageMask")
+
+Graph = dict[str, dict]
+
+
+class WorkflowError(Exception):
+    """The workflow cannot take an item, and what to do about it."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """An input that an item fills: text with {names} of FIELDS."""
+
+    text: str
+
+    def filled(self, values: Mapping[str, object]) -> object:
+        whole = PLACE.fullmatch(self.text)
+        return values[whole[1]] if whole else PLACE.sub(lambda found: str(values[found[1]]), self.text)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """File names on the server of a CLIP's two halves, for EtaMetrics."""
+
+    text: str = ""
+    vision: str = ""
+
+
+@dataclass(frozen=True)
+class Form:
+    """A graph whose inputs may be Slots. scored: the mask of the figures: "given", "auto" or "none"."""
+
+    graph: Graph
+    scored: str
+
+    def filled(self, values: Mapping[str, object]) -> Graph:
+        return {
+            node_id: node
+            | {"inputs": {k: v.filled(values) if isinstance(v, Slot) else v for k, v in node["inputs"].items()}}
+            for node_id, node in self.graph.items()
+        }
+
+
+def read(path: Path, object_info: dict) -> Graph:
+    """The API-format graph of a workflow file, saved by the page or exported for the API. Raises WorkflowError."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise WorkflowError(f"{path} cannot be read as a workflow: {error}") from None
+    try:
+        graph = graph_of(found, object_info) if isinstance(found, dict) and {"nodes", "links"} <= set(found) else found
+    except (ValueError, KeyError, TypeError) as error:
+        raise WorkflowError(f"{path.name}: {error}; or save it in the page with File, Export (API)") from None
+    if not isinstance(graph, dict) or not graph or not all(_is_node(node) for node in graph.values()):
+        raise WorkflowError(f"{path} is no workflow: it must be saved by ComfyUI's page, or with File, Export (API)")
+    unknown = sorted({*NEEDED, *(node["class_type"] for node in graph.values())} - set(object_info))
+    if unknown:
+        raise WorkflowError(
+            f"{path.name}: the server has no node {', '.join(unknown)}; install or update its pack there"
+        )
+    return graph
+
+
+def _is_node(node: object) -> bool:
+    return isinstance(node, dict) and isinstance(node.get("class_type"), str) and isinstance(node.get("inputs"), dict)
+
+
+def override(graph: Graph, settings: Iterable[str]) -> Graph:
+    """The graph with NODE.input=VALUE for each setting; NODE is a node's type, title or id. Raises WorkflowError."""
+    graph = {node_id: node | {"inputs": dict(node["inputs"])} for node_id, node in graph.items()}
+    for setting in settings:
+        where, equals, value = setting.partition("=")
+        name, dot, field = where.rpartition(".")
+        if not (equals and dot):
+            raise WorkflowError(f"'{setting}' must be written NODE.input=VALUE, as in EtaInversion.steps=20")
+        nodes = [graph[node_id] for node_id in _named(graph, name)]
+        if not nodes:
+            raise WorkflowError(f"'{setting}': no node is called {name}; there are {_names(graph, graph)}")
+        for node in nodes:
+            if field not in node["inputs"]:
+                inputs = ", ".join(node["inputs"]) or "no inputs"
+                raise WorkflowError(f"'{setting}': {node['class_type']} has no input {field}; it has {inputs}")
+            node["inputs"][field] = _value(value)
+    return graph
+
+
+def _value(text: str) -> object:
+    if PLACE.search(text):
+        return Slot(text)
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def form(graph: Graph, mask: str, has_mask: bool, clip: Clip, edited: str = "") -> Form:
+    """Where everything goes.
+
+    mask: one of MASKS. has_mask: whether the item has a mask for the figures. edited: the node whose picture is the edit, where the
+    workflow has several. Raises WorkflowError naming what cannot be found.
+    """
+    graph = {node_id: node | {"inputs": dict(node["inputs"])} for node_id, node in graph.items()}
+    picture = _unjudged(graph, _edited_picture(graph, edited))
+    used = _behind(graph, [picture])
+    samplers, inversions = (_of_type(graph, kind, used) for kind in ("EtaSampler", "EtaInversion"))
+    if not (samplers and inversions):
+        raise WorkflowError(
+            "the edited picture comes from no Eta Inversion and Eta Sampler: a pilot runs workflows of these"
+        )
+    _place(graph, mask, picture, samplers, inversions)
+    _check_regions(graph, used)
+    own = _own_mask(graph, samplers)
+    scored = "given" if has_mask else "auto" if own else "none"
+    graph[GIVEN] = _node("LoadImageMask", image=Slot("{mask}"), channel="red")
+    _measure(graph, _source_picture(graph, inversions), picture, [GIVEN, 0] if has_mask else own, clip)
+    _show(graph, picture, own)
+    kept = _behind(graph, [[name, 0] for name in SHOWN if name in graph])
+    return Form({node_id: node for node_id, node in graph.items() if node_id in kept}, scored)
+
+
+def _place(graph: Graph, mask: str, picture: list, samplers: list[str], inversions: list[str]) -> None:
+    """A Slot in every input that an item fills; where the user put one, no other is looked for."""
+    taken = " ".join(
+        value.text for node in graph.values() for value in node["inputs"].values() if isinstance(value, Slot)
+    )
+    loader = None if "{picture}" in taken else _place_picture(graph, inversions)
+    if "{source}" not in taken:
+        _place_prompt(graph, inversions, "source")
+    if "{target}" not in taken:
+        _place_prompt(graph, samplers, "target")
+    if "{seed}" not in taken:
+        for node_id in samplers:
+            graph[node_id]["inputs"]["seed"] = Slot("{seed}")
+    _place_mask(graph, mask, samplers, loader)
+    if "{words}" not in taken:
+        _place_words(graph, _of_type(graph, "AttentionMask", _behind(graph, [picture])))
+
+
+def _measure(graph: Graph, source: list, edited: list, mask: list | None, clip: Clip) -> None:
+    inputs = {"source": source, "edited": edited, "source_prompt": Slot("{source}"), "target_prompt": Slot("{target}")}
+    if mask:
+        inputs["mask"] = mask
+    if clip.text and clip.vision:
+        graph[CLIP] = _node("CLIPLoader", clip_name=clip.text, type="stable_diffusion")
+        graph[CLIP_VISION] = _node("CLIPVisionLoader", clip_name=clip.vision)
+        inputs |= {"clip": [CLIP, 0], "clip_vision": [CLIP_VISION, 0]}
+    graph[METRICS] = _node("EtaMetrics", **inputs)
+    graph[FIGURES] = _node("PreviewAny", source=[METRICS, 0])
+
+
+def _show(graph: Graph, edited: list, mask: list | None) -> None:
+    graph[EDITED] = _node("PreviewImage", images=edited)
+    if mask:
+        graph[MASK_PICTURE] = _node("MaskToImage", mask=mask)
+        graph[MASK] = _node("PreviewImage", images=[MASK_PICTURE, 0])
+    attention = _of_type(graph, "AttentionMask", _behind(graph, [edited]))
+    if attention:
+        graph[HEATMAP] = _node("PreviewImage", images=[attention[0], 1])
+
+
+def wants_words(found: Form) -> bool:
+    return any(node["class_type"] == "AttentionMask" for node in found.graph.values())
+
+
+def _node(kind: str, **inputs) -> dict:
+    return {"class_type": kind, "inputs": inputs, "_meta": {"title": kind}}
+
+
+# --- what is where ----------------------------------------------------------------------------------------------------
+
+
+def _is_link(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], int)
+
+
+def _links(node: dict) -> Iterator[list]:
+    return (value for value in node["inputs"].values() if _is_link(value))
+
+
+def _behind(graph: Graph, links: Iterable[list]) -> set[str]:
+    """Ids of all nodes that something of `links` comes from."""
+    found: set[str] = set()
+    ahead = [link[0] for link in links]
+    while ahead:
+        node_id = ahead.pop()
+        if node_id in graph and node_id not in found:
+            found.add(node_id)
+            ahead += [link[0] for link in _links(graph[node_id])]
+    return found
+
+
+def _of_type(graph: Graph, kind: str, among: Collection[str]) -> list[str]:
+    return [node_id for node_id in graph if node_id in among and graph[node_id]["class_type"] == kind]
+
+
+def _title(node: dict) -> str:
+    return node.get("_meta", {}).get("title") or node["class_type"]
+
+
+def _named(graph: Graph, name: str) -> list[str]:
+    return [node_id for node_id, node in graph.items() if name in (node_id, _title(node), node["class_type"])]
+
+
+def _names(graph: Graph, node_ids: Collection[str]) -> str:
+    """The nodes as a user knows them."""
+    return ", ".join(
+        f"{node['class_type']} {node_id}" + (f" '{_title(node)}'" if _title(node) != node["class_type"] else "")
+        for node_id, node in graph.items()
+        if node_id in node_ids
+    )
+
+
+def _edited_picture(graph: Graph, name: str) -> list:
+    """The link that brings the edited picture: into the one output called Edited, or out of the one EtaSampler's one decoder."""
+    shows = {
+        node_id: node["inputs"]["images"] for node_id, node in graph.items() if _is_link(node["inputs"].get("images"))
+    }
+    if name:
+        named = _named(graph, name)
+        if len(named) != 1:
+            raise WorkflowError(
+                f"--edited {name} names {len(named)} nodes ({_names(graph, named or graph)}): name one, or its id"
+            )
+        return shows.get(named[0], [named[0], 0])
+    titled = [node_id for node_id in shows if _title(graph[node_id]).lower().startswith("edited")]
+    if len(titled) == 1:
+        return shows[titled[0]]
+    samplers = _of_type(graph, "EtaSampler", graph)
+    decoders = [
+        node_id
+        for node_id, node in graph.items()
+        if node["inputs"].get("samples") in [[sampler, 0] for sampler in samplers]
+    ]
+    if not titled and len(decoders) == 1:
+        return [decoders[0], 0]
+    candidates = _names(graph, titled or decoders or samplers) or "no Eta Sampler"
+    raise WorkflowError(
+        f"which picture is the edit? The workflow has {candidates}; name the node with --edited TITLE_OR_ID"
+    )
+
+
+def _unjudged(graph: Graph, link: list) -> list:
+    """The picture before an EtaVerdict, which may hold it back: the pilot's own policy judges it."""
+    node = graph.get(link[0], {})
+    if node.get("class_type") == "EtaVerdict" and _is_link(node["inputs"].get("image")):
+        return _unjudged(graph, node["inputs"]["image"])
+    return link
+
+
+def _place_picture(graph: Graph, inversions: list[str]) -> str:
+    """Puts the picture into the one LoadImage that EtaInversion's latent comes from -> its id."""
+    found = _of_type(graph, "LoadImage", _behind(graph, [graph[n]["inputs"]["latent_image"] for n in inversions]))
+    if len(found) != 1:
+        what = f"{len(found)} LoadImage nodes ({_names(graph, found)})" if found else "no LoadImage"
+        raise WorkflowError(
+            f"Eta Inversion's picture comes from {what}: it must be one; or say --set 'TITLE.image={{picture}}'"
+        )
+    graph[found[0]]["inputs"]["image"] = Slot("{picture}")
+    return found[0]
+
+
+def _place_prompt(graph: Graph, nodes: list[str], which: str) -> None:
+    """Puts a prompt into the node that encodes what goes into `positive`."""
+    encoders = {
+        place for node_id in nodes for place in _encoders(graph, graph[node_id]["inputs"].get("positive"), which)
+    }
+    if len(encoders) != 1:
+        what = _names(graph, {node_id for node_id, _ in encoders}) or "no node that encodes text"
+        raise WorkflowError(
+            f"the {which} prompt comes from {what}: it must be one; or say --set 'TITLE.text={{{which}}}'"
+        )
+    ((node_id, fields),) = encoders
+    if any(isinstance(graph[node_id]["inputs"].get(field), Slot) for field in fields):
+        raise WorkflowError(
+            f"{_names(graph, [node_id])} encodes both prompts: give the target prompt an encoder of its own"
+        )
+    graph[node_id]["inputs"].update(dict.fromkeys(fields, Slot(f"{{{which}}}")))
+    for node in graph.values():
+        if _is_link(node["inputs"].get(f"{which}_prompt")):
+            node["inputs"][f"{which}_prompt"] = Slot(f"{{{which}}}")
+
+
+def _encoders(graph: Graph, link: object, which: str) -> set[tuple[str, tuple[str, ...]]]:
+    """(node, its text inputs) of all encoders a conditioning comes from; through ControlNets and the like by the side it came out."""
+    if not _is_link(link) or link[0] not in graph:
+        return set()
+    node_id, output = link
+    node = graph[node_id]
+    if node["class_type"] == "EtaPromptPair":
+        return {(node_id, (PAIR[output],))} if output in PAIR else set()
+    if node["class_type"] in TEXTS:
+        return {(node_id, TEXTS[node["class_type"]])}
+    sides = [node["inputs"].get(side) for side in ("positive", "negative")]
+    links = [sides[output]] if all(map(_is_link, sides)) and output < 2 else _links(node)
+    return {place for link in links for place in _encoders(graph, link, which)}
+
+
+def _place_words(graph: Graph, attention: list[str]) -> None:
+    if len(attention) > 1:
+        raise WorkflowError(
+            f"whose words? The workflow has {_names(graph, attention)}; say --set 'TITLE.words={{words}}'"
+        )
+    for node_id in attention:
+        graph[node_id]["inputs"]["words"] = Slot("{words}")
+
+
+def _place_mask(graph: Graph, mask: str, samplers: list[str], loader: str | None) -> None:
+    """The item's mask wherever the workflow's own went, or no mask at all."""
+    own = [[node_id, 0] for node_id in _of_type(graph, "AttentionMask", graph)] + [[loader, 1]] * (loader is not None)
+    ends = [(node, field) for node in graph.values() for field, value in node["inputs"].items() if value in own]
+    if mask == "auto":
+        if any(node["inputs"][field] == [loader, 1] for node, field in ends):
+            raise WorkflowError("this workflow takes its mask from the picture's file: run it with --mask given")
+    elif mask == "given":
+        for node, field in ends:
+            node["inputs"][field] = [GIVEN, 0]
+        if not ends:
+            for node_id in samplers:
+                graph[node_id]["inputs"]["mask"] = [GIVEN, 0]
+    else:
+        for node in graph.values():
+            for field in OPTIONAL_MASKS.get(node["class_type"], ()):
+                node["inputs"].pop(field, None)
+        for node_id in samplers:
+            if "background_lock" in graph[node_id]["inputs"]:
+                graph[node_id]["inputs"]["background_lock"] = 0.0
+
+
+def _own_mask(graph: Graph, samplers: list[str]) -> list | None:
+    found = [graph[node_id]["inputs"]["mask"] for node_id in samplers if _is_link(graph[node_id]["inputs"].get("mask"))]
+    return found[0] if found else None
+
+
+def _source_picture(graph: Graph, inversions: list[str]) -> list:
+    """What is encoded for EtaInversion."""
+    links = [graph[node_id]["inputs"]["latent_image"] for node_id in inversions]
+    for node_id in sorted(_behind(graph, links)):
+        if graph[node_id]["class_type"].startswith("VAEEncode") and _is_link(graph[node_id]["inputs"].get("pixels")):
+            return graph[node_id]["inputs"]["pixels"]
+    raise WorkflowError("no VAE Encode makes Eta Inversion's latent: the figures need the picture it was made of")
+
+
+def _check_regions(graph: Graph, used: set[str]) -> None:
+    """An item has one target prompt: one of a region must have been placed by hand."""
+    for node_id in _of_type(graph, "EtaRegionEdit", used):
+        encoders = _encoders(graph, graph[node_id]["inputs"].get("positive"), "target")
+        fixed = {n for n, fields in encoders if not any(isinstance(graph[n]["inputs"][f], Slot) for f in fields)}
+        if fixed:
+            raise WorkflowError(
+                f"{_names(graph, fixed)} is a second target prompt, of Eta Region Edit: say --set 'TITLE.text={{target}}', or any text with {{words}}"
+            )
+
+
+# --- what the report says of it ------------------------------------------------------------------------------------------------
+
+MODELS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".sft")
+
+
+def models_of(graph: Graph) -> list[str]:
+    """Names of the model files a graph loads."""
+    values = [value for node in graph.values() for value in node["inputs"].values() if isinstance(value, str)]
+    return sorted({value for value in values if value.lower().endswith(MODELS)})
+
+
+def settings_of(graph: Graph) -> dict[str, dict]:
+    """The plain settings of this pack's nodes, by node."""
+    ours = {node_id: node for node_id, node in graph.items() if node["class_type"].startswith(("Eta", "AttentionMask"))}
+    return {
+        f"{node['class_type']} {node_id}": plain
+        for node_id, node in ours.items()
+        if (plain := {k: v for k, v in node["inputs"].items() if not _is_link(v) and not isinstance(v, Slot)})
+    }

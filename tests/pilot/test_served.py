@@ -1,0 +1,306 @@
+"""Whole runs on the real server with the embedded model."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import dev
+from pilot import cli, journal, pie_table, workflow
+from pilot.server import Server
+from pilot.workflow import Clip, WorkflowError, form
+
+ROOT = dev.ROOT
+sys.path.append(str(ROOT / "demo"))
+import pie_set  # noqa: E402
+import scenes  # noqa: E402
+from prepare import prepare  # noqa: E402
+
+SECONDS = 120
+SIDE = 64
+CAT = {"source_prompt": "a cat on the grass", "target_prompt": "a dog on the grass"}
+# workflow -> (mask of the run, what is said where it cannot take an item)
+EXAMPLES = {
+    "A batch of pictures": ("auto", "3 LoadImage nodes"),
+    "Change one thing in a photo": ("auto", ""),
+    "Compare etas in a grid": ("auto", "--edited"),
+    "Gallery of variants": ("auto", ""),
+    "Keep the layout with Plug-and-Play": ("none", ""),
+    "Keep the pose with Prompt-to-Prompt": ("auto", ""),
+    "Keep the texture with MasaCtrl": ("auto", ""),
+    "Measure an edit and hold back what fails": ("auto", ""),
+    "Only inside my mask": ("auto", "--mask given"),
+    "Two edits at once": ("none", "second target prompt"),
+    "With ControlNet": ("none", ""),
+    "With a LoRA": ("none", ""),
+}
+
+
+class Host:
+    """The real server on a port and a base directory of its own; it can be killed and started again."""
+
+    def __init__(self, base: Path):
+        self.environment = dev.environment()._replace(base=base)
+        self.port, self.log = dev.free_port(), base / "server.log"
+        self.address = f"http://127.0.0.1:{self.port}"
+        dev.make_base(base)
+        (base / "custom_nodes" / dev.PACK).symlink_to(ROOT, target_is_directory=True)
+        prepare(base)
+
+    def start(self) -> None:
+        with open(self.log, "wb") as output:
+            command = dev.server_command(self.environment, self.port)
+            environ = {**dev.child_environ(self.environment), "OMP_NUM_THREADS": "1"}
+            self.process = subprocess.Popen(command, stdout=output, stderr=output, env=environ)
+        dev.wait_for_server(self.process, self.port, "127.0.0.1", self.log)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def prompts(self) -> int:
+        """How many it was given since it was started."""
+        return self.log.read_text(errors="replace").count("got prompt")
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory):
+    host = Host(tmp_path_factory.mktemp("base"))
+    host.start()
+    yield host
+    host.kill()
+
+
+@pytest.fixture(scope="module")
+def server(host) -> Server:
+    return Server(host.address)
+
+
+@pytest.fixture
+def arguments(host):
+    """arguments(...) -> those of a run on this server."""
+    return lambda *given: [str(part) for part in (*given, "--server", host.address, "--max-side", str(SIDE))]
+
+
+@pytest.fixture
+def pilot(arguments):
+    """pilot(...) -> the running program."""
+    begun = []
+
+    def start(*given: object) -> subprocess.Popen:
+        command = [sys.executable, str(ROOT / "pilot"), *arguments(*given)]
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "encoding": "utf-8"}
+        environ = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUTF8": "1"}
+        begun.append(subprocess.Popen(command, **streams, env=environ))
+        return begun[-1]
+
+    yield start
+    for process in begun:
+        process.kill()
+        process.wait()
+
+
+def finished(process: subprocess.Popen, status: int = 0) -> str:
+    told, _ = process.communicate(timeout=SECONDS)
+    assert process.returncode == status, told
+    return told
+
+
+def until(happened, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not happened():
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def cat(folder: Path, name: str, number: int = 7) -> dict:
+    Image.fromarray(scenes.render(scenes.TEST + number, "cat", "grass").image).save(folder / name)
+    return CAT | {"picture": name}
+
+
+def listed(folder: Path, rows: list) -> Path:
+    path = folder / "items.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def many(folder: Path) -> tuple[Path, dict[str, str]]:
+    """A list of edits and of everything that can be wrong with one -> it, and what is to be said of each item."""
+    (folder / "empty.png").touch()
+    (folder / "damaged.png").write_bytes(Image.effect_noise((99, 99), 80)._repr_png_()[:2000])
+    Image.fromarray(scenes.render(scenes.TEST + 8, "cat", "grass").image).resize((5000, 4000)).save(
+        folder / "20 megapixels.jpg"
+    )
+    rows = [
+        cat(folder, "one.png"),
+        CAT | {"picture": "damaged.png"},
+        cat(folder, "кот 猫 ñ.png", 11) | {"seed": 5, "category": "<b>cats</b>"},
+        CAT | {"picture": "missing.png"},
+        CAT | {"picture": "empty.png"},
+        CAT | {"picture": "20 megapixels.jpg"},
+        {"photo": "one.png", "from": "a cat", "name": "wrong columns"},
+        cat(folder, "no such word.png", 18) | {"words": "zebra"},
+        cat(folder, "no mask.png", 13) | {"mask": "missing mask.png"},
+        cat(folder, "no words.png", 12) | {"target_prompt": "a cat on the grass in the sky"},
+    ]
+    said = dict.fromkeys(["one.png", "кот 猫 ñ.png", "20 megapixels.jpg", "no words.png"], "")
+    said |= {
+        "damaged.png": "cannot be read",
+        "missing.png": "there is no",
+        "empty.png": "is empty (0 bytes)",
+        "wrong columns": "no column picture, source_prompt, target_prompt",
+        "no such word.png": "zebra",
+        "no mask.png": "there is no",
+    }
+    return listed(folder, rows), said
+
+
+def test_a_run_whose_server_and_then_itself_are_killed_has_every_item_exactly_once(pilot, host, server, tmp_path):
+    items, said = many(tmp_path)
+    out = tmp_path / "out"
+    command = ("run", items, "--out", out, "--set", "EtaInversion.steps=2")
+
+    def reached() -> list[dict]:
+        """What needed the server."""
+        return [row for row in journal.rows(out) if row["status"] == "ok" or row["name"] == "no such word.png"]
+
+    process = pilot(*command)
+    until(reached, process)
+    host.kill()
+    time.sleep(0.5)  # what it had answered is written down
+    before = journal.rows(out)
+    done = len(reached())
+    host.start()
+    until(lambda: len(reached()) > done, process)
+    process.send_signal(signal.SIGKILL)
+    assert "does not answer" in finished(process, -signal.SIGKILL)
+    with open(out / journal.RESULTS, "ab") as results:
+        results.write(b'{"key": "half a li')
+    assert done < len(reached()) < 5
+    told = finished(pilot(*command))
+
+    rows = journal.rows(out)
+    assert rows[: len(before)] == before
+    assert Counter(row["name"] for row in rows) == dict.fromkeys(said, 1)
+    for row in rows:
+        assert row["status"] == ("error" if said[row["name"]] else "ok")
+        assert said[row["name"]] in row.get("error", "")
+    assert host.prompts() == 5 - done  # what the killed program had queued was not queued again
+    assert "[10/10]" in told and "6 error" in told and server.queue() == (set(), set())
+    _check_rows(out, {row["name"]: row for row in rows})
+
+
+def _check_rows(out: Path, rows: dict[str, dict]) -> None:
+    big, plain, other = rows["20 megapixels.jpg"], rows["one.png"], rows["кот 猫 ñ.png"]
+    assert (big["given_size"], big["size"]) == ([5000, 4000], [SIDE, 48])
+    assert (plain["mask"], rows["no words.png"]["mask"]) == ("auto", "none")
+    assert (plain["seed"], other["seed"]) == (0, 5)
+    assert set(plain["files"]) == {"source", "edited", "mask", "heatmap"}
+    assert set(rows["no words.png"]["files"]) == {"source", "edited"}
+    for name in plain["files"].values():
+        assert Image.open(out / name).size == (SIDE, SIDE)
+    assert plain["figures"][0]["background_psnr"] > 20 and plain["verdict"] in ("pass", "review", "reject")
+    about = json.loads((out / journal.RUN).read_text())
+    assert len(about["models"]["eta_demo.safetensors"]["sha256"]) == 64 and about["server"]["comfyui_version"]
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "кот 猫 ñ.png" in page and "&lt;b&gt;cats&lt;/b&gt;" in page and "<b>cats" not in page
+
+
+def test_what_is_done_is_not_done_again_and_what_failed_only_when_asked(arguments, host, tmp_path, capsys):
+    rows = [cat(tmp_path, "a.png"), CAT | {"picture": "b.png"}]
+    out, before = tmp_path / "out", host.prompts()
+    gallery = ROOT / "example_workflows" / "Gallery of variants.json"
+    settings = ("--set", "EtaInversion.steps=2", "--set", "EtaSampler.variants=2", "--mask", "both")
+    command = arguments("run", listed(tmp_path, rows), "--out", out, "--workflow", gallery, *settings)
+    for _ in range(2):
+        assert cli.main(command) == 0
+        one, *failed = sorted(journal.rows(out), key=lambda row: (row["number"], row["mode"]))
+        assert host.prompts() == before + 1
+        assert len(one["figures"]) == 2 and {"edited", "edited_2"} <= set(one["files"])  # each variant is measured
+        said = [(row["name"], row["mode"], row["error"][:19]) for row in failed]
+        assert said == [
+            ("a.png", "given", "the item has no mas"),
+            ("b.png", "auto", f"there is no {tmp_path}"[:19]),
+            ("b.png", "given", "the item has no mas"),
+        ]
+    assert cli.main([*command, "--policy", "free"]) == 1 and "policy was" in capsys.readouterr().err
+    cat(tmp_path, "b.png", 8)
+    assert cli.main([*command, "--retry-errors"]) == 0
+    again = [(row["name"], row["mode"]) for row in journal.rows(out) if row["status"] == "ok"]
+    assert again == [("a.png", "auto"), ("b.png", "auto")] and one in journal.rows(out)
+
+
+def test_an_item_that_takes_too_long_is_stopped_and_ctrl_c_takes_back_the_rest(pilot, server, tmp_path):
+    rows = [cat(tmp_path, f"{n}.png") | {"seed": n} for n in range(3)]
+    out = tmp_path / "out"
+    process = pilot("run", listed(tmp_path, rows), "--out", out, "--set", "EtaInversion.steps=500", "--timeout", 2)
+    until(lambda: journal.rows(out) and all(server.queue()), process)
+    process.send_signal(signal.SIGINT)
+    assert "the same command goes on" in finished(process, 130)
+    assert server.queue() == (set(), set())
+    (row,) = journal.rows(out)
+    assert (row["name"], row["error"]) == ("0.png", "stopped after 2 s (--timeout)") and row["seconds"] < 30
+
+
+def test_a_server_that_is_not_there_is_named(tmp_path, capsys):
+    items = str(listed(tmp_path, [cat(tmp_path, "a.png")]))
+    assert cli.main(["run", items, "--out", str(tmp_path / "out"), "--server", "http://127.0.0.1:9"]) == 1
+    assert capsys.readouterr().err.startswith("pilot: http://127.0.0.1:9 does not answer")
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_example_workflows_take_items_or_say_what_they_lack(server, name):
+    graph = workflow.read(ROOT / "example_workflows" / f"{name}.json", server.object_info())
+    scored, lacks = EXAMPLES[name]
+    if lacks:
+        with pytest.raises(WorkflowError, match=lacks):
+            form(graph, "auto", False, Clip())
+        return
+    found = form(graph, "auto", False, Clip())
+    slots = {
+        value.text
+        for node in found.graph.values()
+        for value in node["inputs"].values()
+        if isinstance(value, workflow.Slot)
+    }
+    assert {"{picture}", "{source}", "{target}", "{seed}"} <= slots
+    assert found.scored == scored and ("{words}" in slots) == (scored == "auto")
+    assert form(graph, "given", True, Clip()).scored == "given"
+
+
+def test_no_example_workflow_is_forgotten():
+    assert set(EXAMPLES) == {path.stem for path in (ROOT / "example_workflows").glob("*.json")}
+
+
+@pytest.mark.parametrize("row", pie_table.ROWS.values(), ids=pie_table.ROWS)
+def test_the_tables_rows_fit_their_workflows(server, row):
+    graph = workflow.read(cli.WORKFLOWS / f"{row.workflow}.json", server.object_info())
+    found = form(workflow.override(graph, [*pie_table.COMMON, *row.settings]), row.mask, True, Clip())
+    masked = [node for node in found.graph.values() if node["class_type"] == "EtaSampler" and "mask" in node["inputs"]]
+    assert bool(masked) == (row.mask != "none") and found.scored == "given"
+
+
+def test_the_benchmarks_table_of_runs_with_their_own_and_with_the_given_masks(arguments, tmp_path):
+    pie_set.write(tmp_path, 1)
+    table = tmp_path / "table"
+    names = ("Eta Inversion + PtP, auto mask", "Eta Inversion + PtP, given mask")
+    options = ("--checkpoint", "eta_demo.safetensors", "--steps", 2, "--rows", *names)
+    assert cli.main(arguments("pie", tmp_path, "--out", table, *options)) == 0
+    lines = (table / "table.md").read_text(encoding="utf-8").splitlines()
+    measured = {name: line.split(" | ") for name in names for line in lines if line.startswith(f"| {name} |")}
+    assert all(line[1:3] == ["1", "0"] and float(line[4]) > 10 for line in measured.values()) and len(measured) == 2
+    for name in names:
+        out = table / pie_table.ROWS[name].folder
+        (row,) = journal.rows(out)
+        assert (row["mask"], row["scored"]) == (pie_table.ROWS[name].mask, "given")
+        used, theirs = (Image.open(out / row["files"][which]).convert("L") for which in ("mask", "given_mask"))
+        assert theirs.size == (SIDE, SIDE) and theirs.getpixel((0, SIDE // 2)) == 255  # the borders count as edited
+        assert (used.tobytes() == theirs.tobytes()) == (row["mode"] == "given")
