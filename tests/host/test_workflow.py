@@ -23,11 +23,11 @@ WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
 BLUEPRINT = ROOT / "subgraphs" / "Eta edit.json"
 MAIN = "Change one thing in a photo"
 SOURCE = "eta_demo_cat.png"
-QUICK_STEPS = 10
+QUICK_STEPS = 6
 QUICKER = {  # where many pictures are made
-    "A batch of pictures": {"EtaInversion": {"steps": 5}},
-    "Compare etas in a grid": {"EtaInversion": {"steps": 5}, "EtaSampler": {"variants": 1}},
-    "Find the eta for your pictures": {"EtaInversion": {"steps": 5}, "EtaTune": {"trials": 4}},
+    "A batch of pictures": {"EtaInversion": {"steps": 4}},
+    "Compare etas in a grid": {"EtaInversion": {"steps": 4}, "EtaSampler": {"variants": 1}},
+    "Find the eta for your pictures": {"EtaInversion": {"steps": 4}, "EtaTune": {"trials": 4}},
 }
 # workflow -> what the judge sees in each of its edited pictures
 SHOWS = {
