@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import reduce
 
 import torch
 from comfy_api.latest import io, ui
@@ -16,7 +17,7 @@ from ..eta_core.tune import PROBES, SHAPES, Trial, best, frontier, prefers_targe
 from . import host
 from .editing import Run, prepare
 from .plot import line_plot, scatter_plot
-from .types import CATEGORY, EditSocket, EtaSocket, Example, ExamplesSocket, InversionSocket, search_aliases
+from .types import CATEGORY, Edit, EditSocket, EtaSocket, Example, ExamplesSocket, InversionSocket, search_aliases
 
 LOSSLESS = 99.0  # dB that stand for a background without any difference
 NO_NOISE = EtaSchedule(((0.0, 0.0),))
@@ -172,21 +173,24 @@ class EtaTune(io.ComfyNode):
         settings = (cfg, seed, noise_candidates, noise_blend)
         tests = []
         for i, example in enumerate(examples):
-            _check(example, f"example {i + 1}", node_id)
-            run = prepare(
-                model,
-                example.inversion,
-                NO_NOISE,
-                example.positive,
-                negative,
-                *settings,
-                example.mask,
-                parity,
-                background_lock,
-                example.edit,
-                node_id=node_id,
-            )
-            tests.append(_Test(run, vae, example, negative, node_id))
+            try:
+                example, free = _fitted(example, node_id)
+                run = prepare(
+                    model,
+                    example.inversion,
+                    NO_NOISE,
+                    example.positive,
+                    negative,
+                    *settings,
+                    example.mask,
+                    parity,
+                    background_lock,
+                    example.edit,
+                    node_id=node_id,
+                )
+            except ValueError as error:
+                raise ValueError(f"example {i + 1}: {error}") from error
+            tests.append(_Test(run, vae, example, free, negative))
         tick = host.progress(model, trials * sum(test.calls for test in tests))
         told: list[Trial] = []
 
@@ -214,33 +218,44 @@ class EtaTune(io.ComfyNode):
         )
 
 
-def _check(example: Example, name: str, node_id: str | None) -> None:
-    """ValueError where nothing could be measured."""
-    trajectory = example.inversion.trajectory
+def _fitted(example: Example, node_id: str | None) -> tuple[Example, Tensor]:
+    """The example with its image and masks as its picture has them, and where that may change, [B or 1, H, W].
+
+    ValueError where nothing could be measured.
+    """
+    trajectory, edit = example.inversion.trajectory, example.edit or Edit()
     if host.text_fingerprint(example.positive) == host.text_fingerprint(example.inversion.positive):
-        raise ValueError(
-            f"{name}: the target prompt is the source prompt, so that nothing is edited; change a word of positive"
-        )
-    if not bool((example.mask <= 0).flatten(1).any(1).all()):
-        raise ValueError(
-            f"{name}: the mask is nowhere 0 in a picture, so that there is no background to measure; connect a mask that leaves some"
-        )
+        raise ValueError("the target prompt is the source prompt, so that nothing is edited; change a word of positive")
     if len(example.image) not in (1, trajectory.batch):
         raise ValueError(
-            f"{name}: image has {len(example.image)} pictures, the inversion {trajectory.batch}: give one, or one for each picture"
+            f"image has {len(example.image)} pictures, the inversion {trajectory.batch}: give one, or one for each picture"
         )
-    host.as_encoded(example.image, f"{name}: image", trajectory.picture_size, node_id)
+    image = host.as_encoded(example.image, "image", trajectory.picture_size, node_id)[..., :3].float().cpu()
+    if not bool(torch.isfinite(image).all()):
+        raise ValueError("image holds NaN or infinite values: connect the picture that was inverted")
+
+    def fit(mask: Tensor) -> Tensor:
+        return host.fit_mask(mask, trajectory.batch, trajectory.picture_size, node_id)
+
+    mask, regions = fit(example.mask), tuple(replace(region, mask=fit(region.mask)) for region in edit.regions)
+    free = reduce(torch.maximum, [mask, *(region.mask for region in regions)])
+    if not bool((free <= 0).flatten(1).any(1).all()):
+        raise ValueError(
+            "the mask, with those of the edit's regions, is nowhere 0 in a picture, so that there is no background to measure; connect "
+            "masks that leave some"
+        )
+    return replace(example, image=image, mask=mask, edit=replace(edit, regions=regions)), free
 
 
 @dataclass(frozen=True, eq=False)
 class _Test:
-    """An example, edited and measured by one curve after another."""
+    """An example, edited and measured by one curve after another; free: where its picture may change."""
 
     run: Run
     vae: object
     example: Example
+    free: Tensor
     negative: list
-    node_id: str | None
 
     @property
     def probes(self) -> list[int]:
@@ -261,10 +276,8 @@ class _Test:
             raise ValueError(
                 "the VAE gave NaN or infinite pixels: start the host with --fp32-vae, or connect the VAE of this checkpoint"
             )
-        size = tuple(pictures.shape[1:3])
-        image = host.as_encoded(self.example.image, "image", size)[..., :3].float().cpu()
-        mask = host.fit_mask(self.example.mask, len(pictures), size).expand(len(pictures), -1, -1)
-        psnr = background_psnr(image.expand(len(pictures), -1, -1, -1), pictures[..., :3], mask)
+        image, free = (part.expand(len(pictures), *part.shape[1:]) for part in (self.example.image, self.free))
+        psnr = background_psnr(image, pictures[..., :3], free)
         return self._edit(z, tick), psnr.clamp(max=LOSSLESS)
 
     def _edit(self, z: Tensor, tick: Callable[[Tensor, Tensor], None]) -> Tensor:

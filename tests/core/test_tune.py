@@ -50,6 +50,11 @@ def test_figures_that_never_change_are_searched_all_the_same():
     assert len({trial.schedule for trial in trials}) == 8
 
 
+def test_no_curve_is_tried_twice_where_little_is_left_to_gain():
+    trials = search(lambda schedule: (schedule(0.5) + schedule(0.9), 40.0), 27.0, "start, peak, power", 26)
+    assert len({trial.schedule for trial in trials}) == 26
+
+
 def test_a_limit_that_no_curve_keeps_has_no_best():
     trials = search(known, 40.0, "start, peak, power", 8)
     assert len(trials) == 8 and best(trials, 40.0) is None

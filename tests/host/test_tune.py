@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from eta_core.tune import PROBES
 from tests.host.studio import SOURCE, STEPS, TARGET, left_half, picture
 from tests.host.test_clean import At, before, cancel, explode, spoil, unharmed  # noqa: F401
-from tests.host.test_methods import blended
+from tests.host.test_methods import blended, region_edit
 
 
 @pytest.fixture(scope="module")
@@ -84,10 +85,17 @@ def figures(settings: str) -> list[tuple[float, float]]:
     return [(trial["background_psnr"], trial["edit"]) for trial in json.loads(settings)["trials"]]
 
 
-def measured(studio, vae, image, edited: torch.Tensor) -> float:
+def dotted() -> torch.Tensor:
+    """A mask of 0 in single pixels, of which nothing is left at the picture's size."""
+    mask = torch.ones(1, 128, 128)
+    mask[:, ::2, ::2] = 0
+    return mask
+
+
+def measured(studio, vae, image, edited: torch.Tensor, mask: torch.Tensor | None = None) -> float:
     """The background's PSNR by the nodes behind the sampler."""
     (decoded,) = studio.host.call("VAEDecode", vae=vae, samples={"samples": edited})
-    found = studio.host.call("EtaMetrics", source=image, edited=decoded, mask=left_half())[0]
+    found = studio.host.call("EtaMetrics", source=image, edited=decoded, mask=left_half() if mask is None else mask)[0]
     return json.loads(found)["pictures"][0]["background_psnr"]
 
 
@@ -150,6 +158,22 @@ def test_a_free_curve_is_searched_over_a_batch(studio, vae, example, tune):
     assert len(eta.points) == 5
 
 
+def test_a_further_region_is_no_background(studio, vae, image, inversion, example, tune):
+    quarter = torch.zeros(1, 64, 64)
+    quarter[..., 32:48] = 1
+    edit = region_edit(studio, "a bird sitting on a bench", quarter)
+    _, _, settings = tune(example(edit=edit), trials=4)
+    edited = studio.edit(inversion, eta=studio.eta(end_eta=0.0), mask=left_half(), edit=edit)
+    expected = measured(studio, vae, image, edited, left_half() + quarter)
+    assert figures(settings)[0][0] == pytest.approx(expected, abs=0.01)
+    assert abs(measured(studio, vae, image, edited) - expected) > 0.1
+
+
+def test_a_mask_of_another_size_is_told_once_a_search(example, tune, caplog):
+    tune(example(mask=left_half(128, 128)))
+    assert caplog.text.count("the mask is 128x128 pixels and was resized") == 1
+
+
 def test_a_limit_that_nothing_keeps_is_told_with_the_nearest(example, tune):
     rule = r"background_limit is 98 dB, and none of 4 curves keeps it: the nearest comes to \d+\.\d+ \(curve 0"
     with pytest.raises(ValueError, match=rule):
@@ -160,7 +184,14 @@ def test_a_limit_that_nothing_keeps_is_told_with_the_nearest(example, tune):
     "changes, message",
     [
         (lambda studio: {"positive": studio.encode(SOURCE)}, "example 1: the target prompt is the source prompt"),
-        (lambda studio: {"mask": torch.ones(1, 64, 64)}, "example 1: the mask is nowhere 0"),
+        (lambda studio: {"mask": torch.ones(1, 64, 64)}, "example 1: the mask, with those .* is nowhere 0"),
+        (lambda studio: {"mask": dotted()}, "example 1: the mask, with those .* is nowhere 0"),
+        (
+            lambda studio: {"edit": region_edit(studio, "a bird", 1 - left_half())},
+            "example 1: the mask, with those of the edit's regions, is nowhere 0",
+        ),
+        (lambda studio: {"image": torch.full((1, 64, 64, 3), math.nan)}, "example 1: image holds NaN"),
+        (lambda studio: {"mask": torch.zeros(3, 64, 64)}, "example 1: the mask has 3 pictures, the latent 1"),
         (
             lambda studio: {"image": torch.zeros(1, 48, 64, 3)},
             "example 1: image is 64x48 pixels, the edited picture 64x64",
