@@ -258,6 +258,29 @@ def of_verdict(cat: Subject) -> Image.Image:
     return grid([(cat.pixels, *edits)], ("picture", *heads))
 
 
+@cache
+def of_tune(cat: Subject, ball: Subject) -> tuple[Image.Image, Image.Image]:
+    """A search over two pictures at cfg 2, the node's drawing, and both pictures without eta and with the curve it found."""
+    call, examples = cat.studio.host.call, ()
+    for subject in (cat, ball):
+        inputs = {"image": subject.pixels, "inversion": subject.inversion, "positive": subject.target}
+        (examples,) = call("EtaTuneExample", **inputs, mask=subject.region()[0], examples=examples)
+    settings = {"cfg": 2.0, "seed": 0, "background_limit": 22.0, "curve": "start, peak, power", "trials": 16}
+    studio = cat.studio
+    eta, drawn, _ = call(
+        "EtaTune", model=studio.model, vae=studio.vae, examples=examples, negative=studio.negative, **settings
+    )
+
+    def edits(subject: Subject) -> list[torch.Tensor]:
+        shared = {"mask": subject.region()[0], "cfg": settings["cfg"]}
+        curves = (studio.eta("constant", 0.0), eta)
+        return [studio.decode(studio.edit(subject.inversion, subject.target, curve, **shared)) for curve in curves]
+
+    rows = [(subject.pixels, *edits(subject)) for subject in (cat, ball)]
+    plotted = Image.fromarray((drawn[0].numpy() * 255).round().astype(np.uint8))
+    return plotted.quantize(48), grid(rows, ("picture", "eta 0", "tuned"))
+
+
 def with_and_without(subject: Subject, method: str, **settings) -> Image.Image:
     return strip(subject.pixels, subject.edit(**settings), subject.edit(method, **settings))
 
@@ -296,6 +319,8 @@ def main() -> None:
             "docs/EtaSaveInversion/played.jpg": lambda: of_saving(studio)[0],
             "docs/EtaSchedule/curves.png": lambda: of_schedule(cat),
             "docs/EtaSigmas/sigmas.png": lambda: of_sigmas(cat),
+            "docs/EtaTune/trials.png": lambda: of_tune(cat, ball)[0],
+            "docs/EtaTuneExample/examples.jpg": lambda: of_tune(cat, ball)[1],
             "docs/EtaVerdict/verdicts.jpg": lambda: of_verdict(cat),
             "methods.jpg": lambda: grid(
                 [(s.pixels, s.edit(), *(s.edit(method) for method in METHODS)) for s in swaps],

@@ -17,7 +17,7 @@ from playwright.sync_api import sync_playwright
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT))
 from prepare import prepare  # noqa: E402
-from run_demo import WORKFLOW, Server  # noqa: E402
+from run_demo import WORKFLOW  # noqa: E402
 
 import dev  # noqa: E402
 from tests.web.browser import make_base, opened  # noqa: E402
@@ -37,9 +37,11 @@ def main(chromium: str) -> None:
         base = Path(folder)
         make_base(base)
         prepare(base)
+        environment, port = dev.environment()._replace(base=base), dev.free_port()
+        command = dev.server_command(environment, port)
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
         with (
-            Server(dev.environment()._replace(base=base), base / "server.log") as address,
+            dev.running(command, environment, port, base / "server.log") as (_, address),
             opened(browser, address, Comfy_NodeBadge_NodeSourceBadgeMode="None") as page,
         ):
             page.evaluate("workflow => app.loadGraphData(workflow)", json.loads(WORKFLOW.read_text(encoding="utf-8")))

@@ -11,6 +11,7 @@ from . import (
     prompt_nodes,
     sampler_nodes,
     schedule_nodes,
+    tune_nodes,
 )
 
 
@@ -25,5 +26,6 @@ class EtaInversionExtension(ComfyExtension):
             method_nodes,
             compare_nodes,
             evidence_nodes,
+            tune_nodes,
         )
         return [node for module in modules for node in module.NODES]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from string import punctuation
 
 import torch
 from comfy_api.latest import io
@@ -152,15 +153,18 @@ class AttentionMask(io.ComfyNode):
         return io.NodeOutput(
             region,
             heatmap(masks.enlarge(soft, size), region, image),
-            ui={"eta_attention": [_view(maps, prompt.vocabulary, size, image, mask)]},
+            ui={"eta_attention": [_view(maps, prompt.vocabulary, trajectory.prompts, size, image, mask)]},
         )
 
 
-def _view(maps: dict[str, Tensor], words: Sequence[str], size: tuple[int, int], image, mask) -> dict:
-    """What the node's preview draws from, of the first picture: `phrases` are in the sheet's order."""
+def _view(
+    maps: dict[str, Tensor], words: Sequence[str], texts: Sequence[str], size: tuple[int, int], image, mask
+) -> dict:
+    """What the node's preview draws from, of the first picture: `texts` may be the prompt, `phrases` are in the sheet's order."""
     stacked = torch.stack([each[0] for each in maps.values()])
     return {
-        "words": list(words),
+        "words": [word for word in words if not set(word) <= set(punctuation)],
+        "texts": list(texts),
         "phrases": list(maps),
         "map_size": list(stacked.shape[1:]),
         "picture_size": list(size),

@@ -12,6 +12,7 @@ from torch import Tensor
 
 SIZE, LEFT, EDGE, BELOW = (512, 288), 56, 16, 48
 GROUND, AXIS, TEXT, LINE = (24, 24, 28), (90, 90, 98), (200, 200, 205), (255, 190, 60)
+DIM, SHADE = (130, 130, 138), (52, 34, 38)
 
 
 def line_plot(x: Sequence[float], y: Sequence[float], x_name: str, y_name: str) -> Tensor:
@@ -34,8 +35,49 @@ def line_plot(x: Sequence[float], y: Sequence[float], x_name: str, y_name: str) 
     return torch.from_numpy(np.asarray(image, dtype=np.float32) / 255)[None]
 
 
+def scatter_plot(
+    points: Sequence[tuple[float, float]],
+    frontier: Sequence[tuple[float, float]],
+    chosen: tuple[float, float],
+    limit: float,
+    x_name: str,
+    y_name: str,
+) -> Tensor:
+    """Points (x, y) as a picture [1, 288, 512, 3], the frontier joined, the chosen one ringed, x below `limit` shaded."""
+    image = Image.new("RGB", SIZE, GROUND)
+    draw, font = ImageDraw.Draw(image), ImageFont.load_default(14)
+    right, bottom, top = SIZE[0] - EDGE, SIZE[1] - BELOW, 2 * EDGE
+    spans = []
+    for values in zip(*points):
+        low, high = min(values), max(values)
+        margin = max(0.06 * (high - low), 1e-3)
+        spans.append((low - margin, high + margin))
+    (x_low, x_high), (y_low, y_high) = spans
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        u, v = (x - x_low) / (x_high - x_low), (y - y_low) / (y_high - y_low)
+        return LEFT + u * (right - LEFT), bottom - v * (bottom - top)
+
+    if limit > x_low:
+        edge = at(min(limit, x_high), y_low)[0]
+        draw.rectangle((LEFT, top, edge, bottom), fill=SHADE)
+        draw.text((edge + 6, bottom - 6), f"limit {limit:g}", DIM, font, anchor="lb")
+    draw.line([(LEFT, top), (LEFT, bottom), (right, bottom)], fill=AXIS)
+    for x in (x_low, (x_low + x_high) / 2, x_high):
+        draw.text((at(x, y_low)[0], bottom + 6), f"{x:.1f}", TEXT, font, anchor="ma")
+    for y in (y_low, (y_low + y_high) / 2, y_high):
+        draw.text((LEFT - 6, at(x_low, y)[1]), f"{y:.2f}", TEXT, font, anchor="rm")
+    draw.text(((LEFT + right) / 2, SIZE[1] - 6), x_name, TEXT, font, anchor="mb")
+    draw.text((LEFT, top - 6), y_name, TEXT, font, anchor="lb")
+    draw.line([at(*point) for point in frontier], fill=DIM)
+    for u, v in (at(*point) for point in points):
+        draw.ellipse((u - 3, v - 3, u + 3, v + 3), fill=TEXT)
+    u, v = at(*chosen)
+    draw.ellipse((u - 6, v - 6, u + 6, v + 6), outline=LINE, width=2)
+    return torch.from_numpy(np.asarray(image, dtype=np.float32) / 255)[None]
+
+
 ROW, COLUMN, NAME, LONGEST = 24, 92, 92, 40
-DIM = (130, 130, 138)
 
 
 def table(

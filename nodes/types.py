@@ -15,6 +15,7 @@ CATEGORY = "sampling/eta inversion"
 InversionSocket = io.Custom("ETA_INVERSION")
 EtaSocket = io.Custom("ETA_SCHEDULE")
 EditSocket = io.Custom("ETA_EDIT")
+ExamplesSocket = io.Custom("ETA_EXAMPLES")
 
 
 def search_aliases(*words: str) -> dict[str, list[str]]:
@@ -63,3 +64,14 @@ class Edit:
 
     def with_region(self, region: RegionEdit) -> Edit:
         return replace(self, regions=(*self.regions, region))
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """A pair of prompts with its pictures [B, H, W, C] and mask, on which eta is tuned."""
+
+    image: Tensor
+    inversion: Inversion
+    positive: list
+    mask: Tensor
+    edit: Edit | None = None

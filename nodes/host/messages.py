@@ -13,24 +13,30 @@ log = logging.getLogger("eta-inversion")
 
 
 def warn(message: str, node_id: str | None = None) -> None:
-    """A warning in the log and, where a server runs, on the node."""
+    """A warning in the log and, where a page waits for the run, on the node and as a toast."""
     log.warning(message)
-    server = _show(f"Warning: {message}", node_id)
-    if server is not None and server.client_id is not None:
+    _show(f"Warning: {message}", node_id)
+    server = _listened()
+    if server is not None:
         server.send_sync(EVENT, {"node": node_id, "text": message}, server.client_id)
 
 
 def say(message: str, node_id: str | None = None) -> None:
-    """A figure worth knowing, in the same places."""
+    """A figure worth knowing, in the log and on the node."""
     log.info(message)
     _show(message, node_id)
 
 
-def _show(text: str, node_id: str | None) -> PromptServer | None:
-    server = getattr(PromptServer, "instance", None)
+def _show(text: str, node_id: str | None) -> None:
+    server = _listened()
     if server is not None and node_id is not None:
-        server.send_progress_text(text, node_id)
-    return server
+        server.send_progress_text(text, node_id, sid=server.client_id)
+
+
+def _listened() -> PromptServer | None:
+    """The server where a page waits for the run; without a client, what it sends would go to every page."""
+    server = getattr(PromptServer, "instance", None)
+    return server if server is not None and server.client_id is not None else None
 
 
 def counted(total: int) -> Iterator[int]:

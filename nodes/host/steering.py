@@ -254,7 +254,7 @@ class BranchMethods:
         self.borrows: dict[tuple[Key, int], Borrow] = {}
         self.weight: Tensor | None = None
         self.features = False
-        self._sums: list[Tensor | float] = [0.0, 0.0]
+        self._sums: list[Tensor | float] = []
 
     def _one(self, kind: type[Kind]) -> Kind | None:
         return next((method for method in self._methods if isinstance(method, kind)), None)
@@ -265,6 +265,8 @@ class BranchMethods:
     def begin(self, done: int, layers: Mapping) -> bool:
         """Open a step; whether this branch is steered or recorded in it."""
         steps = self._steps
+        if done == 0:
+            self._sums = [0.0, 0.0]
         self.borrows = {
             (key, kind): reduce(or_, (method.borrows(done, steps, layer, kind) for method in self._methods))
             for key, layer in layers.items()

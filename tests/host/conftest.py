@@ -1,6 +1,7 @@
 """The real ComfyUI in this process: its executor runs whole graphs, its nodes are called as the executor calls them.
 
-Golden cases want float32 text encoding, so the host is started with --force-fp32 --fp32-text-enc for all of this tier.
+Golden cases want float32 text encoding, so the host is started with --force-fp32 --fp32-text-enc for all of this tier, and with
+PyTorch's attention, as on a GPU; the host's own choice on a CPU is what `dev.py demo` and the tests of the page run.
 """
 
 from __future__ import annotations
@@ -71,6 +72,7 @@ def boot(base: Path) -> Host:
         "--cpu",
         "--force-fp32",
         "--fp32-text-enc",
+        "--use-pytorch-cross-attention",
         "--base-directory",
         str(base),
         "--disable-api-nodes",

@@ -17,4 +17,6 @@ def test_every_node_is_there(host):
         "EtaCompare",
         "EtaMetrics",
         "EtaVerdict",
+        "EtaTune",
+        "EtaTuneExample",
     }

@@ -18,7 +18,7 @@ from tests.host.test_methods import prompt_to_prompt  # noqa: E402
 from tests.host.test_sampling import close  # noqa: E402
 
 SOURCE, TARGET = "a cat on the grass", "a dog on the grass"
-STEPS = 8
+STEPS = 6
 
 
 class DemoStudio(Studio):

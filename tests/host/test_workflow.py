@@ -23,15 +23,17 @@ WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
 BLUEPRINT = ROOT / "subgraphs" / "Eta edit.json"
 MAIN = "Change one thing in a photo"
 SOURCE = "eta_demo_cat.png"
-QUICK_STEPS = 10
+QUICK_STEPS = 6
 QUICKER = {  # where many pictures are made
-    "A batch of pictures": {"EtaInversion": {"steps": 5}},
-    "Compare etas in a grid": {"EtaInversion": {"steps": 5}, "EtaSampler": {"variants": 1}},
+    "A batch of pictures": {"EtaInversion": {"steps": 4}},
+    "Compare etas in a grid": {"EtaInversion": {"steps": 4}, "EtaSampler": {"variants": 1}},
+    "Find the eta for your pictures": {"EtaInversion": {"steps": 4}, "EtaTune": {"trials": 4}},
 }
 # workflow -> what the judge sees in each of its edited pictures
 SHOWS = {
     "A batch of pictures": [("fox", "grass")] * 3,
     "Compare etas in a grid": [("dog", "grass")] * 4,
+    "Find the eta for your pictures": [("dog", "grass"), ("red heart", "wood")],
     "Gallery of variants": [("dog", "grass")] * 4,
     "Keep the layout with Plug-and-Play": [("cat", "snow")],
     "Keep the pose with Prompt-to-Prompt": [("dog", "grass")],
@@ -74,7 +76,7 @@ def run(host, name: str, **changes: dict) -> dict[str, list[dict]]:
 
 @pytest.fixture(scope="module")
 def outcome(host):
-    return run(host, MAIN)
+    return run(host, MAIN, EtaInversion={"steps": 20})
 
 
 def picture(host, outcome, title: str) -> torch.Tensor:

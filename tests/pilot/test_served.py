@@ -31,6 +31,7 @@ EXAMPLES = {
     "A batch of pictures": ("auto", "3 LoadImage nodes"),
     "Change one thing in a photo": ("auto", ""),
     "Compare etas in a grid": ("auto", "--edited"),
+    "Find the eta for your pictures": ("auto", "--edited"),
     "Gallery of variants": ("auto", ""),
     "Keep the layout with Plug-and-Play": ("none", ""),
     "Keep the pose with Prompt-to-Prompt": ("auto", ""),

@@ -18,7 +18,6 @@ for folder in (ROOT, ROOT / "demo"):
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
 from prepare import prepare  # noqa: E402
-from run_demo import Server  # noqa: E402
 
 import dev  # noqa: E402
 from tests.web.browser import NOT_OURS, make_base, opened  # noqa: E402
@@ -41,7 +40,9 @@ def address(chromium, tmp_path_factory) -> str:
     base = tmp_path_factory.mktemp("web")
     make_base(base)
     prepare(base)
-    with Server(dev.environment()._replace(base=base), base / "server.log") as address:
+    environment, port = dev.environment()._replace(base=base), dev.free_port()
+    command = dev.server_command(environment, port)
+    with dev.running(command, environment, port, base / "server.log") as (_, address):
         yield address
 
 

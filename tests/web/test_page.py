@@ -79,6 +79,19 @@ def run(page) -> None:
     page.wait_for_timeout(500)
 
 
+def covered(page) -> list[tuple[str, str]]:
+    """Titles of nodes that lie over each other."""
+    boxes = page.evaluate(
+        "app.graph.nodes.map(n => [n.title, n.pos[0], n.pos[1] - 30, n.pos[0] + n.size[0], n.pos[1] + n.size[1]])"
+    )
+    return [
+        (title, other)
+        for i, (title, left, top, right, bottom) in enumerate(boxes)
+        for other, left2, top2, right2, bottom2 in boxes[:i]
+        if left2 < right and left < right2 and top2 + 1 < bottom and top + 1 < bottom2
+    ]
+
+
 def take(page, kind: str) -> None:
     """The first node of a kind as `node`."""
     page.evaluate("kind => { window.node = app.graph.nodes.find(node => node.comfyClass === kind) }", kind)
@@ -109,6 +122,9 @@ def test_the_search_shows_the_pack(page):
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_a_template_loads_whole_and_is_the_same_when_saved_and_loaded_again(page, name):
     workflow = load(page, name)
+    if name == MAIN:
+        show(page, "template")
+    assert not covered(page)
     assert not page.evaluate(
         "app.graph.nodes.filter(n => n.has_errors || !LiteGraph.registered_node_types[n.type]).map(n => n.type)"
     )
@@ -129,20 +145,6 @@ def test_a_template_loads_whole_and_is_the_same_when_saved_and_loaded_again(page
     assert before == after
     for node_id, given in kept.items():
         assert not given or before[node_id][: len(given)] == given
-
-
-def test_no_node_of_a_template_covers_another(page):
-    for name in TEMPLATES:
-        load(page, name)
-        boxes = page.evaluate(
-            "app.graph.nodes.map(n => [n.title, n.pos[0], n.pos[1] - 30, n.pos[0] + n.size[0], n.pos[1] + n.size[1]])"
-        )
-        for i, (title, left, top, right, bottom) in enumerate(boxes):
-            for other, left2, top2, right2, bottom2 in boxes[:i]:
-                apart = right <= left2 or right2 <= left or bottom <= top2 + 1 or bottom2 <= top + 1
-                assert apart, (name, title, other)
-        if name == MAIN:
-            show(page, "template")
 
 
 # -- the curve
@@ -175,6 +177,16 @@ def test_a_dragged_point_arrives_in_the_prompt_and_can_be_undone(page):
     assert values(page) == before
 
 
+def test_a_node_removed_while_its_point_is_held_leaves_the_pages_undo_at_work(page):
+    add(page, "EtaSchedule")
+    page.mouse.move(*point(page, 0))
+    page.mouse.down()
+    page.mouse.move(300, 300, steps=3)
+    page.evaluate("app.graph.remove(node)")
+    page.mouse.up()
+    assert page.evaluate("app.extensionManager.workflow.activeWorkflow.changeTracker.changeCount") == 0
+
+
 def test_the_points_of_linear_stay_in_its_own_fields(page):
     add(page, "EtaSchedule")
     set_value(page, "preset", "linear")
@@ -204,6 +216,20 @@ def test_the_curve_by_keys_and_double_click(page):
     page.locator(".eta-curve circle").nth(1).focus()
     page.keyboard.press("Delete")
     assert values(page)["curve"] == "0.2:0.1, 0.71:0.52"
+
+
+@pytest.mark.parametrize("curve, index", [("0.5:0.1, 0.505:0.2, 0.51:0.3", 1), ("0:0, 0.004:0.5, 1:0.123", 0)])
+def test_a_point_with_no_room_moves_in_eta_alone_and_leaves_the_others_as_they_were(page, curve, index):
+    add(page, "EtaSchedule")
+    set_value(page, "preset", "custom")
+    set_value(page, "curve", curve)
+    page.locator(".eta-curve circle").nth(index).focus()
+    for key in ("Shift+ArrowUp", "ArrowLeft", "ArrowRight"):
+        page.keyboard.press(key)
+    before, after = parse_curve(curve), parse_curve(values(page)["curve"])
+    assert EtaSchedule(after)
+    assert after[index] == (before[index][0], pytest.approx(before[index][1] + 0.1))
+    assert after[:index] + after[index + 1 :] == before[:index] + before[index + 1 :]
 
 
 def test_a_field_changed_by_hand_moves_the_curve(page):
@@ -321,9 +347,8 @@ def test_a_workflow_is_run_from_the_page_and_its_previews_are_live(page, address
     run(page)
     take(page, "AttentionMask")
     line = page.locator(".eta-attention .eta-line")
-    page.wait_for_function(
-        "document.querySelector('.eta-attention .eta-line').textContent.includes('%')", timeout=10_000
-    )
+    previewed = "document.querySelector('.eta-attention .eta-line').textContent.includes('%')"
+    page.wait_for_function(previewed, timeout=10_000)
     show(page, "run")
 
     def covered() -> float:
@@ -354,6 +379,52 @@ def test_a_workflow_is_run_from_the_page_and_its_previews_are_live(page, address
     page.wait_for_timeout(300)
     assert "%" in line.text_content() and values(page)["words"] == "cat, grass"
     assert page.evaluate("async () => (await fetch('/history')).json().then(all => Object.keys(all).length)") == queued
+
+    show_again(page)
+    page.wait_for_function(previewed, timeout=10_000)
+    assert page.locator(".eta-frame").is_visible()
+    page.evaluate("app.graph.getNodeById(4).widgets[0].value = 'a dog, under the moon'")
+    take(page, "AttentionMask")
+    page.evaluate("node.onConnectionsChange()")
+    page.wait_for_timeout(200)
+    assert page.locator(".eta-chips button").all_inner_texts() == ["a", "dog", "under", "the", "moon"]
+    connect_number(page, "AttentionMask", "threshold")
+    assert "threshold" in line.text_content() and not page.locator(".eta-attention canvas").is_visible()
+
+
+def show_again(page) -> None:
+    """The nodes made anew, as undo and redo do."""
+    tracker = "app.extensionManager.workflow.activeWorkflow.changeTracker"
+    page.evaluate(f"async () => {{ {tracker}.checkState(); await {tracker}.undo(); await {tracker}.redo() }}")
+
+
+def connect_number(page, kind: str, name: str) -> None:
+    """A field that comes by a link."""
+    page.evaluate(
+        """([kind, name]) => {
+            const node = app.graph.nodes.find(node => node.comfyClass === kind);
+            const number = LiteGraph.createNode('PrimitiveFloat');
+            app.graph.add(number);
+            number.connect(0, node, node.inputs.findIndex(input => input.name === name));
+        }""",
+        [kind, name],
+    )
+    page.wait_for_timeout(300)
+
+
+def test_a_curve_whose_fields_come_by_a_link_is_not_drawn(page):
+    add(page, "EtaSchedule")
+    connect_number(page, "EtaSchedule", "end_eta")
+    assert "end_eta" in page.locator(".eta-curve .problem").text_content()
+    assert page.locator(".eta-curve circle").count() == 0
+
+
+def test_a_mask_put_into_a_subgraph_reports_no_error(page):
+    load(page, MAIN)
+    page.evaluate(
+        "app.canvas.graph.convertToSubgraph(new Set(app.graph.nodes.filter(n => n.comfyClass === 'AttentionMask')))"
+    )
+    page.wait_for_timeout(500)
 
 
 def test_the_steps_that_were_taken_are_drawn_on_the_curve(page):
@@ -394,7 +465,15 @@ def test_before_and_after_are_compared(page):
         assert not over.is_visible() and not slider.is_visible()
 
 
-def test_a_warning_is_a_toast(page):
+def test_a_warning_is_a_toast_and_reaches_no_other_page(page):
+    page.evaluate(
+        """() => {
+            window.elsewhere = [];
+            const other = new WebSocket(`ws://${location.host}/ws?clientId=another`);
+            other.onmessage = ({ data }) => typeof data === 'string' ? elsewhere.push(JSON.parse(data).type) : elsewhere.push('bytes');
+        }"""
+    )
+    page.wait_for_function("elsewhere.length", timeout=5_000)
     load(page, MAIN, steps=4)
     take(page, "AttentionMask")
     set_value(page, "grow", {"classic nodes": -256, "Nodes 2.0": -255}[page.name])
@@ -403,6 +482,7 @@ def test_a_warning_is_a_toast(page):
     toast.first.wait_for(timeout=10_000)
     show(page, "toast")
     assert "Attention Mask" in toast.first.inner_text()
+    assert set(page.evaluate("elsewhere")) <= {"status", "feature_flags"}
 
 
 def test_the_page_speaks_japanese(page):

@@ -2,7 +2,7 @@
 /** AttentionMask's preview: the prompt's words to click, and the region of those chosen, drawn anew at every change of a field. */
 import { app } from "../../../scripts/app.js";
 import { coverage, enlarge, extend, join, parsePhrases, regionOf, toggle } from "./shared/region.js";
-import { addWidget, after, field, html, load, once, sourceOf, style, write } from "./shared/widget.js";
+import { addWidget, after, field, html, linked, load, once, sourceOf, style, write } from "./shared/widget.js";
 import { say } from "./shared/words.js";
 
 /** @typedef {import("./shared/region.js").Plane} Plane */
@@ -11,7 +11,7 @@ import { say } from "./shared/words.js";
 
 /** What the node sends when it has run.
  * @typedef {{
- *   words: string[], phrases: string[], map_size: [number, number], picture_size: [number, number],
+ *   words: string[], texts: string[], phrases: string[], map_size: [number, number], picture_size: [number, number],
  *   picture: Saved | null, mask: Saved | null, sheet: Saved, columns: number,
  * }} View
  */
@@ -102,12 +102,18 @@ class Preview {
         this.changed();
     }
 
-    /** The words to offer: those of the last run; before it, those of the text that the source prompt is encoded from. */
-    get words() {
-        if (this.shown) return this.shown.view.words;
+    /** The text that the source prompt is encoded from; empty where the page does not know it. */
+    get text() {
         const encoder = sourceOf(sourceOf(this.node, "inversion"), "positive");
         const texts = encoder?.widgets?.filter((widget) => /^(text|source_prompt|text_g)$/.test(widget.name)) ?? [];
-        const text = typeof texts[0]?.value === "string" ? texts[0].value : "";
+        const [text] = encoder && linked(encoder, texts.map(({ name }) => name)).length ? [] : texts;
+        return typeof text?.value === "string" ? text.value : "";
+    }
+
+    /** The words to offer: those of the last run, or of the text where that has changed. */
+    get words() {
+        const { text } = this;
+        if (this.shown && (!text || this.shown.view.texts.includes(text))) return this.shown.view.words;
         return [...new Set(text.toLowerCase().match(/[\p{L}\p{N}'-]+/gu) ?? [])];
     }
 
@@ -125,12 +131,13 @@ class Preview {
     draw() {
         const values = Object.fromEntries(FIELDS.map((name) => [name, field(this.node, name).value]));
         const phrases = parsePhrases(String(values.words ?? ""));
-        const linked = this.node.inputs.some((input) => input.name === "words" && input.link !== null);
-        this.offer(new Set(phrases.map(({ text }) => text)), linked);
-        const soft = this.shown && !linked ? join(this.shown.maps, phrases) : null;
+        const given = linked(this.node, FIELDS);
+        this.offer(new Set(phrases.map(({ text }) => text)), given.includes("words"));
+        const soft = this.shown && !given.length ? join(this.shown.maps, phrases) : null;
         this.canvas.hidden = !soft;
         if (!this.shown || !soft) {
-            this.line.textContent = linked ? "" : say(!this.shown ? "firstRun" : phrases.length ? "newWords" : "noWords");
+            const why = !this.shown ? "firstRun" : phrases.length ? "newWords" : "noWords";
+            this.line.textContent = given.length ? say("linked", given.join(", ")) : say(why);
             return;
         }
         const { drawn } = this.shown;
@@ -205,7 +212,8 @@ app.registerExtension({
         const preview = new Preview(node);
         addWidget(node, "eta_attention", preview.element, HEIGHT);
         after(node, "onExecuted", (output) => {
-            if (output?.eta_attention) void preview.show(output.eta_attention[0]);
+            // Pictures of a run that the server has forgotten are not shown.
+            if (output?.eta_attention) preview.show(output.eta_attention[0]).catch(() => {});
         });
         after(node, "onConfigure", () => preview.changed());
         after(node, "onConnectionsChange", () => preview.changed());

@@ -42,7 +42,7 @@ class Comparison {
     /** @param {Views} views */
     show(views) {
         this.views = views;
-        this.at = Math.min(this.at, this.count - 1);
+        this.at = Math.max(0, Math.min(this.at, this.count - 1));
         if (this.tab !== "slider" && !(this.tab in views)) this.tab = "slider";
         this.draw();
     }

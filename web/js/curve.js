@@ -2,7 +2,7 @@
 /** EtaSchedule's curve: drawn in the node, dragged by mouse or keys, written into the node's own fields. */
 import { app } from "../../../scripts/app.js";
 import { asPoints, curveOf, etaAt, format, round, stepTimes } from "./shared/eta_curve.js";
-import { addWidget, after, field, once, sourceOf, style, write } from "./shared/widget.js";
+import { addWidget, after, field, linked, once, sourceOf, style, write } from "./shared/widget.js";
 import { say } from "./shared/words.js";
 
 /** @typedef {import("./shared/eta_curve.js").Fields} Fields */
@@ -107,6 +107,11 @@ class CurveEditor {
         return /** @type {any} */ (Object.fromEntries(FIELDS.map((name) => [name, field(this.node, name).value])));
     }
 
+    /** The curve that will be sampled, as far as the page knows it. */
+    get curve() {
+        return linked(this.node, FIELDS).length ? null : curveOf(this.fields);
+    }
+
     /** Puts points into the fields: the two ends of a preset that has them stay its own, everything else becomes a custom curve.
      * @param {Point[]} points
      */
@@ -165,9 +170,8 @@ class CurveEditor {
     grab(event) {
         event.stopPropagation();
         const index = this.indexOf(event.target);
-        if (index === null || event.button !== 0) return;
+        if (index === null || event.button !== 0 || !event.isPrimary) return;
         event.preventDefault();
-        app.canvas.emitBeforeChange();
         this.held = this.named = index;
         this.picture.setPointerCapture(event.pointerId);
         this.draw();
@@ -187,29 +191,29 @@ class CurveEditor {
         event.stopPropagation();
         const index = this.held;
         this.held = null;
-        app.canvas.emitAfterChange();
-        this.draw();
+        this.change(() => {}); // begun and ended here: an undo under the hand would take the end of an open change away
         this.focus(index);
     }
 
-    /** Moves a point, between its neighbours.
+    /** Moves a point between its neighbours; in time only where they leave it room.
      * @param {number} index
      * @param {Point} to
      */
     shift(index, to) {
-        const curve = curveOf(this.fields);
-        if (!curve) return;
+        const { curve } = this;
+        if (!curve || index >= curve.points.length) return;
         const points = curve.points.map((point) => ({ ...point }));
         const low = index > 0 ? points[index - 1].t + STEP : 0;
         const high = index < points.length - 1 ? points[index + 1].t - STEP : 1;
-        points[index] = { t: round(within(to.t, low, high)), eta: round(within(to.eta, 0, 1)) };
+        const t = low <= high ? Number(within(round(to.t), low, high).toFixed(6)) : points[index].t;
+        points[index] = { t, eta: round(within(to.eta, 0, 1)) };
         this.put(points);
     }
 
     /** @param {MouseEvent} event */
     add(event) {
         event.stopPropagation();
-        const curve = curveOf(this.fields);
+        const { curve } = this;
         if (!curve || this.indexOf(event.target) !== null) return;
         const { t, eta } = this.under(event);
         const point = { t: round(t), eta: round(eta) };
@@ -222,7 +226,7 @@ class CurveEditor {
     /** @param {KeyboardEvent} event */
     key(event) {
         const index = this.indexOf(event.target);
-        const curve = curveOf(this.fields);
+        const { curve } = this;
         if (index === null || !curve) return;
         const by = event.shiftKey ? 10 * STEP : STEP;
         const { t, eta } = curve.points[index];
@@ -241,7 +245,7 @@ class CurveEditor {
         } else return;
         event.preventDefault();
         event.stopPropagation();
-        this.focus(Math.min(index, (curveOf(this.fields)?.points.length ?? 1) - 1));
+        this.focus(Math.min(index, (this.curve?.points.length ?? 1) - 1));
     }
 
     /** @param {FocusEvent} event */
@@ -278,9 +282,11 @@ class CurveEditor {
             svg("text", { x: left, y: height - 6 }, say("noise")),
             svg("text", { x: right, y: height - 6, "text-anchor": "end" }, say("image")),
         );
-        const curve = curveOf(this.fields);
+        const { curve } = this;
         if (!curve) {
-            this.picture.append(svg("text", { class: "problem", x: left, y: EDGE.top - 8 }, say("unreadable")));
+            const given = linked(this.node, FIELDS);
+            const problem = given.length ? say("linked", given.join(", ")) : say("unreadable");
+            this.picture.append(svg("text", { class: "problem", x: left, y: EDGE.top - 8 }, problem));
             return;
         }
         const times = Array.from({ length: 101 }, (_, i) => 1 - i / 100);

@@ -40,7 +40,7 @@ export function parse(text) {
 
 /** @param {Point[]} points */
 export function format(points) {
-    return points.map(({ t, eta }) => `${round(t)}:${round(eta)}`).join(", ");
+    return points.map(({ t, eta }) => `${t}:${eta}`).join(", ");
 }
 
 /** @param {number} value */

@@ -24,6 +24,12 @@ import { app } from "../../../../scripts/app.js";
 export function addWidget(node, name, element, height) {
     const widget = node.addDOMWidget(name, name, element, { serialize: false, hideOnZoom: false, getMinHeight: () => height });
     widget.serialize = false;
+    // Undo makes the nodes anew, and the page's Nodes 2.0 go on showing the old node's element.
+    const replace = () => {
+        const shown = document.querySelector(`[data-node-id="${node.id}"] .${element.className}`);
+        if (node.graph === app.canvas.graph && shown !== element) shown?.replaceWith(element);
+    };
+    after(node, "onConfigure", () => requestAnimationFrame(replace));
     node.setSize([Math.max(node.size[0], 300), Math.max(node.size[1], node.computeSize()[1])]);
 }
 
@@ -80,8 +86,17 @@ export function once(change) {
  * @returns {GraphNode | null}
  */
 export function sourceOf(node, name) {
-    const slot = node?.inputs?.findIndex((input) => input.name === name) ?? -1;
-    return slot >= 0 ? (node?.getInputNode(slot) ?? null) : null;
+    if (!node?.graph) return null;
+    const slot = node.inputs?.findIndex((input) => input.name === name) ?? -1;
+    return slot >= 0 ? node.getInputNode(slot) : null;
+}
+
+/** Those of the fields whose value comes by a link, so that the page does not know it.
+ * @param {GraphNode} node
+ * @param {string[]} names
+ */
+export function linked(node, names) {
+    return node.inputs.filter(({ name, link }) => link !== null && names.includes(name)).map(({ name }) => name);
 }
 
 /** The address of a picture that a node has shown.

@@ -25,6 +25,7 @@ const WORDS = {
         tab_difference: () => "Difference",
         tab_reconstruction: () => "Reconstruction",
         tab_eta: () => "Eta",
+        linked: (fields) => `not shown: ${fields} by a link`,
         unreadable: () => "the curve cannot be read: write t:eta, for example 0.6:0, 1:0.7",
     },
     ja: {
@@ -48,6 +49,7 @@ const WORDS = {
         tab_difference: () => "差分",
         tab_reconstruction: () => "再構成",
         tab_eta: () => "Eta",
+        linked: (fields) => `表示できません: ${fields} はリンクから入力されます`,
         unreadable: () => "曲線を読めません。t:eta の形で書いてください（例 0.6:0, 1:0.7）",
     },
 };

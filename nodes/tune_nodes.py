@@ -1,0 +1,330 @@
+"""EtaTune: the eta curve that edits the most while the background keeps a limit, searched on the user's own model and pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from comfy_api.latest import io, ui
+from torch import Tensor
+
+from ..eta_core.eta import EtaSchedule
+from ..eta_core.metrics import background_psnr
+from ..eta_core.tune import PROBES, SHAPES, Trial, best, frontier, prefers_target, search
+from . import host
+from .editing import Run, prepare
+from .plot import line_plot, scatter_plot
+from .types import CATEGORY, EditSocket, EtaSocket, Example, ExamplesSocket, InversionSocket, search_aliases
+
+LOSSLESS = 99.0  # dB that stand for a background without any difference
+NO_NOISE = EtaSchedule(((0.0, 0.0),))
+
+
+class EtaTuneExample(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="EtaTuneExample",
+            display_name="Eta Tune Example",
+            category=CATEGORY,
+            **search_aliases("eta example", "tuning pair"),
+            description="One pair of prompts and its pictures for Eta Tune; chain several of them.",
+            inputs=[
+                io.Image.Input(
+                    "image", tooltip="The picture that was inverted, with which the background is compared."
+                ),
+                InversionSocket.Input("inversion", tooltip="The inverted picture and its source prompt."),
+                io.Conditioning.Input("positive", tooltip="The target prompt."),
+                io.Mask.Input(
+                    "mask",
+                    tooltip="Multiplies eta per pixel, as in EtaSampler. The background is where it is exactly 0.",
+                ),
+                EditSocket.Input(
+                    "edit",
+                    optional=True,
+                    tooltip="Editing methods, as in EtaSampler. Without it: the target prompt alone.",
+                ),
+                ExamplesSocket.Input(
+                    "examples", optional=True, tooltip="Further examples, from another of these nodes."
+                ),
+            ],
+            outputs=[ExamplesSocket.Output(display_name="examples", tooltip="These examples, for EtaTune.")],
+        )
+
+    @classmethod
+    def execute(cls, image, inversion, positive, mask, edit=None, examples=()) -> io.NodeOutput:
+        return io.NodeOutput((*examples, Example(image, inversion, positive, mask, edit)))
+
+
+class EtaTune(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="EtaTune",
+            display_name="Eta Tune",
+            category=CATEGORY,
+            **search_aliases("optimize eta", "find eta", "tune schedule", "auto eta"),
+            description="Tries eta curves on your examples and hands out the one that edits the most while the background keeps a limit. Takes one "
+            "edit of every example a trial.",
+            inputs=[
+                io.Model.Input("model", tooltip="The model the inversions were made with."),
+                io.Vae.Input("vae", tooltip="Decodes each trial, to measure its background."),
+                ExamplesSocket.Input("examples", tooltip="One pair of prompts or a few, with their pictures."),
+                io.Conditioning.Input("negative", tooltip="The negative prompt, as in EtaSampler. Paper: empty."),
+                io.Float.Input(
+                    "cfg", default=7.5, min=0.0, max=100.0, step=0.1, tooltip="As in EtaSampler. 1 = none. Paper: 7.5."
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    tooltip="Seed of the fresh noise, as in EtaSampler.",
+                ),
+                io.Float.Input(
+                    "background_limit",
+                    default=25.0,
+                    min=0.0,
+                    max=LOSSLESS,
+                    step=0.1,
+                    tooltip="PSNR outside the mask that every picture must keep, dB. 0 = no limit. The VAE's own loss counts: SD1's alone takes "
+                    "photographs of 256 px to 23. Published on PIE-Bench, of the whole frame: 27 at best, 18 where the background is lost.",
+                ),
+                io.Combo.Input(
+                    "curve",
+                    options=list(SHAPES),
+                    tooltip="start, peak, power: the paper's kind, from 0 at a start to a peak at the noise end. free: eta at five times of its own.",
+                ),
+                io.Int.Input(
+                    "trials",
+                    default=16,
+                    min=4,
+                    max=200,
+                    tooltip="Curves to try: no noise, the paper's two, the most noise, then where a gain is likeliest. 16 is enough for start, peak, power; "
+                    "30 for free.",
+                ),
+                io.Float.Input(
+                    "background_lock",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    optional=True,
+                    tooltip="As in EtaSampler. 0 = off (paper); 1 holds the background whatever eta does, and leaves little to search for.",
+                ),
+                io.Int.Input(
+                    "noise_candidates",
+                    default=10,
+                    min=1,
+                    max=1000,
+                    optional=True,
+                    tooltip="As in EtaSampler. Paper: 10; 1 = plain random noise.",
+                ),
+                io.Float.Input(
+                    "noise_blend",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    optional=True,
+                    tooltip="As in EtaSampler. 0 = none (paper).",
+                ),
+                io.Boolean.Input("parity", default=False, optional=True, tooltip="As in EtaSampler. Off = neutral."),
+            ],
+            outputs=[
+                EtaSocket.Output(display_name="eta", tooltip="The best curve within the limit, for EtaSampler."),
+                io.Image.Output(
+                    display_name="trade_off",
+                    tooltip="Every trial, edit against background, with the limit and the best, and the best curve.",
+                ),
+                io.String.Output(
+                    display_name="settings",
+                    tooltip="The best curve as EtaSchedule's fields, and every trial's figures, as JSON.",
+                ),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model,
+        vae,
+        examples,
+        negative,
+        cfg,
+        seed,
+        background_limit,
+        curve,
+        trials,
+        background_lock=0.0,
+        noise_candidates=10,
+        noise_blend=0.0,
+        parity=False,
+    ) -> io.NodeOutput:
+        node_id = cls.hidden.unique_id
+        if vae.latent_channels != host.latent_channels(model):
+            raise ValueError(
+                f"vae makes latents of {vae.latent_channels} channels, the model takes {host.latent_channels(model)}: connect the VAE of this checkpoint"
+            )
+        settings = (cfg, seed, noise_candidates, noise_blend)
+        tests = []
+        for i, example in enumerate(examples):
+            _check(example, f"example {i + 1}", node_id)
+            run = prepare(
+                model,
+                example.inversion,
+                NO_NOISE,
+                example.positive,
+                negative,
+                *settings,
+                example.mask,
+                parity,
+                background_lock,
+                example.edit,
+                node_id=node_id,
+            )
+            tests.append(_Test(run, vae, example, negative, node_id))
+        tick = host.progress(model, trials * sum(test.calls for test in tests))
+        told: list[Trial] = []
+
+        def measure(schedule: EtaSchedule) -> tuple[float, float]:
+            edits, backgrounds = zip(*(test(schedule, tick) for test in tests))
+            found = float(torch.cat(edits).mean()), float(torch.cat(backgrounds).min())
+            told.append(Trial(schedule, *found))
+            host.say(f"trial {len(told)} of {trials}: edit {found[0]:.3f}, background {found[1]:.2f} dB", node_id)
+            return found
+
+        found = search(measure, background_limit, curve, trials)
+        chosen = best(found, background_limit)
+        if chosen is None:
+            nearest = max(found, key=lambda trial: trial.background)
+            raise ValueError(
+                f"background_limit is {background_limit:g} dB, and none of {trials} curves keeps it: the nearest comes to {nearest.background:.2f} "
+                f"({_written(nearest.schedule)}). Lower background_limit, raise background_lock, or enlarge the mask where the new thing spills over"
+            )
+        host.say(
+            f"best: edit {chosen.edit:.3f}, background {chosen.background:.2f} dB, {_written(chosen.schedule)}", node_id
+        )
+        drawn = _draw(found, chosen, background_limit)
+        return io.NodeOutput(
+            chosen.schedule, drawn, _as_json(found, chosen, background_limit), ui=ui.PreviewImage(drawn, cls=cls)
+        )
+
+
+def _check(example: Example, name: str, node_id: str | None) -> None:
+    """ValueError where nothing could be measured."""
+    trajectory = example.inversion.trajectory
+    if host.text_fingerprint(example.positive) == host.text_fingerprint(example.inversion.positive):
+        raise ValueError(
+            f"{name}: the target prompt is the source prompt, so that nothing is edited; change a word of positive"
+        )
+    if not bool((example.mask <= 0).flatten(1).any(1).all()):
+        raise ValueError(
+            f"{name}: the mask is nowhere 0 in a picture, so that there is no background to measure; connect a mask that leaves some"
+        )
+    if len(example.image) not in (1, trajectory.batch):
+        raise ValueError(
+            f"{name}: image has {len(example.image)} pictures, the inversion {trajectory.batch}: give one, or one for each picture"
+        )
+    host.as_encoded(example.image, f"{name}: image", trajectory.picture_size, node_id)
+
+
+@dataclass(frozen=True, eq=False)
+class _Test:
+    """An example, edited and measured by one curve after another."""
+
+    run: Run
+    vae: object
+    example: Example
+    negative: list
+    node_id: str | None
+
+    @property
+    def probes(self) -> list[int]:
+        """The points of the grid nearest to the times PROBES, noise end first."""
+        grid = self.run.trajectory.grid
+        nearest = {min(range(1, grid.steps + 1), key=lambda i: abs(grid.times[i] - time)) for time in PROBES}
+        return sorted(nearest, reverse=True)
+
+    @property
+    def calls(self) -> int:
+        return self.run.trajectory.grid.steps + len(self.probes)
+
+    def __call__(self, schedule: EtaSchedule, tick: Callable[[Tensor, Tensor], None]) -> tuple[Tensor, Tensor]:
+        """How far the model sees the target prompt [B], and the background's PSNR [B] in dB."""
+        model, z = self.run.model, self.run.with_eta(schedule)(tick)
+        pictures = self.vae.decode(host.to_latent(model, z)["samples"]).float().cpu().clamp(0, 1)
+        if not bool(torch.isfinite(pictures).all()):
+            raise ValueError(
+                "the VAE gave NaN or infinite pixels: start the host with --fp32-vae, or connect the VAE of this checkpoint"
+            )
+        size = tuple(pictures.shape[1:3])
+        image = host.as_encoded(self.example.image, "image", size)[..., :3].float().cpu()
+        mask = host.fit_mask(self.example.mask, len(pictures), size).expand(len(pictures), -1, -1)
+        psnr = background_psnr(image.expand(len(pictures), -1, -1, -1), pictures[..., :3], mask)
+        return self._edit(z, tick), psnr.clamp(max=LOSSLESS)
+
+    def _edit(self, z: Tensor, tick: Callable[[Tensor, Tensor], None]) -> Tensor:
+        trajectory, grid, example = self.run.trajectory, self.run.trajectory.grid, self.example
+        region = host.latent_mask(example.mask, len(z), tuple(z.shape[-2:]), trajectory.scale)
+        prompts = {"source": example.inversion.positive, "target": example.positive}
+
+        def loop(network, latent):
+            def predict(x, sigma):
+                found = network(dict.fromkeys(prompts, x), sigma)
+                tick(x, found["target"])
+                return found["source"], found["target"]
+
+            return prefers_target(predict, latent, [grid.sigmas[i] for i in self.probes], region.to(latent)).cpu()
+
+        branches = [host.Branch(name, prompt, self.negative, 1.0) for name, prompt in prompts.items()]
+        levels = [*(grid.model_sigmas[i] for i in self.probes), 0.0]
+        return host.sample(self.run.model, branches, z, levels, 0, loop, len(prompts))
+
+
+def _fields(schedule: EtaSchedule) -> dict:
+    """EtaSchedule's fields that make this curve."""
+    (start_t, start_eta), (end_t, end_eta) = schedule.points[0], schedule.points[-1]
+    points = ", ".join(f"{t:g}:{eta:g}" for t, eta in schedule.points)
+    return {
+        "preset": "custom",
+        "start_t": start_t,
+        "start_eta": start_eta,
+        "end_t": end_t,
+        "end_eta": end_eta,
+        "power": schedule.power,
+        "curve": points,
+    }
+
+
+def _written(schedule: EtaSchedule) -> str:
+    fields = _fields(schedule)
+    return f"curve {fields['curve']}, power {fields['power']:g}"
+
+
+def _as_json(trials: list[Trial], chosen: Trial, limit: float) -> str:
+    rows = [
+        {"curve": _written(trial.schedule), "edit": trial.edit, "background_psnr": trial.background} for trial in trials
+    ]
+    return json.dumps({"best": _fields(chosen.schedule), "background_limit": limit, "trials": rows}, indent=1)
+
+
+def _draw(trials: list[Trial], chosen: Trial, limit: float) -> Tensor:
+    """Edit against background, and the best curve beside it."""
+    trade_off = scatter_plot(
+        [(trial.background, trial.edit) for trial in trials],
+        [(trial.background, trial.edit) for trial in frontier(trials)],
+        (chosen.background, chosen.edit),
+        limit,
+        "background PSNR of the worst picture, dB",
+        "how far the model sees the target prompt",
+    )
+    times = [i / 64 for i in range(65)]
+    curve = line_plot(times, [chosen.schedule(t) for t in times], "time (0 image, 1 noise)", "eta of the best")
+    return torch.cat([trade_off, curve], 2)
+
+
+NODES = [EtaTuneExample, EtaTune]
