@@ -203,7 +203,10 @@ def _not_measured(rows: list[dict]) -> Html | None:
     for name, reason in {pair for row in rows for pair in row.get("not_measured", {}).items()}:
         reasons.setdefault(reason, []).append(METRICS[name].label)
     lines = sorted(f"{', '.join(sorted(names))}: {reason}" for reason, names in reasons.items())
-    return tag("p", "Not measured, or not for every item: ", "; ".join(lines), ".", class_="dim") if lines else None
+    if not lines:
+        return None
+    hint = "CLIP's figures need --clip and --clip-vision."
+    return tag("p", "Not measured, or not for every item: ", "; ".join(lines), ". ", hint, class_="dim")
 
 
 def _categories(rows: list[dict]) -> list[Html]:
