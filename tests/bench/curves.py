@@ -17,7 +17,7 @@ from studio import CFG, Start, Studio, cases, inverted, judged
 
 OURS, HOSTS = "this pack", "ComfyUI"
 NO_MASK, MASK, SOFT = "without a mask", "in the automatic mask", "in the automatic mask, soft"
-SOFT_BLUR = 8.0  # pixels; of those tried on validation scenes the best for DifferentialDiffusion
+SOFTENED = {"grow": 0, "blur": 4.0}  # of six ways tried on validation scenes the best for DifferentialDiffusion
 FEWER = 0.9  # of the edits must succeed where one figure has to stand for a curve
 
 
@@ -129,6 +129,7 @@ CURVES = (
     Curve(HOSTS, "DifferentialDiffusion, KSampler", SOFT, "denoise", DENOISE, differential),
     Curve(HOSTS, "FlipSigmas, pasted in", MASK, "denoise", DENOISE, unsample),
 )
+MOST = max(len(curve.values) for curve in CURVES)
 
 
 # --- the run ----------------------------------------------------------------------------------------------------------
@@ -146,14 +147,15 @@ def curves(studio: Studio, options: argparse.Namespace) -> list[str]:
     begun = time.perf_counter()
     for case in cases(options.scenes, options.first_seed):
         start = inverted(studio, case, options.steps)
-        masks = {NO_MASK: None, MASK: start.mask(), SOFT: start.mask(blur=SOFT_BLUR)}
+        masks = {NO_MASK: None, MASK: start.mask(), SOFT: start.mask(**SOFTENED)}
         ceiling += [row["background_psnr"] for row in judged(judges, case, studio.decode(start.latent))]
         strips = []
         for i, curve in enumerate(CURVES):
             made = [studio.decode(curve.run(start, masks[curve.mask], value)) for value in curve.values]
             for value, pictures in zip(curve.values, made):
                 rows.setdefault((i, value), []).extend(judged(judges, case, pictures))
-            strips.append(torch.cat([case.pictures[0], *(pictures[0] for pictures in made)], 1))
+            blank = [torch.ones_like(case.pictures[0])] * (MOST - len(made))
+            strips.append(torch.cat([case.pictures[0], *(pictures[0] for pictures in made), *blank], 1))
         print(f"{case.thing} -> {case.wanted}: {time.perf_counter() - begun:.0f} s", flush=True)
         sheet.append(torch.cat(strips))
         keep(options, rows, ceiling)  # a run that is cut short leaves what it has
@@ -188,13 +190,12 @@ def keep(options: argparse.Namespace, rows: dict[tuple[int, float], list[dict]],
 
 
 def table(points: list[list[Point]]) -> list[str]:
-    most = max(len(curve.values) for curve in CURVES)
     lines = []
     for where in (NO_MASK, MASK):
-        lines += [f"| {where} | knob | weakest |{' |' * (most - 2)} strongest | best |", "|---" * (most + 3) + "|"]
+        lines += [f"| {where} | knob | weakest |{' |' * (MOST - 2)} strongest | best |", "|---" * (MOST + 3) + "|"]
         for curve, found in zip(CURVES, points):
             if curve.mask.startswith(where):
-                cells = [f"{100 * p.success:.0f} / {p.psnr:.1f}" for p in found] + [""] * (most - len(found))
+                cells = [f"{100 * p.success:.0f} / {p.psnr:.1f}" for p in found] + [""] * (MOST - len(found))
                 name = f"**{curve.name}**" if curve.whose == OURS else curve.name
                 knob = f"{curve.knob} {', '.join(f'{value:g}' for value in curve.values)}"
                 lines.append(f"| {name} | {knob} | {' | '.join(cells)} | {best(found)} |")
