@@ -29,7 +29,7 @@ TABLES = {"cost": cost, "curves": curves, "methods": methods}  # cost first: it 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tables", nargs="*", choices=[[], *TABLES], metavar="curves|methods|cost", help="default: all")
+    parser.add_argument("tables", nargs="*", metavar="curves|methods|cost", help="default: all")
     parser.add_argument("--scenes", type=int, default=10, help="of curves and methods; shared out over ten swaps")
     parser.add_argument("--steps", type=int, default=20, help="of curves and methods")
     parser.add_argument("--rounds", type=int, default=2, help="of cost; the fewest seconds count")
@@ -38,6 +38,9 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=ROOT / "bench-output")
     options = parser.parse_args()
+    for name in options.tables:
+        if name not in TABLES:
+            parser.error(f"no table {name!r}: choose from {', '.join(TABLES)}")
     options.first_seed = scenes.VALIDATION if options.validation else scenes.TEST
     options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:

@@ -59,14 +59,17 @@ class Studio:
         prepare(host.base)
         self.model, self.clip, self.vae = host.call("CheckpointLoaderSimple", ckpt_name=CHECKPOINT)
         self.negative = self.prompt("")
+        self.apart: float | None = None  # once narrow
 
     def narrow(self) -> float:
         """From here on with the trained width; returns the networks' difference."""
         from narrow import difference, narrow_unet
 
-        wide, narrow = self.model.model.diffusion_model, narrow_unet()
-        self.model.model.diffusion_model = narrow
-        return difference(wide, narrow, self.prompt("a cat on the grass")[0][0])
+        if self.apart is None:
+            wide, narrow = self.model.model.diffusion_model, narrow_unet()
+            self.model.model.diffusion_model = narrow
+            self.apart = difference(wide, narrow, self.prompt("a cat on the grass")[0][0])
+        return self.apart
 
     def on(self, model) -> Studio:
         """The same with another MODEL, such as one that carries a patch."""
