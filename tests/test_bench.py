@@ -21,10 +21,13 @@ def picture():
 
 
 def test_every_point_is_marked_where_it_lies(picture):
-    across, up = chart.PANEL[0] - chart.LEFT - chart.EDGE, chart.PANEL[1] - chart.TOP - chart.BELOW
+    right, top = chart.PANEL[0] - chart.EDGE, chart.TOP
+    height = chart.PANEL[1] - chart.BELOW - top
     for left, x, y in ((0, 20, 0), (0, 30, 100), (chart.PANEL[0], 25, 50)):
-        at = (left + chart.LEFT + (x - 20) / 16 * across, chart.TOP + (1 - y / 100) * up)
-        assert near(picture.getpixel(tuple(map(round, at))), chart.COLOURS[0]), (x, y)
+        across = (x - 20) / 16 * (right - chart.LEFT)
+        down = (100 + chart.HEADROOM - y) / (100 + chart.HEADROOM) * height
+        at = (round(left + chart.LEFT + across), round(top + down))
+        assert near(picture.getpixel(at), chart.COLOURS[0]), (x, y)
 
 
 def test_the_legend_lies_below_the_data(picture):

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from PIL import Image, ImageDraw, ImageFont
 
 FINE = 3  # drawn this much larger, then reduced
-PANEL, LEFT, TOP, BELOW, EDGE, LINE = (560, 380), 56, 34, 52, 16, 22
+HEADROOM, APART = 4.0, 0.7  # per cent: above 100, and between curves, so that equal successes can be told apart
+PANEL, LEFT, TOP, BELOW, EDGE, LINE = (560, 420), 56, 34, 52, 16, 22
 INK, PAPER, GRID = (40, 40, 48), (255, 255, 255), (226, 226, 231)
 COLOURS = (
     (214, 64, 69),
@@ -31,43 +32,48 @@ def chart(
 ) -> Image.Image:
     """One panel for each title, its curves by (group, name); the first group's lines are whole, the others' dashed.
 
-    Marks grow along a curve. x is shared by the panels, with a line at `limit`; y runs from 0 to 100. The legend is below the data.
+    Marks grow along a curve. x and y are shared by the panels, with a line at x = `limit`; y ends at 100. The legend is below the data. A panel's
+    curves are drawn APART in y.
     """
     xs = [x for curves in panels.values() for points in curves.values() for x, _ in points] + [limit]
-    low, high = math.floor(min(xs)), math.ceil(max(xs))
+    ys = [y for curves in panels.values() for points in curves.values() for _, y in points]
+    low, high, bottom = math.floor(min(xs)), math.ceil(max(xs)), 20 * math.floor(min(ys) / 20)
     groups = list(dict.fromkeys(group for curves in panels.values() for group, _ in curves))
     longest = max(len(curves) for curves in panels.values())
     width, height = PANEL[0] * len(panels), PANEL[1] + LINE * (longest + 1)
     sheet = Image.new("RGB", (width * FINE, height * FINE), PAPER)
     for i, (title, curves) in enumerate(panels.items()):
-        part = Panel(ImageDraw.Draw(sheet), PANEL[0] * i, low, high)
+        part = Panel(ImageDraw.Draw(sheet), PANEL[0] * i, low, high, min(bottom, 80))
         part.axes(title, x_name, y_name)
         part.limit(limit, limit_name)
         for k, ((group, _), points) in enumerate(curves.items()):
-            part.curve(points, COLOURS[k], SHAPES[k], dashed=group != groups[0])
+            shift = APART * ((len(curves) - 1) / 2 - k)
+            part.curve([(x, y + shift) for x, y in points], COLOURS[k], SHAPES[k], dashed=group != groups[0])
         for k, (group, name) in enumerate(curves):
             part.legend(k, f"{group}, {name}", COLOURS[k], SHAPES[k], dashed=group != groups[0])
-    return sheet.resize((width, height), Image.LANCZOS).quantize(96)
+    return sheet.resize((width, height), Image.LANCZOS).quantize(256, Image.Quantize.FASTOCTREE)
 
 
 class Panel:
-    def __init__(self, draw: ImageDraw.ImageDraw, left: int, low: float, high: float):
-        self.draw, self.left, self.low, self.high = draw, left, low, high
+    def __init__(self, draw: ImageDraw.ImageDraw, left: int, low: int, high: int, bottom: int):
+        self.draw, self.left, self.low, self.high, self.bottom = draw, left, low, high, bottom
         self.font, self.small = ImageFont.load_default(14 * FINE), ImageFont.load_default(12.5 * FINE)
 
     def place(self, x: float, y: float) -> tuple[float, float]:
         across, up = PANEL[0] - LEFT - EDGE, PANEL[1] - TOP - BELOW
         u = (x - self.low) / (self.high - self.low)
-        return (self.left + LEFT + u * across) * FINE, (TOP + (1 - y / 100) * up) * FINE
+        return (self.left + LEFT + u * across) * FINE, (
+            TOP + (100 + HEADROOM - y) / (100 + HEADROOM - self.bottom) * up
+        ) * FINE
 
     def axes(self, title: str, x_name: str, y_name: str) -> None:
-        for y in range(0, 101, 20):
+        for y in range(self.bottom, 101, 10 if self.bottom else 20):
             self.draw.line([self.place(self.low, y), self.place(self.high, y)], GRID, FINE)
             x, at = self.place(self.low, y)
             self.draw.text((x - 6 * FINE, at), f"{y}", INK, self.small, "rm")
         for x in range(self.low, self.high + 1, 2):
-            self.draw.line([self.place(x, 0), self.place(x, 100)], GRID, FINE)
-            at, y = self.place(x, 0)
+            self.draw.line([self.place(x, self.bottom), self.place(x, 100 + HEADROOM)], GRID, FINE)
+            at, y = self.place(x, self.bottom)
             self.draw.text((at, y + 6 * FINE), f"{x}", INK, self.small, "mt")
         middle = (self.left + (PANEL[0] + LEFT - EDGE) / 2) * FINE
         self.draw.text((middle, (PANEL[1] - 10) * FINE), x_name, INK, self.font, "mb")
@@ -75,15 +81,15 @@ class Panel:
         self.draw.text(((self.left + 8) * FINE, 6 * FINE), y_name, INK, self.font, "lt")
 
     def limit(self, x: float, name: str) -> None:
-        for line in dashes([self.place(x, 0), self.place(x, 100)]):
+        for line in dashes([self.place(x, self.bottom), self.place(x, 100 + HEADROOM)]):
             self.draw.line(line, INK, FINE)
-        at, y = self.place(x, 0)
+        at, y = self.place(x, self.bottom)
         self.draw.text((at - 5 * FINE, y - 5 * FINE), name, INK, self.small, "rb")
 
     def curve(self, points: Points, colour: tuple, shape: tuple, dashed: bool) -> None:
         self.line([self.place(*point) for point in points], colour, dashed)
         for i, point in enumerate(points):
-            self.mark(self.place(*point), colour, shape, 4 + 4 * i / max(1, len(points) - 1))
+            self.mark(self.place(*point), colour, shape, 3 + 4 * i / max(1, len(points) - 1))
 
     def line(self, points: Points, colour: tuple, dashed: bool) -> None:
         for part in dashes(points) if dashed else [points]:
