@@ -1,6 +1,6 @@
 """The pictures of the help pages, of the README and of the registry, by the embedded model in the host: python demo/pictures.py [NAME ...]
 
-Everything is written below web/. Edits take the README's default settings (tests/bench/run.py) where nothing else is said.
+Everything is written below web/. Edits take the README's default settings (tests/bench/studio.py) where nothing else is said.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ WEB = ROOT / "web"
 sys.path += [str(ROOT), str(ROOT / "tests" / "bench")]
 import scenes  # noqa: E402
 from prepare import SOURCES  # noqa: E402
-from run import DEFAULT, Studio, method_of  # noqa: E402
+from studio import DEFAULT, Studio, method_of  # noqa: E402
 
 from tests.host.conftest import boot  # noqa: E402
 
