@@ -18,6 +18,9 @@ from studio import CFG, Start, Studio, cases, inverted, judged
 OURS, HOSTS = "this pack", "ComfyUI"
 NO_MASK, MASK, SOFT = "without a mask", "in the automatic mask", "in the automatic mask, soft"
 SOFTENED = {"grow": 0, "blur": 4.0}  # of six ways tried on validation scenes the best for DifferentialDiffusion
+WEAK = (
+    0.2  # denoise of the host's masked ways whose knob is cfg: on validation scenes all three made every edit with it
+)
 FEWER = 0.9  # of the edits must succeed where one figure has to stand for a curve
 
 
@@ -70,16 +73,16 @@ def locked(mask: torch.Tensor | None) -> dict:
     return {} if mask is None else {"mask": mask, "background_lock": 1.0}
 
 
-def img2img(start: Start, mask: torch.Tensor | None, denoise: float) -> dict:
+def img2img(start: Start, mask: torch.Tensor | None, denoise: float, cfg: float = CFG) -> dict:
     call, latent = start.studio.host.call, start.latent
     if mask is not None:
         latent = call("SetLatentNoiseMask", samples=latent, mask=mask)[0]
-    return start.studio.img2img(start.target, latent, start.steps, denoise)
+    return start.studio.img2img(start.target, latent, start.steps, denoise, cfg)
 
 
-def differential(start: Start, mask: torch.Tensor, denoise: float) -> dict:
+def differential(start: Start, mask: torch.Tensor, denoise: float, cfg: float = CFG) -> dict:
     (model,) = start.studio.host.call("DifferentialDiffusion", model=start.studio.model)
-    return img2img(start._replace(studio=start.studio.on(model)), mask, denoise)
+    return img2img(start._replace(studio=start.studio.on(model)), mask, denoise, cfg)
 
 
 def unsample(start: Start, mask: torch.Tensor | None, denoise: float, cfg: float = CFG) -> dict:
@@ -109,6 +112,11 @@ def unsample_over_cfg(start: Start, mask: torch.Tensor | None, cfg: float) -> di
     return unsample(start, mask, 1.0, cfg)
 
 
+def at_weak(run: Callable) -> Callable[[Start, torch.Tensor, float], dict]:
+    """The host's masked ways over cfg as well, as this pack's are."""
+    return lambda start, mask, cfg: run(start, mask, WEAK, cfg)
+
+
 CFGS, ETAS = (1.0, 1.5, 2.0, 4.0, 7.5), (0.2, 0.4, 0.7, 1.0)
 KEPT, DENOISE = (1.0, 0.8, 0.4, 0.1), (0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
 CURVES = (
@@ -128,6 +136,9 @@ CURVES = (
     Curve(HOSTS, "SetLatentNoiseMask, KSampler", MASK, "denoise", DENOISE, img2img),
     Curve(HOSTS, "DifferentialDiffusion, KSampler", SOFT, "denoise", DENOISE, differential),
     Curve(HOSTS, "FlipSigmas, pasted in", MASK, "denoise", DENOISE, unsample),
+    Curve(HOSTS, f"SetLatentNoiseMask, KSampler, denoise {WEAK:g}", MASK, "cfg", CFGS, at_weak(img2img)),
+    Curve(HOSTS, f"DifferentialDiffusion, KSampler, denoise {WEAK:g}", SOFT, "cfg", CFGS, at_weak(differential)),
+    Curve(HOSTS, f"FlipSigmas, pasted in, denoise {WEAK:g}", MASK, "cfg", CFGS, at_weak(unsample)),
 )
 MOST = max(len(curve.values) for curve in CURVES)
 
