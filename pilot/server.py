@@ -11,6 +11,7 @@ import uuid
 
 SECONDS = 60
 FOLDER = "eta-pilot"
+AWAY = (502, 503, 504)  # a proxy before a server that is not there
 
 
 class Unreachable(Exception):
@@ -92,7 +93,7 @@ class Server:
         except urllib.error.HTTPError as error:
             with error:
                 reason = _reason(error.read().decode(errors="replace")) or str(error)
-            if error.code >= 500:
+            if error.code in AWAY:
                 raise Unreachable(f"{self.address} fails: {reason}") from None
             raise Refused(reason) from None
         except (OSError, http.client.HTTPException) as error:
