@@ -39,20 +39,21 @@ class Host:
                 return node.PREPARE_CLASS_CLONE({}).EXECUTE_NORMALIZED(**inputs).result
             return getattr(node(), node.FUNCTION)(**inputs)
 
-    def run(self, graph: dict) -> Outcome:
-        """A whole API-format graph through PromptExecutor."""
-        return self.run_on(self.executor(), graph)
+    def run(self, graph: dict, client: str = "") -> Outcome:
+        """A whole API-format graph through PromptExecutor; client: the page that waits for it."""
+        return self.run_on(self.executor(), graph, client)
 
     def executor(self):
         return self._execution.PromptExecutor(
             self.server, cache_type=self._execution.CacheType.CLASSIC, cache_args={"lru": 0, "ram": 0}
         )
 
-    def run_on(self, executor, graph: dict) -> Outcome:
+    def run_on(self, executor, graph: dict, client: str = "") -> Outcome:
         valid = self._loop.run_until_complete(self._execution.validate_prompt("test", graph, None))
         if not valid[0] or valid[3]:
             return Outcome(False, f"{valid[1]} {valid[3]}", {}, executor)
-        self._loop.run_until_complete(executor.execute_async(graph, "test", {}, valid[2]))
+        extra = {"client_id": client} if client else {}
+        self._loop.run_until_complete(executor.execute_async(graph, "test", extra, valid[2]))
         errors = [data["exception_message"] for event, data in executor.status_messages if event == "execution_error"]
         return Outcome(executor.success, "; ".join(errors), executor.history_result.get("outputs", {}), executor)
 

@@ -286,9 +286,13 @@ def test_halves_that_do_not_belong_together_are_refused(host, studio, clip, clip
         metrics(host, clip=clip, clip_vision=siglip, **inputs)
 
 
-def test_a_checkpoints_clip_has_no_projection_and_is_refused(host, studio, vision_config):
-    """The host leaves it uninitialised where the file has none, as those of SD1."""
+@pytest.mark.parametrize("left", [0.0, 1e10, math.nan])
+def test_a_checkpoints_clip_has_no_projection_and_is_refused(host, studio, vision_config, left):
+    """Where the file has none, as those of SD1, the host leaves in it what lay in memory."""
     vision = small_vision(vision_config(projection_dim=768))
+    weight = studio.clip.cond_stage_model.clip_l.transformer.text_projection.weight
+    with torch.inference_mode():
+        weight.fill_(left)
     with raises("clip_l has no text projection", "SD1", "CLIPLoader", "clip_l.safetensors"):
         metrics(host, plain(0.5), plain(0.6), clip=studio.clip, clip_vision=vision, target_prompt="a dog")
 
@@ -480,7 +484,8 @@ def test_a_good_edit_is_measured_judged_and_saved(host, files):
 
 def test_an_edit_that_spills_over_is_held_back_and_the_page_is_told(host, files):
     told_to_the_page(host)
-    outcome = host.run(graph("spilled", "catalogue-strict", "pass and review"))
+    outcome = host.run(graph("spilled", "catalogue-strict", "pass and review"), client="a page")
+    host.server.client_id = None
     assert outcome.success, outcome.error
     assert float(outcome.outputs["mse"]["text"][0]) == pytest.approx((20 / 255) ** 2, rel=1e-6)
     assert outcome.outputs["passed"]["text"] == ["False"]
