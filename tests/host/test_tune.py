@@ -8,26 +8,33 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from eta_core.metrics import background_psnr
 from eta_core.tune import PROBES
+from tests.host.flow import FAMILIES
 from tests.host.studio import SOURCE, STEPS, TARGET, left_half, picture
 from tests.host.test_clean import At, before, cancel, explode, spoil, unharmed  # noqa: F401
+from tests.host.test_flow import FlowStudio
 from tests.host.test_methods import blended, region_edit
 
 
-@pytest.fixture(scope="module")
-def vae(host):
+def small_vae(channels: int):
     """The host's small autoencoder, seeded."""
     import comfy.sd
     from comfy.taesd.taesd import TAESD
 
-    generator = torch.Generator().manual_seed(0)
+    generator, blank = torch.Generator().manual_seed(0), TAESD(latent_channels=channels).state_dict()
     weights = {
         name: torch.randn(value.shape, generator=generator) / value[0].numel() ** 0.5
-        for name, value in TAESD().state_dict().items()
+        for name, value in blank.items()
         if value.ndim > 1
     }
-    rest = {name: torch.zeros_like(value) for name, value in TAESD().state_dict().items() if value.ndim <= 1}
+    rest = {name: torch.zeros_like(value) for name, value in blank.items() if value.ndim <= 1}
     return comfy.sd.VAE(weights | rest | {"vae_scale": torch.tensor(1.0)})
+
+
+@pytest.fixture(scope="module")
+def vae(host):
+    return small_vae(4)
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +179,25 @@ def test_a_further_region_is_no_background(studio, vae, image, inversion, exampl
 def test_a_mask_of_another_size_is_told_once_a_search(example, tune, caplog):
     tune(example(mask=left_half(128, 128)))
     assert caplog.text.count("the mask is 128x128 pixels and was resized") == 1
+
+
+def test_a_flow_model_is_tuned_in_its_own_frame(host):
+    """As above: the curve gives its sampler the background that was measured."""
+    flow = FlowStudio(host, *FAMILIES["SD3"](host))
+    inversion, vae = flow.invert(), small_vae(16)
+    source = {"samples": flow.edit_both(inversion)[1]}
+    (image,) = host.call("VAEDecode", vae=vae, samples=source)
+    mask = left_half(*image.shape[1:3])
+    inputs = dict(image=image, inversion=inversion, positive=flow.encode(TARGET), mask=mask)
+    (examples,) = host.call("EtaTuneExample", **inputs)
+    settings = dict(cfg=3.0, seed=7, background_limit=0.0, curve="start, peak, power", trials=4, noise_candidates=3)
+    eta, _, found = host.call(
+        "EtaTune", model=flow.model, vae=vae, examples=examples, negative=flow.encode(""), **settings
+    )
+    expected, edit = max(figures(found), key=lambda trial: trial[1])
+    edited = {"samples": flow.edit(inversion, eta=eta, mask=mask)}
+    (decoded,) = host.call("VAEDecode", vae=vae, samples=edited)
+    assert background_psnr(image, decoded, mask).item() == pytest.approx(expected, abs=0.01) and -1 < edit < 1
 
 
 def test_a_limit_that_nothing_keeps_is_told_with_the_nearest(example, tune):
