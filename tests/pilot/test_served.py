@@ -27,6 +27,9 @@ SECONDS = 120
 SIDE = 64
 CAT = {"source_prompt": "a cat on the grass", "target_prompt": "a dog on the grass"}
 # workflow -> (mask of the run, what is said where it cannot take an item)
+# A shell's background jobs, such as these tests may be, ignore Ctrl-C.
+HEARING = "import runpy, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); sys.argv.pop(0); runpy.run_path(sys.argv[0], run_name='__main__')"
+
 EXAMPLES = {
     "A batch of pictures": ("auto", "3 LoadImage nodes"),
     "Change one thing in a photo": ("auto", ""),
@@ -96,7 +99,7 @@ def pilot(arguments):
     begun = []
 
     def start(*given: object) -> subprocess.Popen:
-        command = [sys.executable, str(ROOT / "pilot"), *arguments(*given)]
+        command = [sys.executable, "-c", HEARING, str(ROOT / "pilot"), *arguments(*given)]
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "encoding": "utf-8"}
         environ = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUTF8": "1"}
         begun.append(subprocess.Popen(command, **streams, env=environ))
