@@ -47,6 +47,9 @@ def set_value(page, name: str, value) -> None:
     )
 
 
+TRACKER = "app.extensionManager.workflow.activeWorkflow.changeTracker"
+
+
 def load(page, name: str, steps: int | None = None) -> dict:
     """A template as the page's browser of templates opens it, in view."""
     workflow = page.evaluate(
@@ -60,6 +63,7 @@ def load(page, name: str, steps: int | None = None) -> dict:
         "() => { app.canvas.ds.scale = 0.6; app.canvas.ds.offset = [200, 130]; app.canvas.setDirty(true, true) }"
     )
     page.wait_for_timeout(500)
+    page.evaluate(f"{TRACKER}.checkState()")  # so that undo goes back to here, and not to what another test left
     return workflow
 
 
@@ -394,8 +398,7 @@ def test_a_workflow_is_run_from_the_page_and_its_previews_are_live(page, address
 
 def show_again(page) -> None:
     """The nodes made anew, as undo and redo do."""
-    tracker = "app.extensionManager.workflow.activeWorkflow.changeTracker"
-    page.evaluate(f"async () => {{ {tracker}.checkState(); await {tracker}.undo(); await {tracker}.redo() }}")
+    page.evaluate(f"async () => {{ {TRACKER}.checkState(); await {TRACKER}.undo(); await {TRACKER}.redo() }}")
 
 
 def connect_number(page, kind: str, name: str) -> None:

@@ -106,12 +106,16 @@ export function address({ filename, subfolder, type }) {
     return api.apiURL(`/view?${new URLSearchParams({ filename, subfolder, type })}`);
 }
 
-/** @param {Saved} saved @returns {Promise<HTMLImageElement>} */
-export async function load(saved) {
-    const image = new Image();
-    image.src = address(saved);
-    await image.decode();
-    return image;
+/** By its events: decode() may also refuse a picture that is there, where many are decoded at once.
+ * @param {Saved} saved @returns {Promise<HTMLImageElement>}
+ */
+export function load(saved) {
+    return new Promise((resolve, reject) => {
+        const image = new Image();
+        image.onload = () => resolve(image);
+        image.onerror = () => reject(new Error(`${image.src} cannot be shown`));
+        image.src = address(saved);
+    });
 }
 
 /** @template {keyof HTMLElementTagNameMap} K
