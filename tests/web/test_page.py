@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from urllib.parse import quote
 
 import numpy as np
@@ -63,7 +64,7 @@ def load(page, name: str, steps: int | None = None) -> dict:
         "() => { app.canvas.ds.scale = 0.6; app.canvas.ds.offset = [200, 130]; app.canvas.setDirty(true, true) }"
     )
     page.wait_for_timeout(500)
-    page.evaluate(f"{TRACKER}.checkState()")  # so that undo goes back to here, and not to what another test left
+    page.evaluate(f"{TRACKER}.checkState()")  # undo goes back to here
     return workflow
 
 
@@ -394,6 +395,28 @@ def test_a_workflow_is_run_from_the_page_and_its_previews_are_live(page, address
     assert page.locator(".eta-chips button").all_inner_texts() == ["a", "dog", "under", "the", "moon"]
     connect_number(page, "AttentionMask", "threshold")
     assert "threshold" in line.text_content() and not page.locator(".eta-attention canvas").is_visible()
+
+
+def test_what_comes_before_the_answer_to_the_request_is_shown_again_too(page):
+    def late(route):
+        answer = route.fetch()
+        time.sleep(1)
+        route.fulfill(response=answer)
+
+    load(page, MAIN, steps=4)
+    run(page)  # so that all of it is in the server's cache
+    load(page, MAIN, steps=4)
+    page.route("**/api/prompt", late)
+    run(page)
+    page.unroute("**/api/prompt")
+    take(page, "AttentionMask")
+    set_value(page, "threshold", 0.8)
+    show_again(page)
+    page.wait_for_function(
+        "document.querySelector('.eta-attention .eta-line').textContent.includes('%')", timeout=10_000
+    )
+    load(page, MAIN)
+    assert "run once" in page.locator(".eta-attention .eta-line").text_content()  # another workflow's nodes
 
 
 def show_again(page) -> None:
