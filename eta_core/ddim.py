@@ -69,10 +69,13 @@ def split_noise(
     `region` in 0..1, broadcast against x, scales eta per pixel (paper, eq. 13: eta times mask).
     """
     up = eta * sigma_next * math.sqrt(sigma * sigma - sigma_next * sigma_next) / sigma
+    kept = (
+        1.0 - eta * eta + (eta * sigma_next / sigma) ** 2
+    )  # 1 - (up / sigma_next)^2, whose digits float32 would lose near 0
     if region is None:
-        return math.sqrt(sigma_next * sigma_next - up * up), up
-    up = region * up
-    return torch.sqrt(torch.clamp(sigma_next * sigma_next - up * up, min=0.0)), up
+        return sigma_next * math.sqrt(kept), up
+    square = region * region
+    return sigma_next * torch.sqrt(1.0 - square + square * kept), region * up
 
 
 def eta_step(x: Tensor, denoised: Tensor, sigma: float, sigma_down, sigma_up, noise: Tensor | None) -> Tensor:

@@ -30,7 +30,7 @@ def noise_levels(sampling) -> list[float]:
     table = getattr(sampling, "sigmas", None)
     if table is None or isinstance(sampling, FOREIGN):
         raise ValueError(
-            f"this model predicts by {prediction(sampling)}: Eta Inversion needs a diffusion model with eps- or v-prediction (SD1, SD2, "
+            f"this model predicts by {prediction(sampling)}: Eta Inversion needs a diffusion model with eps-, v- or x0-prediction (SD1, SD2, "
             "SDXL families) or a flow model (SD3, Flux); load such a checkpoint"
         )
     return table.double().cpu().tolist()

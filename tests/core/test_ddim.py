@@ -62,6 +62,16 @@ def test_a_region_scales_eta_per_pixel(tensors):
     torch.testing.assert_close(got[..., 2:, :], inside[..., 2:, :], rtol=0, atol=1e-12)
 
 
+def test_what_is_kept_beside_full_eta_is_exact_in_float32():
+    sigma, sigma_next = 1e6, 50.0
+    for value in (1.0, 0.999, 0.5):
+        exact, _ = split_noise(1.0, sigma, sigma_next, torch.tensor([value], dtype=torch.float64))
+        down, _ = split_noise(1.0, sigma, sigma_next, torch.tensor([value]))
+        assert float(down) == pytest.approx(float(exact), rel=1e-4)
+    assert float(split_noise(1.0, sigma, sigma_next, torch.ones(1))[0]) == pytest.approx(50.0**2 / 1e6, rel=1e-6)
+    assert float(split_noise(0.7, 2.0, 1.5, torch.zeros(1))[0]) == 1.5
+
+
 def test_the_optimal_noise_lands_exactly(tensors):
     x, denoised, x_next = tensors
     down, up = split_noise(0.4, 2.0, 1.5)

@@ -155,19 +155,27 @@ def sampled(studio, **inputs):
     return studio.host.call("ModelSamplingDiscrete", model=studio.model, **inputs)[0]
 
 
-def test_the_v_and_the_eps_form_of_a_network_have_the_same_trajectory(family_studio):
+FORMS = {  # the picture that a network's output stands for at x, sigma
+    "v_prediction": ("V_PREDICTION", lambda v, x, sigma: x / (1 + sigma**2) - v * sigma / (1 + sigma**2) ** 0.5),
+    "x0": ("X0", lambda x0, x, sigma: x0),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_form_of_a_network_and_its_eps_form_have_the_same_trajectory(family_studio, form):
     studio = family_studio("SD2.1 v")
-    eps = sampled(studio, sampling="eps", zsnr=False)
+    eps, other = (sampled(studio, sampling=name, zsnr=False) for name in ("eps", form))
+    kind, denoised = FORMS[form]
 
-    def as_v(apply_model, arguments):
-        """What the host takes for eps is v; the picture it stands for is x / (1 + sigma^2) - v sigma / sqrt(1 + sigma^2)."""
+    def as_other(apply_model, arguments):
+        """What the host takes for eps is the other form's output."""
         x, sigma = arguments["input"], arguments["timestep"].view(-1, 1, 1, 1)
-        v = (x - apply_model(x, arguments["timestep"], **arguments["c"])) / sigma
-        return x / (1 + sigma**2) - v * sigma / (1 + sigma**2) ** 0.5
+        output = (x - apply_model(x, arguments["timestep"], **arguments["c"])) / sigma
+        return denoised(output, x, sigma)
 
-    eps.set_model_unet_function_wrapper(as_v)
-    ours, theirs = studio.invert().trajectory, studio.invert(model=eps).trajectory
-    assert (ours.signature["prediction"], theirs.signature["prediction"]) == ("V_PREDICTION", "EPS")
+    eps.set_model_unet_function_wrapper(as_other)
+    ours, theirs = studio.invert(model=other).trajectory, studio.invert(model=eps).trajectory
+    assert (ours.signature["prediction"], theirs.signature["prediction"]) == (kind, "EPS")
     assert close(ours.x, theirs.x, 1e-4)
 
 
