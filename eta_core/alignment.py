@@ -148,10 +148,10 @@ def spans(tokens: Sequence[Token], phrase: Sequence[Token]) -> list[tuple[int, .
 
 
 def _key(word: Sequence[Token]) -> tuple | None:
-    """What tells a word from others, however the tokenizer cut it up; None where nothing does."""
+    """What tells a word from others, however it is written and the tokenizer cut it up; None where nothing does."""
     if any(token.id == UNKNOWN for token in word):
         return None
-    return (text_of(word), *(token.id for token in word if token.id < 0))
+    return (text_of(word).casefold(), *(token.id for token in word if token.id < 0))
 
 
 @dataclass(frozen=True)

@@ -265,6 +265,13 @@ def test_a_word_of_t5_is_a_whole_word(flux):
         flux.region(inversion, "cat", source_prompt=prompt)
 
 
+def test_a_word_of_t5_is_found_however_it_is_written(flux):
+    prompt = "a Cat and a dog"
+    inversion = flux.invert(positive=flux.encode(prompt), steps=2)
+    regions = [flux.region(inversion, word, threshold=0.0, source_prompt=prompt)[0] for word in ("Cat", "cat", "CAT")]
+    assert regions[0].any() and all(region.equal(regions[0]) for region in regions)
+
+
 @pytest.mark.parametrize(
     ("source", "target"),
     [
