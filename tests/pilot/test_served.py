@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -253,6 +254,33 @@ def test_an_item_that_takes_too_long_is_stopped_and_ctrl_c_takes_back_the_rest(p
     row, *more = journal.rows(out)
     assert len(more) < len(rows) - 1
     assert (row["name"], row["error"]) == ("0.png", "stopped after 2 s (--timeout)") and row["seconds"] < 30
+
+
+@pytest.mark.parametrize("loss", ["interrupted", "pictures gone"])
+def test_what_a_killed_run_left_unusable_on_the_server_is_made_again(pilot, host, server, tmp_path, loss):
+    out = tmp_path / "out"
+    steps = {"interrupted": 30, "pictures gone": 2}[loss]
+    items = listed(tmp_path, [cat(tmp_path, "a.png"), cat(tmp_path, "b.png", 8)])
+    command = ("run", items, "--out", out, "--set", f"EtaInversion.steps={steps}")
+    process = pilot(*command)
+    until(lambda: all(server.queue()), process)
+    process.send_signal(signal.SIGSTOP)
+    if loss == "interrupted":  # as by a second Ctrl-C, which does not wait for the end
+        server.cancel(list(set.union(*server.queue())))
+    deadline = time.monotonic() + SECONDS
+    while any(server.queue()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    finished(process, -signal.SIGKILL)
+    assert not journal.rows(out)
+    if loss == "pictures gone":  # as a second server on the same folder does when it starts
+        shutil.rmtree(host.environment.base / "temp")
+    finished(pilot(*command))
+    assert Counter((row["name"], row["status"]) for row in journal.rows(out)) == {
+        ("a.png", "ok"): 1,
+        ("b.png", "ok"): 1,
+    }
 
 
 def test_a_server_that_is_not_there_is_named(tmp_path, capsys):
