@@ -395,8 +395,23 @@ MODELS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".sft")
 
 def models_of(graph: Graph) -> list[str]:
     """Names of the model files a graph loads."""
-    values = [value for node in graph.values() for value in node["inputs"].values() if isinstance(value, str)]
-    return sorted({value for value in values if value.lower().endswith(MODELS)})
+    return sorted({value for node in graph.values() for value in node["inputs"].values() if _is_model(value)})
+
+
+def _is_model(value: object) -> bool:
+    return isinstance(value, str) and value.lower().endswith(MODELS)
+
+
+def check_models(graph: Graph, object_info: dict) -> None:
+    """Raises WorkflowError for a model file the server does not have: it would refuse every item."""
+    for node in graph.values():
+        specs = object_info[node["class_type"]]["input"]
+        for field, (kind, *options) in {**specs.get("required", {}), **specs.get("optional", {})}.items():
+            choices = options[0].get("options") if kind == "COMBO" and options else kind
+            value = node["inputs"].get(field)
+            if isinstance(choices, list) and _is_model(value) and value not in choices:
+                there = ", ".join(map(str, choices)) or "none"
+                raise WorkflowError(f"{node['class_type']}: the server has no {field} {value}; there are {there}")
 
 
 def settings_of(graph: Graph) -> dict[str, dict]:

@@ -102,7 +102,8 @@ def pilot(arguments):
     def start(*given: object) -> subprocess.Popen:
         command = [sys.executable, "-c", HEARING, str(ROOT / "pilot"), *arguments(*given)]
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "encoding": "utf-8"}
-        environ = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUTF8": "1"}
+        # a log that cannot spell every name
+        environ = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "ascii"}
         begun.append(subprocess.Popen(command, **streams, env=environ))
         return begun[-1]
 
@@ -281,6 +282,32 @@ def test_what_a_killed_run_left_unusable_on_the_server_is_made_again(pilot, host
         ("a.png", "ok"): 1,
         ("b.png", "ok"): 1,
     }
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (("--policy", "{policy}"), "limits nosuch, which is no metric"),
+        (("--seed", -1), "--seed is -1"),
+        (("--limit", 0), "--limit is 0"),
+        (("--set", "CheckpointLoaderSimple.ckpt_name=nope.safetensors"), "there are eta_demo.safetensors"),
+    ],
+)
+def test_a_wrong_option_is_refused_before_it_becomes_the_runs(arguments, tmp_path, capsys, wrong, said):
+    (tmp_path / "policy.json").write_text('{"nosuch": {"pass": {"min": 1}}}')
+    wrong = [str(part).format(policy=tmp_path / "policy.json") for part in wrong]
+    items = listed(tmp_path, [CAT | {"picture": "missing.png"}])
+    assert cli.main(arguments("run", items, "--out", tmp_path / "out", *wrong)) == 1
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_policy_file_that_says_something_twice_is_refused_as_by_eta_verdict(arguments, tmp_path, capsys):
+    policy = tmp_path / "policy.json"
+    policy.write_text('{"changed_area": {"pass": {"min": 1}}, "changed_area": {"pass": {"min": 0}}}')
+    items = listed(tmp_path, [CAT | {"picture": "missing.png"}])
+    assert cli.main(arguments("run", items, "--out", tmp_path / "out", "--policy", policy)) == 1
+    assert "names changed_area twice" in capsys.readouterr().err
 
 
 def test_a_server_that_is_not_there_is_named(tmp_path, capsys):
