@@ -168,7 +168,7 @@ def _place(graph: Graph, mask: str, picture: list, samplers: list[str], inversio
     if "{seed}" not in taken:
         for node_id in samplers:
             graph[node_id]["inputs"]["seed"] = Slot("{seed}")
-    _place_mask(graph, mask, samplers, loader)
+    _place_mask(graph, mask, samplers, loader, _behind(graph, [picture]))
     if "{words}" not in taken:
         _place_words(graph, _of_type(graph, "AttentionMask", _behind(graph, [picture])))
 
@@ -341,10 +341,11 @@ def _place_words(graph: Graph, attention: list[str]) -> None:
         graph[node_id]["inputs"]["words"] = Slot("{words}")
 
 
-def _place_mask(graph: Graph, mask: str, samplers: list[str], loader: str | None) -> None:
-    """The item's mask wherever the workflow's own went, or no mask at all."""
+def _place_mask(graph: Graph, mask: str, samplers: list[str], loader: str | None, used: set[str]) -> None:
+    """The item's mask wherever the workflow's own went on its way to the edit, or no mask at all."""
     own = [[node_id, 0] for node_id in _of_type(graph, "AttentionMask", graph)] + [[loader, 1]] * (loader is not None)
-    ends = [(node, field) for node in graph.values() for field, value in node["inputs"].items() if value in own]
+    nodes = [graph[node_id] for node_id in used]
+    ends = [(node, field) for node in nodes for field, value in node["inputs"].items() if value in own]
     if mask == "auto":
         if any(node["inputs"][field] == [loader, 1] for node, field in ends):
             raise WorkflowError("this workflow takes its mask from the picture's file: run it with --mask given")
