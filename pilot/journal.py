@@ -72,7 +72,7 @@ def _row(line: bytes) -> dict | None:
         row = json.loads(line)
     except ValueError:
         return None
-    return row if isinstance(row, dict) and {"key", "status"} <= set(row) else None
+    return row if isinstance(row, dict) and isinstance(row.get("key"), str) and "status" in row else None
 
 
 def _line(row: dict) -> bytes:

@@ -110,7 +110,7 @@ class Pilot:
         self._total, self._done = len(tasks), len(tasks) - len(self._todo)
         self._flights: dict[str, Flight] = {}
         self._losses: Counter[str] = Counter()
-        self._emptied: Counter[str] = Counter()
+        self._renamed: Counter[str] = Counter()
         self._began, self._edits, self._silent = time.monotonic(), 0, None
 
     def run(self) -> None:
@@ -153,7 +153,7 @@ class Pilot:
             prepared = prepare(task.item, self._max_side)
             row |= self._of_picture(task, prepared) | {"mask": used, "scored": form.scored}
             row["seed"] = self._seed if task.item.seed is None else task.item.seed
-            again = f"-{n}" if (n := self._emptied[task.key]) else ""  # else the server's cache hands out what is gone
+            again = f"-{n}" if (n := self._renamed[task.key]) else ""  # past the server's cache
             names = [f"{self._run['id'][:8]}-{task.key}-{which}{again}.png" for which in ("picture", "mask")]
             graph = form.filled(_values(task.item, row["seed"], *(f"{FOLDER}/{name} [temp]" for name in names)))
             says = json.dumps([task.key, graph], sort_keys=True)
@@ -211,6 +211,10 @@ class Pilot:
         if entry is None:  # it was cleared away, or the server was started anew
             self._lose(prompt_id, flight, flight.started is not None)
             return
+        if _is_stale(entry):
+            self._renamed[flight.task.key] += 1
+            self._lose(prompt_id, flight, False)
+            return
         problem = _problem(entry)
         if problem == INTERRUPTED and flight.adopted and flight.stopped is None:  # by the run that queued it
             self._lose(prompt_id, flight, False)
@@ -218,7 +222,7 @@ class Pilot:
         try:
             found = {} if problem else self._fetch(flight.task, entry["outputs"])
         except Refused:
-            self._emptied[flight.task.key] += 1
+            self._renamed[flight.task.key] += 1
             self._lose(prompt_id, flight, True)
             return
         seconds = _seconds(entry)
@@ -328,6 +332,14 @@ def _values(item: Item, seed: int, picture: str, mask: str) -> dict:
         "has_words": bool(item.words),
         "seed": seed,
     }
+
+
+def _is_stale(entry: dict) -> bool:
+    """Whether something of it was in the server's cache from before, whose pictures and figures it then does not name."""
+    cached = {
+        node for event, data in entry["status"]["messages"] if event == "execution_cached" for node in data["nodes"]
+    }
+    return bool(cached.intersection(workflow.SHOWN) - set(entry["outputs"]))
 
 
 def _problem(entry: dict) -> str:

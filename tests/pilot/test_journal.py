@@ -41,6 +41,7 @@ def test_rows_are_there_in_order_and_known_the_next_time(tmp_path):
         b"\0" * 40,
         b'"c"\n',
         b'{"key": "c"}\n',
+        b'{"key": ["c"], "status": "ok"}\n',
         b"\xff\xfe\n",
     ],
 )

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections import Counter
 from pathlib import Path
 
@@ -242,6 +243,32 @@ def test_what_is_done_is_not_done_again_and_what_failed_only_when_asked(argument
     assert cli.main([*command, "--retry-errors"]) == 0
     again = [(row["name"], row["mode"]) for row in journal.rows(out) if row["status"] == "ok"]
     assert again == [("a.png", "auto"), ("b.png", "auto")] and one in journal.rows(out)
+
+
+@pytest.mark.parametrize("in_cache", ["everything", "the pictures"])
+def test_what_is_lost_of_the_results_is_made_again_though_the_server_has_it_in_its_cache(
+    arguments, server, tmp_path, monkeypatch, in_cache
+):
+    graphs, submit = [], Server.submit
+    monkeypatch.setattr(Server, "submit", lambda self, *given: graphs.append(given[1]) or submit(self, *given))
+    out = tmp_path / "out"
+    items = listed(tmp_path, [cat(tmp_path, "a.png")])
+    command = arguments("run", items, "--out", out, "--set", "EtaInversion.steps=2")
+    assert cli.main(command) == 0
+    (before,) = journal.rows(out)
+    (out / journal.RESULTS).write_bytes(b"")
+    if in_cache == "the pictures":  # as after an edit whose figures failed
+        unmeasured = {
+            name: node for name, node in graphs[0].items() if name not in (workflow.FIGURES, workflow.METRICS)
+        }
+        server.submit(str(uuid.uuid4()), unmeasured)
+        deadline = time.monotonic() + SECONDS
+        while any(server.queue()):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    assert cli.main(command) == 0
+    (after,) = journal.rows(out)
+    assert after["status"] == "ok" and after["figures"] == before["figures"] and after["files"] == before["files"]
 
 
 def test_an_item_that_takes_too_long_is_stopped_and_ctrl_c_takes_back_the_rest(pilot, server, tmp_path):
