@@ -19,7 +19,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from eta_core.policy import POLICIES, Policy, parse_policy
+from eta_core.policy import POLICIES, parse_policy
 
 from . import items, journal, models, pie_table, report, workflow
 from .run import Forms, Limits, Pilot, PilotError, Task
@@ -36,6 +36,7 @@ BY_CTRL_C = 130
 
 def main(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sys.stdout.reconfigure(errors="backslashreplace")  # no name of an item stops a run whose log cannot spell it
     options = _parser().parse_args(arguments)
     try:
         options.command(options)
@@ -147,6 +148,8 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _listed(options: argparse.Namespace) -> list[items.Item]:
+    if options.limit is not None and options.limit < 1:
+        raise ValueError(f"--limit is {options.limit}: it must be at least 1")
     found = items.load(options.items)
     unread = sorted({column for item in found for column in item.unread})
     if unread:
@@ -166,13 +169,17 @@ def _pilot(
     edited: str = "",
     retry: bool = False,
 ) -> None:
+    limits, policy_text = _limits(options), _policy_text(options.policy)  # before they become the folder's settings
+    policy = parse_policy(policy_text) if policy_text else POLICIES[options.policy]
     server = Server(options.server)
-    graph = workflow.override(workflow.read(path, server.object_info()), changes)
+    object_info = server.object_info()
+    graph = workflow.override(workflow.read(path, object_info), changes)
     masks = ("auto", "given") if mask == "both" else (mask,)
     tasks = [Task(item, which) for item in listed for which in masks]
     clip = Clip(options.clip, options.clip_vision)
     forms = Forms(graph, clip, edited)
     example = workflow.form(graph, masks[0], False, clip, edited)  # a workflow that takes no item stops here
+    workflow.check_models(example.graph, object_info)
     settings = {
         "workflow": path.name,
         "workflow_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
@@ -181,7 +188,7 @@ def _pilot(
         "seed": options.seed,
         "max_side": options.max_side,
         "policy": options.policy,
-        "limits": _policy_text(options.policy),
+        "limits": policy_text,
         "clip": [options.clip, options.clip_vision],
     }
     with journal.Journal(out) as book:
@@ -191,15 +198,14 @@ def _pilot(
         run |= {"items": str(options.items), "nodes": workflow.settings_of(example.graph)}
         _describe(run, server, example, options.models)
         journal.save(out, run)
-        pilot = Pilot(
-            server, book, run, tasks, forms, _policy(options.policy), options.seed, options.max_side, _limits(options)
-        )
-        pilot.run()
+        Pilot(server, book, run, tasks, forms, policy, options.seed, options.max_side, limits).run()
 
 
 def _limits(options: argparse.Namespace) -> Limits:
     if options.window < 1 or options.timeout <= 0 or options.max_side < 64:
         raise ValueError("--window must be at least 1, --timeout above 0, --max-side at least 64")
+    if not 0 <= options.seed <= items.MAX_SEED:
+        raise ValueError(f"--seed is {options.seed}: it must be from 0 to {items.MAX_SEED}")
     return Limits(options.timeout, options.window, options.patience)
 
 
@@ -217,17 +223,19 @@ def _describe(run: dict, server: Server, example: workflow.Form, folders: list[P
             )
 
 
-def _policy(name: str) -> Policy:
-    return POLICIES[name] if name in POLICIES else parse_policy(_policy_text(name))
-
-
 def _policy_text(name: str) -> str:
+    """A policy file's JSON, however it is laid out; empty for one of POLICIES."""
     if name in POLICIES:
         return ""
     path = Path(name)
     if not path.is_file():
         raise ValueError(f"--policy {name} is neither {', '.join(POLICIES)} nor a file")
-    return json.dumps(json.loads(path.read_text(encoding="utf-8")))
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        parse_policy(text)
+    except ValueError as error:
+        raise ValueError(f"--policy {name}: {error}") from None
+    return json.dumps(json.loads(text))
 
 
 def _report(options: argparse.Namespace) -> None:

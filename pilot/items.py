@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -108,11 +109,11 @@ class Wrong(str):
 
 
 def _csv(text: str) -> Iterator[dict | Wrong]:
-    lines = text.splitlines(keepends=True)
+    lines = io.StringIO(text).readlines()  # splitlines knows more ends than these
     header = lines[0] if lines else ""
     reader = csv.reader(lines, delimiter=max(",;\t", key=header.count), strict=True)
     columns = [name.strip() for name in next(reader, [])]
-    twice = [name for name, count in Counter(columns).items() if count > 1]
+    twice = [name for name, count in Counter(columns).items() if name and count > 1]
     if twice:
         raise ItemsError(f"the column {twice[0]} stands there twice: rename one of the two")
     while True:
@@ -123,23 +124,25 @@ def _csv(text: str) -> Iterator[dict | Wrong]:
         except csv.Error as error:
             yield Wrong(f"line {reader.line_num}: {error}")
             continue
+        if not any(cells):  # as spreadsheets leave them below the last
+            continue
         if len(cells) == len(columns):
-            yield dict(zip(columns, cells))
-        elif cells:
+            yield {name: cell for name, cell in zip(columns, cells) if name}
+        else:
             yield Wrong(f"line {reader.line_num} has {len(cells)} cells, the header {len(columns)}")
 
 
 def _json_line(line: str) -> object:
     try:
         return json.loads(line)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         return Wrong(f"no JSON: {error}")
 
 
 def _json(path: Path, text: str) -> Iterator[Item]:
     try:
         found = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ItemsError(f"{path} is no JSON: {error}") from None
     if pie_bench.is_mapping(found):
         yield from _rows(_mapping(found), pie_bench.pictures_in(path.parent))

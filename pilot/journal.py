@@ -72,7 +72,7 @@ def _row(line: bytes) -> dict | None:
         row = json.loads(line)
     except ValueError:
         return None
-    return row if isinstance(row, dict) and {"key", "status"} <= set(row) else None
+    return row if isinstance(row, dict) and isinstance(row.get("key"), str) and "status" in row else None
 
 
 def _line(row: dict) -> bytes:
@@ -80,10 +80,9 @@ def _line(row: dict) -> bytes:
 
 
 def settle(folder: Path, settings: dict) -> dict:
-    """run.json -> {"id", "settings"}, made at the first call. Raises JournalError where the folder's run has other settings."""
-    path = folder / RUN
-    if path.exists():
-        found = json.loads(path.read_text(encoding="utf-8"))
+    """run.json -> {"id", "settings"}, made at the first call. Raises JournalError where the folder's run has, or may have, other settings."""
+    found = load(folder)
+    if found:
         changed = [
             name for name in {**found["settings"], **settings} if found["settings"].get(name) != settings.get(name)
         ]
@@ -93,9 +92,26 @@ def settle(folder: Path, settings: dict) -> dict:
                 f"{folder} holds a run with other settings ({was}): use another --out, or the settings it has"
             )
         return found
+    if rows(folder):
+        raise JournalError(
+            f"{folder} has results, but the {RUN} that says how they were made is gone: put it back, or use another --out"
+        )
     run = {"id": uuid.uuid4().hex, "settings": settings}
     save(folder, run)
     return run
+
+
+def load(folder: Path) -> dict | None:
+    """run.json; None where there is none. Raises JournalError."""
+    try:
+        found = json.loads((folder / RUN).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        found = None
+    if not (isinstance(found, dict) and "id" in found and isinstance(found.get("settings"), dict)):
+        raise JournalError(f"{folder / RUN} is damaged: put a whole one back, or use another --out")
+    return found
 
 
 def save(folder: Path, run: dict) -> None:

@@ -7,12 +7,17 @@ from collections.abc import Iterable
 from pathlib import Path
 
 CHUNK = 1 << 22
+HOST = Path(__file__).resolve().parents[3]  # of a pack in its custom_nodes
 
 
 def roots_of(argv: list[str]) -> list[Path]:
     """Model folders of a server that was started with `argv` on this machine."""
     bases = [Path(value) for option, value in zip(argv, argv[1:]) if option == "--base-directory"]
-    return [base / "models" for base in bases or [Path(path).parent for path in argv[:1]]]
+    programs = [Path(path) for path in argv[:1]]
+    homes = [
+        path.parent if path.is_absolute() else HOST for path in programs
+    ]  # "main.py" is relative to a folder not told
+    return [base / "models" for base in bases or homes]
 
 
 def described(names: Iterable[str], roots: list[Path], known: dict[str, dict]) -> dict[str, dict]:

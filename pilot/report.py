@@ -43,9 +43,9 @@ def write(folder: Path, shown: int = SHOWN) -> str:
     rows = journal.rows(folder)
     if not rows:
         raise ValueError(f"{folder} holds no results of a pilot")
-    path = folder / journal.RUN
-    run = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"settings": {}}
-    journal.write(folder / "report.html", page_of(folder, run, rows, shown).encode())
+    run = journal.load(folder) or {"settings": {}}
+    text = page_of(folder, run, rows, shown)
+    journal.write(folder / "report.html", text.encode(errors="replace"))  # a name may hold half a character
     lines = [f"{MODES[mode]}: {_in_words(rates(some))}" for mode, some in by_mode(rows).items()]
     return "\n".join([*lines, f"report: {(folder / 'report.html').resolve()}"])
 

@@ -25,6 +25,7 @@ POLL_SECONDS = 0.25
 LET_GO_SECONDS = 60
 MOST_LOSSES = 2
 PICTURES = "pictures"
+INTERRUPTED = "interrupted on the server"
 
 
 class PilotError(Exception):
@@ -54,10 +55,14 @@ class Limits:
 
 @dataclass
 class Flight:
-    """What is on the server. started, stopped: when it was first seen running, and when it was told to stop."""
+    """What is on the server. started, stopped: when it was first seen running, and when it was told to stop.
+
+    adopted: an earlier run of the pilot queued it.
+    """
 
     task: Task
     row: dict
+    adopted: bool = False
     started: float | None = None
     stopped: float | None = None
 
@@ -105,6 +110,7 @@ class Pilot:
         self._total, self._done = len(tasks), len(tasks) - len(self._todo)
         self._flights: dict[str, Flight] = {}
         self._losses: Counter[str] = Counter()
+        self._renamed: Counter[str] = Counter()
         self._began, self._edits, self._silent = time.monotonic(), 0, None
 
     def run(self) -> None:
@@ -147,11 +153,13 @@ class Pilot:
             prepared = prepare(task.item, self._max_side)
             row |= self._of_picture(task, prepared) | {"mask": used, "scored": form.scored}
             row["seed"] = self._seed if task.item.seed is None else task.item.seed
-            names = [f"{self._run['id'][:8]}-{task.key}-{which}.png" for which in ("picture", "mask")]
+            again = f"-{n}" if (n := self._renamed[task.key]) else ""  # past the server's cache
+            names = [f"{self._run['id'][:8]}-{task.key}-{which}{again}.png" for which in ("picture", "mask")]
             graph = form.filled(_values(task.item, row["seed"], *(f"{FOLDER}/{name} [temp]" for name in names)))
             says = json.dumps([task.key, graph], sort_keys=True)
             prompt_id = str(uuid.uuid5(uuid.UUID(self._run["id"]), says))
-            if not self._is_known(prompt_id):  # else a run that was killed has left it there
+            adopted = self._is_known(prompt_id)
+            if not adopted:
                 for name, picture in zip(names, (prepared.picture, prepared.mask)):
                     if picture:
                         self._server.upload(name, png(picture))
@@ -159,7 +167,7 @@ class Pilot:
         except (PictureError, WorkflowError, Refused) as error:
             self._fail(row, str(error))
         else:
-            self._flights[prompt_id] = Flight(task, row)
+            self._flights[prompt_id] = Flight(task, row, adopted)
 
     def _of_picture(self, task: Task, prepared: Prepared) -> dict:
         pictures = {"source": prepared.picture} | ({"given_mask": prepared.mask} if prepared.mask else {})
@@ -200,13 +208,22 @@ class Pilot:
 
     def _land(self, prompt_id: str, flight: Flight) -> None:
         entry = self._server.history(prompt_id)
+        if entry is None:  # it was cleared away, or the server was started anew
+            self._lose(prompt_id, flight, flight.started is not None)
+            return
+        if _is_stale(entry):
+            self._renamed[flight.task.key] += 1
+            self._lose(prompt_id, flight, False)
+            return
+        problem = _problem(entry)
+        if problem == INTERRUPTED and flight.adopted and flight.stopped is None:  # by the run that queued it
+            self._lose(prompt_id, flight, False)
+            return
         try:
-            if entry is None:
-                raise Refused("it is neither in the queue nor in the history")
-            problem = _problem(entry)
             found = {} if problem else self._fetch(flight.task, entry["outputs"])
-        except Refused:  # it was cleared away, or the server was started anew
-            self._lose(prompt_id, flight)
+        except Refused:
+            self._renamed[flight.task.key] += 1
+            self._lose(prompt_id, flight, True)
             return
         seconds = _seconds(entry)
         if problem:
@@ -216,17 +233,21 @@ class Pilot:
         else:
             files = flight.row["files"] | found.pop("files")
             self._succeed(flight.row | found | {"files": files, "seconds": seconds})
-        del self._flights[prompt_id]
-        with contextlib.suppress(Unreachable, Refused):
-            self._server.forget(prompt_id)
+        self._drop(prompt_id)
 
-    def _lose(self, prompt_id: str, flight: Flight) -> None:
-        del self._flights[prompt_id]
-        self._losses[flight.task.key] += flight.started is not None
+    def _lose(self, prompt_id: str, flight: Flight, costly: bool) -> None:
+        """It is queued again, unless it was `costly` too often."""
+        self._losses[flight.task.key] += costly
         if self._losses[flight.task.key] < MOST_LOSSES:
             self._todo.appendleft(flight.task)
         else:
-            self._fail(flight.row, f"the server went away {MOST_LOSSES} times while it worked on this item")
+            self._fail(flight.row, f"the server went away, or lost its pictures, {MOST_LOSSES} times over this item")
+        self._drop(prompt_id)
+
+    def _drop(self, prompt_id: str) -> None:
+        del self._flights[prompt_id]
+        with contextlib.suppress(Unreachable, Refused):
+            self._server.forget(prompt_id)
 
     def _fetch(self, task: Task, outputs: dict) -> dict:
         """Files and figures of a finished graph."""
@@ -313,6 +334,14 @@ def _values(item: Item, seed: int, picture: str, mask: str) -> dict:
     }
 
 
+def _is_stale(entry: dict) -> bool:
+    """Whether something of it was in the server's cache from before, whose pictures and figures it then does not name."""
+    cached = {
+        node for event, data in entry["status"]["messages"] if event == "execution_cached" for node in data["nodes"]
+    }
+    return bool(cached.intersection(workflow.SHOWN) - set(entry["outputs"]))
+
+
 def _problem(entry: dict) -> str:
     """Why a graph did not finish; empty where it did."""
     messages = {event: data for event, data in entry["status"]["messages"]}
@@ -320,7 +349,7 @@ def _problem(entry: dict) -> str:
         error = messages["execution_error"]
         return f"{error['node_type']}: {str(error['exception_message']).strip() or error['exception_type']}"
     if "execution_interrupted" in messages:
-        return "interrupted on the server"
+        return INTERRUPTED
     if entry["status"]["status_str"] != "success":
         return "the server says no more than that it failed"
     return (

@@ -168,7 +168,7 @@ def _place(graph: Graph, mask: str, picture: list, samplers: list[str], inversio
     if "{seed}" not in taken:
         for node_id in samplers:
             graph[node_id]["inputs"]["seed"] = Slot("{seed}")
-    _place_mask(graph, mask, samplers, loader)
+    _place_mask(graph, mask, samplers, loader, _behind(graph, [picture]))
     if "{words}" not in taken:
         _place_words(graph, _of_type(graph, "AttentionMask", _behind(graph, [picture])))
 
@@ -341,10 +341,11 @@ def _place_words(graph: Graph, attention: list[str]) -> None:
         graph[node_id]["inputs"]["words"] = Slot("{words}")
 
 
-def _place_mask(graph: Graph, mask: str, samplers: list[str], loader: str | None) -> None:
-    """The item's mask wherever the workflow's own went, or no mask at all."""
+def _place_mask(graph: Graph, mask: str, samplers: list[str], loader: str | None, used: set[str]) -> None:
+    """The item's mask wherever the workflow's own went on its way to the edit, or no mask at all."""
     own = [[node_id, 0] for node_id in _of_type(graph, "AttentionMask", graph)] + [[loader, 1]] * (loader is not None)
-    ends = [(node, field) for node in graph.values() for field, value in node["inputs"].items() if value in own]
+    nodes = [graph[node_id] for node_id in used]
+    ends = [(node, field) for node in nodes for field, value in node["inputs"].items() if value in own]
     if mask == "auto":
         if any(node["inputs"][field] == [loader, 1] for node, field in ends):
             raise WorkflowError("this workflow takes its mask from the picture's file: run it with --mask given")
@@ -395,8 +396,23 @@ MODELS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".sft")
 
 def models_of(graph: Graph) -> list[str]:
     """Names of the model files a graph loads."""
-    values = [value for node in graph.values() for value in node["inputs"].values() if isinstance(value, str)]
-    return sorted({value for value in values if value.lower().endswith(MODELS)})
+    return sorted({value for node in graph.values() for value in node["inputs"].values() if _is_model(value)})
+
+
+def _is_model(value: object) -> bool:
+    return isinstance(value, str) and value.lower().endswith(MODELS)
+
+
+def check_models(graph: Graph, object_info: dict) -> None:
+    """Raises WorkflowError for a model file the server does not have: it would refuse every item."""
+    for node in graph.values():
+        specs = object_info[node["class_type"]]["input"]
+        for field, (kind, *options) in {**specs.get("required", {}), **specs.get("optional", {})}.items():
+            choices = options[0].get("options") if kind == "COMBO" and options else kind
+            value = node["inputs"].get(field)
+            if isinstance(choices, list) and _is_model(value) and value not in choices:
+                there = ", ".join(map(str, choices)) or "none"
+                raise WorkflowError(f"{node['class_type']}: the server has no {field} {value}; there are {there}")
 
 
 def settings_of(graph: Graph) -> dict[str, dict]:

@@ -93,6 +93,23 @@ def test_a_broken_line_of_jsonl_is_an_error_of_its_item(tmp_path):
     assert not good.error and broken.error.startswith("no JSON") and broken.name == "row 2"
 
 
+@pytest.mark.parametrize("deep", ['{"seed": ' + "1" * 5000 + "}", "[" * 100_000])
+def test_json_that_python_will_not_read_is_an_error_of_its_item(tmp_path, deep):
+    good, broken = listed(tmp_path, "items.jsonl", json.dumps(GOOD) + "\n" + deep)
+    assert not good.error and broken.error
+
+
+def test_only_a_new_line_ends_a_line_of_a_csv(tmp_path):
+    prompt = "a cat\u2028on\x85the\x0bgrass"
+    (item,) = listed(tmp_path, "items.csv", f"picture,source_prompt,target_prompt\na.png,{prompt},a dog\n")
+    assert (item.source_prompt, item.error) == (prompt, "")
+
+
+def test_what_a_spreadsheet_leaves_beside_and_below_its_cells_is_nothing(tmp_path):
+    (item,) = listed(tmp_path, "items.csv", "picture,source_prompt,target_prompt,,\na.png,a cat,a dog,,\n,,,,\n")
+    assert (item.error, item.unread) == ("", ())
+
+
 def test_a_column_that_means_nothing_is_named(tmp_path):
     (item,) = as_json(tmp_path, GOOD | {"word": "cat"})
     assert item.unread == ("word",)

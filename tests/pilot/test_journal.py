@@ -41,6 +41,7 @@ def test_rows_are_there_in_order_and_known_the_next_time(tmp_path):
         b"\0" * 40,
         b'"c"\n',
         b'{"key": "c"}\n',
+        b'{"key": ["c"], "status": "ok"}\n',
         b"\xff\xfe\n",
     ],
 )
@@ -102,6 +103,21 @@ def test_a_folder_keeps_to_the_settings_it_began_with(tmp_path):
     assert journal.settle(tmp_path, {"seed": 0, "set": []}) == first
     with pytest.raises(JournalError, match=r"other settings \(seed was 0\)"):
         journal.settle(tmp_path, {"seed": 1, "set": []})
+
+
+@pytest.mark.parametrize("left", ["", '{"id": "x", "sett', "[]", '{"id": "x"}'])
+def test_a_damaged_run_says_so(tmp_path, left):
+    (tmp_path / "run.json").write_text(left)
+    for use in (lambda: journal.settle(tmp_path, {}), lambda: journal.load(tmp_path)):
+        with pytest.raises(JournalError, match="run.json is damaged"):
+            use()
+
+
+def test_results_without_what_says_how_they_were_made_are_not_gone_on_with(tmp_path):
+    (tmp_path / "results.jsonl").write_bytes(line("a"))
+    with pytest.raises(JournalError, match="run.json .* is gone"):
+        journal.settle(tmp_path, {"seed": 1})
+    assert not (tmp_path / "run.json").exists()
 
 
 def test_a_file_is_whole_or_not_there(tmp_path, monkeypatch):

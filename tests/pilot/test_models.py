@@ -1,5 +1,6 @@
 import hashlib
 import os
+from pathlib import Path
 
 from pilot import models
 
@@ -21,6 +22,11 @@ def test_the_hash_of_the_servers_file(tmp_path):
 def test_without_a_base_directory_the_models_are_beside_the_program(tmp_path):
     assert models.roots_of([str(tmp_path / "main.py"), "--cpu"]) == [tmp_path / "models"]
     assert models.roots_of([]) == []
+
+
+def test_a_program_started_in_its_own_folder_is_the_one_this_pack_is_in():
+    pack = Path(models.__file__).resolve().parent.parent
+    assert models.roots_of(["main.py", "--cpu"]) == [pack.parent.parent / "models"]
 
 
 def test_an_unchanged_file_is_hashed_once_and_a_changed_one_again(tmp_path):

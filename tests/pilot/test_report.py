@@ -210,3 +210,10 @@ def test_the_file_is_written_and_told(tmp_path):
     assert "кот" in (tmp_path / "report.html").read_text(encoding="utf-8")
     with pytest.raises(ValueError, match="no results"):
         report.write(tmp_path / "empty")
+
+
+def test_half_a_character_in_a_name_does_not_stop_the_report(tmp_path):
+    with journal.Journal(tmp_path) as book:
+        book.append(row("a\ud800b"))
+    report.write(tmp_path)
+    assert "a?b" in (tmp_path / "report.html").read_text(encoding="utf-8")

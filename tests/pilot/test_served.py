@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections import Counter
 from pathlib import Path
 
@@ -101,7 +103,8 @@ def pilot(arguments):
     def start(*given: object) -> subprocess.Popen:
         command = [sys.executable, "-c", HEARING, str(ROOT / "pilot"), *arguments(*given)]
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "encoding": "utf-8"}
-        environ = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUTF8": "1"}
+        # a log that cannot spell every name
+        environ = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "ascii"}
         begun.append(subprocess.Popen(command, **streams, env=environ))
         return begun[-1]
 
@@ -242,6 +245,32 @@ def test_what_is_done_is_not_done_again_and_what_failed_only_when_asked(argument
     assert again == [("a.png", "auto"), ("b.png", "auto")] and one in journal.rows(out)
 
 
+@pytest.mark.parametrize("in_cache", ["everything", "the pictures"])
+def test_what_is_lost_of_the_results_is_made_again_though_the_server_has_it_in_its_cache(
+    arguments, server, tmp_path, monkeypatch, in_cache
+):
+    graphs, submit = [], Server.submit
+    monkeypatch.setattr(Server, "submit", lambda self, *given: graphs.append(given[1]) or submit(self, *given))
+    out = tmp_path / "out"
+    items = listed(tmp_path, [cat(tmp_path, "a.png")])
+    command = arguments("run", items, "--out", out, "--set", "EtaInversion.steps=2")
+    assert cli.main(command) == 0
+    (before,) = journal.rows(out)
+    (out / journal.RESULTS).write_bytes(b"")
+    if in_cache == "the pictures":  # as after an edit whose figures failed
+        unmeasured = {
+            name: node for name, node in graphs[0].items() if name not in (workflow.FIGURES, workflow.METRICS)
+        }
+        server.submit(str(uuid.uuid4()), unmeasured)
+        deadline = time.monotonic() + SECONDS
+        while any(server.queue()):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    assert cli.main(command) == 0
+    (after,) = journal.rows(out)
+    assert after["status"] == "ok" and after["figures"] == before["figures"] and after["files"] == before["files"]
+
+
 def test_an_item_that_takes_too_long_is_stopped_and_ctrl_c_takes_back_the_rest(pilot, server, tmp_path):
     rows = [cat(tmp_path, f"{n}.png") | {"seed": n} for n in range(8)]
     out = tmp_path / "out"
@@ -253,6 +282,59 @@ def test_an_item_that_takes_too_long_is_stopped_and_ctrl_c_takes_back_the_rest(p
     row, *more = journal.rows(out)
     assert len(more) < len(rows) - 1
     assert (row["name"], row["error"]) == ("0.png", "stopped after 2 s (--timeout)") and row["seconds"] < 30
+
+
+@pytest.mark.parametrize("loss", ["interrupted", "pictures gone"])
+def test_what_a_killed_run_left_unusable_on_the_server_is_made_again(pilot, host, server, tmp_path, loss):
+    out = tmp_path / "out"
+    steps = {"interrupted": 30, "pictures gone": 2}[loss]
+    items = listed(tmp_path, [cat(tmp_path, "a.png"), cat(tmp_path, "b.png", 8)])
+    command = ("run", items, "--out", out, "--set", f"EtaInversion.steps={steps}")
+    process = pilot(*command)
+    until(lambda: all(server.queue()), process)
+    process.send_signal(signal.SIGSTOP)
+    if loss == "interrupted":  # as by a second Ctrl-C, which does not wait for the end
+        server.cancel(list(set.union(*server.queue())))
+    deadline = time.monotonic() + SECONDS
+    while any(server.queue()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    finished(process, -signal.SIGKILL)
+    assert not journal.rows(out)
+    if loss == "pictures gone":  # as a second server on the same folder does when it starts
+        shutil.rmtree(host.environment.base / "temp")
+    finished(pilot(*command))
+    assert Counter((row["name"], row["status"]) for row in journal.rows(out)) == {
+        ("a.png", "ok"): 1,
+        ("b.png", "ok"): 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (("--policy", "{policy}"), "limits nosuch, which is no metric"),
+        (("--seed", -1), "--seed is -1"),
+        (("--limit", 0), "--limit is 0"),
+        (("--set", "CheckpointLoaderSimple.ckpt_name=nope.safetensors"), "there are eta_demo.safetensors"),
+    ],
+)
+def test_a_wrong_option_is_refused_before_it_becomes_the_runs(arguments, tmp_path, capsys, wrong, said):
+    (tmp_path / "policy.json").write_text('{"nosuch": {"pass": {"min": 1}}}')
+    wrong = [str(part).format(policy=tmp_path / "policy.json") for part in wrong]
+    items = listed(tmp_path, [CAT | {"picture": "missing.png"}])
+    assert cli.main(arguments("run", items, "--out", tmp_path / "out", *wrong)) == 1
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_policy_file_that_says_something_twice_is_refused_as_by_eta_verdict(arguments, tmp_path, capsys):
+    policy = tmp_path / "policy.json"
+    policy.write_text('{"changed_area": {"pass": {"min": 1}}, "changed_area": {"pass": {"min": 0}}}')
+    items = listed(tmp_path, [CAT | {"picture": "missing.png"}])
+    assert cli.main(arguments("run", items, "--out", tmp_path / "out", "--policy", policy)) == 1
+    assert "names changed_area twice" in capsys.readouterr().err
 
 
 def test_a_server_that_is_not_there_is_named(tmp_path, capsys):

@@ -74,6 +74,15 @@ def test_an_items_things_go_where_they_belong(graph):
     assert inputs(found, "10")["mask"] == ["8", 0] and inputs(found, "10")["background_lock"] == 1.0
 
 
+def test_a_mask_that_is_only_looked_at_is_not_the_edits(graph):
+    """The given one still goes into the edit, and the picture's own does not stand in the automatic one's way."""
+    graph["10"]["inputs"]["mask"] = ["14", 0]
+    graph |= {"14": node("LoadImageMask", image="mine.png", channel="red"), "15": node("MaskPreview", mask=["8", 0])}
+    assert inputs(filled(graph, "given", True), "10")["mask"] == [workflow.GIVEN, 0]
+    graph["15"]["inputs"]["mask"] = ["2", 1]
+    assert inputs(filled(graph, "auto"), "10")["mask"] == ["14", 0]
+
+
 def test_the_users_own_outputs_are_left_out_and_ours_are_there(graph):
     found = filled(graph)
     assert not {"12", "13"} & set(found)
