@@ -80,6 +80,8 @@ def _open(path: Path, mode: str, max_side: int) -> tuple[Image.Image, tuple[int,
 
 
 def _eight_bit(picture: Image.Image) -> Image.Image:
+    if picture.mode == "F":
+        raise ValueError("its pixels are decimal numbers of no known range; save it with 8 or 16 bits")
     if not picture.mode.startswith("I"):
         return picture
     return Image.fromarray((np.asarray(picture).clip(0, 65535) / 257).round().astype(np.uint8))

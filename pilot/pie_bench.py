@@ -45,7 +45,7 @@ def row(name: str, entry: object) -> dict:
     found = {column: entry[theirs] for column, theirs in COLUMNS.items() if theirs in entry}
     for column in ("source_prompt", "target_prompt"):
         if isinstance(found.get(column), str):
-            found[column] = " ".join(found[column].replace("[", " ").replace("]", " ").split())
+            found[column] = " ".join(found[column].replace("[", "").replace("]", "").split())
     words, target_words = blended(entry.get("blended_word"))
     kind = str(entry.get("editing_type_id", ""))
     return found | {

@@ -64,6 +64,12 @@ def test_sixteen_bits_become_eight(tmp_path):
     assert prepare(item(tmp_path, "a.png"), 512).picture.getpixel((3, 3)) == (128, 128, 128)
 
 
+def test_pixels_of_no_known_range_are_refused(tmp_path):
+    Image.fromarray(np.full((16, 16), 0.5, np.float32)).save(tmp_path / "a.tif")
+    with pytest.raises(PictureError, match="decimal numbers of no known range; save it with 8 or 16 bits"):
+        prepare(item(tmp_path, "a.tif"), 512)
+
+
 def damaged() -> bytes:
     stream = io.BytesIO()
     Image.effect_noise((64, 64), 90).save(stream, "PNG")

@@ -79,6 +79,11 @@ def test_an_entry_becomes_an_item(tmp_path):
     )
 
 
+def test_brackets_go_and_leave_no_gap(tmp_path):
+    (found,) = loaded(tmp_path, a=entry(editing_prompt="a [dog]'s [red]-haired friend"))
+    assert found.target_prompt == "a dog's red-haired friend"
+
+
 @pytest.mark.parametrize(
     ("text", "halves"), [("", ("", "")), (None, ("", "")), ("cat dog", ("cat", "dog")), ("a b c d", ("a b", "c d"))]
 )
