@@ -216,11 +216,7 @@ def _describe(run: dict, server: Server, example: workflow.Form, folders: list[P
     roots = [*folders, *(models.roots_of(system.get("argv", [])) if server.is_local else [])]
     before = run.get("models", {})
     run["models"] = models.described(workflow.models_of(example.graph), roots, before)
-    for name, found in run["models"].items():
-        if {found.get("sha256"), before.get(name, {}).get("sha256")} - {None} - {found.get("sha256")}:
-            raise PilotError(
-                f"{name} is another file than this run began with: put that one back, or use another --out"
-            )
+    models.check(run["models"], before)
 
 
 def _policy_text(name: str) -> str:

@@ -25,6 +25,20 @@ def described(names: Iterable[str], roots: list[Path], known: dict[str, dict]) -
     return {name: _described(_find(name, roots), known.get(name, {})) for name in names}
 
 
+def check(found: dict[str, dict], before: dict[str, dict]) -> None:
+    """Raises ValueError where a file that was hashed before is another one now, or is not there to be compared."""
+    for name, about in found.items():
+        was = before.get(name, {}).get("sha256")
+        if was and was != about.get("sha256"):
+            problem, remedy = "is another file than this run began with", "put that one back"
+            if not about:
+                problem, remedy = (
+                    "was hashed when this run began, and is not found now",
+                    "name its folder with --models",
+                )
+            raise ValueError(f"{name} {problem}: {remedy}, or use another --out")
+
+
 def _find(name: str, roots: list[Path]) -> Path | None:
     folders = [folder for root in roots if root.is_dir() for folder in sorted(root.iterdir()) if folder.is_dir()]
     return next((folder / name for folder in folders if (folder / name).is_file()), None)

@@ -2,6 +2,8 @@ import hashlib
 import os
 from pathlib import Path
 
+import pytest
+
 from pilot import models
 
 
@@ -38,3 +40,12 @@ def test_an_unchanged_file_is_hashed_once_and_a_changed_one_again(tmp_path):
     os.utime(path, ns=(1, 1))
     changed = models.described(["a.safetensors"], [tmp_path], known)["a.safetensors"]
     assert changed["sha256"] == hashlib.sha256(b"other").hexdigest()
+
+
+def test_a_run_goes_on_with_the_files_it_began_with_alone():
+    before = {"a.ckpt": {"sha256": "1"}, "b.ckpt": {}}
+    models.check({"a.ckpt": {"sha256": "1"}, "b.ckpt": {"sha256": "2"}, "c.ckpt": {}}, before)
+    with pytest.raises(ValueError, match="a.ckpt is another file .* put that one back"):
+        models.check({"a.ckpt": {"sha256": "3"}}, before)
+    with pytest.raises(ValueError, match="a.ckpt was hashed .* not found now: name its folder with --models"):
+        models.check({"a.ckpt": {}}, before)
