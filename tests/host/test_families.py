@@ -34,10 +34,7 @@ def family_studio(host):
     return of
 
 
-WHOLE_MATRIX = [name for name in families.FAMILIES if name != "SDXL inpainting"]
-
-
-@pytest.fixture(scope="module", params=WHOLE_MATRIX)
+@pytest.fixture(scope="module", params=families.FAMILIES)
 def family(family_studio, request) -> Quick:
     return family_studio(request.param)
 

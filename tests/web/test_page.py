@@ -114,7 +114,7 @@ def test_every_node_is_there_by_its_name(classic):
 
 
 def test_the_search_shows_the_pack(page):
-    page.mouse.dblclick(800, 700)
+    page.evaluate("app.extensionManager.command.execute('Workspace.SearchBox.Toggle')")
     field = page.locator(".comfy-vue-node-search-container input, .p-autocomplete-input").first
     field.fill("Eta S")
     page.wait_for_timeout(800)
