@@ -148,7 +148,14 @@ def show_environment(arguments):
     return 0
 
 
-COMMANDS = {"demo": demo, "serve": serve, "test": test, "bench": bench, "pilot": pilot, "env": show_environment}
+COMMANDS = {
+    "demo": demo,
+    "serve": serve,
+    "test": test,
+    "bench": bench,
+    "pilot": pilot,
+    "env": show_environment,
+}
 
 
 def environment():
@@ -418,7 +425,9 @@ def child_environ(env):
 
 def script(env, arguments, cwd=None, **settings):
     """Exit status of a program of ours; on small networks more than one thread only costs."""
-    return run([env.python, *arguments], env={"OMP_NUM_THREADS": "1", **settings, **child_environ(env)}, cwd=cwd)
+    return run(
+        [env.python, *arguments], env={"OMP_NUM_THREADS": "1", **settings, **child_environ(env)}, cwd=cwd
+    )
 
 
 def run(command, each_line=None, **options):

@@ -21,7 +21,7 @@ import judge  # noqa: E402
 import scenes  # noqa: E402
 from prepare import CHECKPOINT, prepare  # noqa: E402
 
-from eta_core import metrics  # noqa: E402
+from eta_core.evidence import metrics  # noqa: E402
 
 REQUIRED = {
     "autoencoder PSNR dB": 26.5,
@@ -46,10 +46,15 @@ def test_scenes(count: int, with_thing: bool = False) -> list[scenes.Scene]:
 
 def judge_accuracy(count: int = 1000) -> dict[str, float]:
     batch = test_scenes(count)
-    said = [answer for i in range(0, count, 100) for answer in judge.say(judge.load(), pictures_of(batch[i : i + 100]))]
+    said = [
+        answer
+        for i in range(0, count, 100)
+        for answer in judge.say(judge.load(), pictures_of(batch[i : i + 100]))
+    ]
     return {
         "judge, thing %": 100 * np.mean([thing == s.thing for (thing, _), s in zip(said, batch)]),
-        "judge, background %": 100 * np.mean([background == s.background for (_, background), s in zip(said, batch)]),
+        "judge, background %": 100
+        * np.mean([background == s.background for (_, background), s in zip(said, batch)]),
     }
 
 
@@ -146,7 +151,9 @@ def attention(host, model, clip, vae, count: int = 50) -> dict[str, float]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "bench-output")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)

@@ -27,13 +27,18 @@ from prepare import CHECKPOINT, CONTROL, LORA, prepare  # noqa: E402
 from train_control import hints_of  # noqa: E402
 from train_lora import FRAME  # noqa: E402
 
-from eta_core import metrics  # noqa: E402
+from eta_core.evidence import metrics  # noqa: E402
 
 PICTURES = 16
 BINS = 12  # of each colour channel
 RARE = 1e-4  # share of the pixels below which a colour is not the background's
 AROUND = 9  # px; the majority of this square decides
-REQUIRED = {"IoU gained by control": 0.25, "thing %, control 1": 80.0, "border, lora 1": 0.9, "thing %, lora 1": 80.0}
+REQUIRED = {
+    "IoU gained by control": 0.25,
+    "thing %, control 1": 80.0,
+    "border, lora 1": 0.9,
+    "thing %, lora 1": 80.0,
+}
 
 
 class Studio:
@@ -137,7 +142,9 @@ def measure(studio: Studio, out: Path) -> dict[str, float]:
         "thing %, control 1": agreement(steered, batch),
         "thing %, lora 1": agreement(styled, batch),
     }
-    figures["IoU gained by control"] = figures["IoU with the hint, control 1"] - figures["IoU with the hint, control 0"]
+    figures["IoU gained by control"] = (
+        figures["IoU with the hint, control 1"] - figures["IoU with the hint, control 0"]
+    )
     return figures
 
 
@@ -154,7 +161,9 @@ def save(rows: list[torch.Tensor], path: Path, across: int = 8) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "bench-output")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)

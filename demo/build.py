@@ -73,7 +73,10 @@ def _lora(weights: Path) -> dict[str, Tensor]:
 
 
 def _halves(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {key: (value.half() if value.is_floating_point() else value).contiguous() for key, value in state.items()}
+    return {
+        key: (value.half() if value.is_floating_point() else value).contiguous()
+        for key, value in state.items()
+    }
 
 
 def _build(out: Path, weights: Path, expanded: Callable[[Path], dict[str, Tensor]]) -> bool:

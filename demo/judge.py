@@ -43,7 +43,9 @@ def load() -> Judge:
     from safetensors.torch import load_file
 
     judge = Judge()
-    judge.load_state_dict({k: v.float() for k, v in load_file(Path(__file__).parent / "judge.safetensors").items()})
+    judge.load_state_dict(
+        {k: v.float() for k, v in load_file(Path(__file__).parent / "judge.safetensors").items()}
+    )
     return judge.eval()
 
 
@@ -51,4 +53,7 @@ def load() -> Judge:
 def say(judge: Judge, pictures: Tensor) -> list[tuple[str, str]]:
     """What pictures [B, H, W, 3] in 0..1, as the host has them, show: (thing, background) each."""
     thing, background = judge(pictures[..., :3].movedim(-1, 1).float())
-    return [(THINGS[t], scenes.BACKGROUNDS[b]) for t, b in zip(thing.argmax(1).tolist(), background.argmax(1).tolist())]
+    return [
+        (THINGS[t], scenes.BACKGROUNDS[b])
+        for t, b in zip(thing.argmax(1).tolist(), background.argmax(1).tolist())
+    ]

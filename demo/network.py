@@ -116,7 +116,9 @@ class Residual(nn.Module):
     def __init__(self, channels: int, out: int):
         super().__init__()
         self.in_layers = nn.Sequential(norm(channels), nn.SiLU(), conv(channels, out))
-        self.emb_layers = nn.Sequential(nn.SiLU(), wide(nn.Linear(TIME_HIDDEN, out), STREAM, padded(TIME_WIDE)))
+        self.emb_layers = nn.Sequential(
+            nn.SiLU(), wide(nn.Linear(TIME_HIDDEN, out), STREAM, padded(TIME_WIDE))
+        )
         self.out_layers = nn.Sequential(norm(out), nn.SiLU(), nn.Identity(), silent(conv(out, out)))
         self.skip_connection = conv(channels, out, 1) if channels != out else nn.Identity()
 
@@ -134,7 +136,9 @@ class Attention(nn.Module):
         super().__init__()
         wide_channels = channels * WIDE // WIDTH
         heads = padded_heads(wide_channels)
-        self.to_q = wide(nn.Linear(channels, channels, bias=False), heads, STREAM, math.sqrt(wide_channels / channels))
+        self.to_q = wide(
+            nn.Linear(channels, channels, bias=False), heads, STREAM, math.sqrt(wide_channels / channels)
+        )
         self.to_k = wide(nn.Linear(context, channels, bias=False), heads, context_axis)
         self.to_v = wide(nn.Linear(context, channels, bias=False), heads, context_axis)
         self.to_out = nn.Sequential(wide(nn.Linear(channels, channels), STREAM, heads))
@@ -145,7 +149,9 @@ class Attention(nn.Module):
             for f, t in ((self.to_q, x), (self.to_k, context), (self.to_v, context))
         )
         if self.probabilities is not None:
-            self.probabilities((q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1]) + weights).softmax(-1).mean(1))
+            self.probabilities(
+                (q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1]) + weights).softmax(-1).mean(1)
+            )
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=weights)
         return self.to_out(out.transpose(1, 2).flatten(2))
 
@@ -256,7 +262,10 @@ class UNet(nn.Module):
         blocks: list[list[nn.Module]] = [[wide(First(4, WIDTH, 3, padding=1), STREAM, same)]]
         for level, multiplier in enumerate(LEVELS):
             blocks.append(
-                [Residual(channels, WIDTH * multiplier), SpatialTransformer(WIDTH * multiplier, SELF_ATTENTION[level])]
+                [
+                    Residual(channels, WIDTH * multiplier),
+                    SpatialTransformer(WIDTH * multiplier, SELF_ATTENTION[level]),
+                ]
             )
             channels = WIDTH * multiplier
             skips.append(channels)
@@ -284,7 +293,9 @@ class UNet(nn.Module):
             norm(channels), nn.SiLU(), silent(wide(nn.Conv2d(channels, 4, 3, padding=1), same, STREAM))
         )
 
-    def forward(self, z: Tensor, t: Tensor, text: Tensor, weights: Tensor, control: Control | None = None) -> Tensor:
+    def forward(
+        self, z: Tensor, t: Tensor, text: Tensor, weights: Tensor, control: Control | None = None
+    ) -> Tensor:
         """z [B, 4, h, w], t [B] in 0..999, text [B, positions, TEXT_WIDTH], weights [B, 1, 1, positions]."""
         z, skips, time = self.encode(z, t, text, weights)
         if control is not None:
@@ -345,9 +356,15 @@ class TextEncoder(nn.Module):
         linear |= {"mlp.fc1": (4 * TEXT_WIDE, TEXT_WIDE), "mlp.fc2": (TEXT_WIDE, 4 * TEXT_WIDE)}
         for layer in (f"encoder.layers.{i}." for i in range(12)):
             for name, shape in linear.items():
-                state |= {f"{layer}{name}.weight": torch.zeros(shape), f"{layer}{name}.bias": torch.zeros(shape[0])}
+                state |= {
+                    f"{layer}{name}.weight": torch.zeros(shape),
+                    f"{layer}{name}.bias": torch.zeros(shape[0]),
+                }
             for name in ("layer_norm1", "layer_norm2"):
-                state |= {f"{layer}{name}.weight": torch.ones(TEXT_WIDE), f"{layer}{name}.bias": torch.zeros(TEXT_WIDE)}
+                state |= {
+                    f"{layer}{name}.weight": torch.ones(TEXT_WIDE),
+                    f"{layer}{name}.bias": torch.zeros(TEXT_WIDE),
+                }
         return {prefix + key: value for key, value in state.items()}
 
 
@@ -414,7 +431,9 @@ class ControlNet(nn.Module):
         self.middle_block_out = nn.Sequential(silent(conv(unet.skip_channels[-1], unet.skip_channels[-1], 1)))
         self.changes = adapt(unet, CONTROL_RANK, ("input_blocks.", "middle_block."))
 
-    def forward(self, unet: UNet, hint: Tensor, z: Tensor, t: Tensor, text: Tensor, weights: Tensor) -> Control:
+    def forward(
+        self, unet: UNet, hint: Tensor, z: Tensor, t: Tensor, text: Tensor, weights: Tensor
+    ) -> Control:
         """hint [B, 3, 8h, 8w] in 0..1, the rest as the UNet's."""
         h, skips, _ = unet.encode(z, t, text, weights, self.input_hint_block(hint))
         return self.middle_block_out(h), [zero(skip) for zero, skip in zip(self.zero_convs, skips)]
@@ -476,7 +495,9 @@ class Decoder(nn.Module):
                 nn.Conv2d(channels, out, 3, padding=1, bias=False),
             ]
         self.net = nn.Sequential(
-            *layers, *_blocks(self.CHANNELS[-1], self.BLOCKS[-1], 1), nn.Conv2d(self.CHANNELS[-1], 3, 3, padding=1)
+            *layers,
+            *_blocks(self.CHANNELS[-1], self.BLOCKS[-1], 1),
+            nn.Conv2d(self.CHANNELS[-1], 3, 3, padding=1),
         )
 
     def forward(self, z):
@@ -491,7 +512,9 @@ def expand_autoencoder(network: Encoder | Decoder, prefix: str, wide_channels: i
         out, inp = module.weight.shape[:2]
         out = out if module is convs[-1][1] else wide_channels
         inp = inp if module is convs[0][1] else wide_channels
-        state[f"{prefix}{name}.weight"] = padded(inp)(padded(out)(module.weight.detach().float(), 0, False), 1, True)
+        state[f"{prefix}{name}.weight"] = padded(inp)(
+            padded(out)(module.weight.detach().float(), 0, False), 1, True
+        )
         if module.bias is not None:
             state[f"{prefix}{name}.bias"] = padded(out)(module.bias.detach().float(), 0, False)
     for name, module in network.net.named_modules():

@@ -48,7 +48,9 @@ def read(path: Path = WEIGHTS) -> tuple[dict[str, torch.nn.Module], float, float
         state = _full({key: file.get_tensor(key) for key in file.keys()})
     networks = {"unet": UNet(), "text": TextEncoder(len(ROWS)), "encoder": Encoder(), "decoder": Decoder()}
     for name, network in networks.items():
-        network.load_state_dict({k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")})
+        network.load_state_dict(
+            {k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")}
+        )
         network.eval().requires_grad_(False)
     return networks, float(about["latent_mean"]), float(about["latent_std"])
 

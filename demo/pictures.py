@@ -58,7 +58,9 @@ class Subject:
             **chosen,
         )
 
-    def edit(self, method: str = "", preset: str = DEFAULT["preset"], masked: bool = True, **settings) -> torch.Tensor:
+    def edit(
+        self, method: str = "", preset: str = DEFAULT["preset"], masked: bool = True, **settings
+    ) -> torch.Tensor:
         """The edited picture, with mask and lock or without both."""
         if method:
             settings["edit"] = method_of(
@@ -66,7 +68,9 @@ class Subject:
             )
         if masked:
             settings |= {"mask": self.region()[0], "background_lock": DEFAULT["background_lock"]}
-        return self.studio.decode(self.studio.edit(self.inversion, self.target, self.studio.eta(preset), **settings))
+        return self.studio.decode(
+            self.studio.edit(self.inversion, self.target, self.studio.eta(preset), **settings)
+        )
 
 
 def tile(picture: torch.Tensor, size: int = TILE) -> Image.Image:
@@ -88,11 +92,15 @@ def grid(rows: Sequence[Sequence[torch.Tensor]], heads: Sequence[str] = (), size
         for x, picture in enumerate(row):
             sheet.paste(tile(picture, size), (x * (size + GAP), top + y * (size + GAP)))
     for x, head in enumerate(heads):
-        ImageDraw.Draw(sheet).text((x * (size + GAP) + size / 2, 12), head, INK, ImageFont.load_default(15), "mm")
+        ImageDraw.Draw(sheet).text(
+            (x * (size + GAP) + size / 2, 12), head, INK, ImageFont.load_default(15), "mm"
+        )
     return sheet
 
 
-def plot(curves: dict[str, list[tuple[float, float]]], x_name: str, y_name: str, top: float = 1.0) -> Image.Image:
+def plot(
+    curves: dict[str, list[tuple[float, float]]], x_name: str, y_name: str, top: float = 1.0
+) -> Image.Image:
     """Lines through points, x in 0..1 from right to left (noise first), y in 0..top."""
     width, height, left, below, edge = 620 * FINE, 300 * FINE, 60 * FINE, 46 * FINE, 16 * FINE
     sheet = Image.new("RGB", (width, height), PAPER)
@@ -139,7 +147,9 @@ def banner(pictures: Sequence[torch.Tensor]) -> Image.Image:
     sheet = Image.fromarray((dark * (1 - slope) + light * slope).astype(np.uint8))
     draw = ImageDraw.Draw(sheet)
     draw.text((width / 2, 56), "Eta Inversion", PAPER, ImageFont.load_default(52), "mm")
-    draw.text((width / 2, 106), "change a word, keep the picture", (205, 210, 245), ImageFont.load_default(24), "mm")
+    draw.text(
+        (width / 2, 106), "change a word, keep the picture", (205, 210, 245), ImageFont.load_default(24), "mm"
+    )
     rim = Image.new("L", (size, size), 0)
     ImageDraw.Draw(rim).rounded_rectangle((0, 0, size - 1, size - 1), 24, 255)
     gap = (width - len(pictures) * size) // (len(pictures) + 1)
@@ -154,7 +164,9 @@ def banner(pictures: Sequence[torch.Tensor]) -> Image.Image:
 def of_inversion(cat: Subject) -> Image.Image:
     """Five points of the way to noise, decoded."""
     trajectory = cat.inversion.trajectory
-    return strip(*(point(cat.studio, trajectory, round(p * trajectory.grid.steps)) for p in (0, 0.25, 0.5, 0.75, 1)))
+    return strip(
+        *(point(cat.studio, trajectory, round(p * trajectory.grid.steps)) for p in (0, 0.25, 0.5, 0.75, 1))
+    )
 
 
 def point(studio: Studio, trajectory, index: int) -> torch.Tensor:
@@ -166,11 +178,17 @@ def point(studio: Studio, trajectory, index: int) -> torch.Tensor:
 def of_schedule(cat: Subject) -> Image.Image:
     """The presets as the node makes them; custom with a power and with a curve."""
     node = dict(start_t=0.0, start_eta=0.0, end_t=1.0, end_eta=0.4, power=1.0)
-    settings = {name: {"preset": name} for name in ("paper_strong", "paper_gentle", "linear", "constant", "cosine")}
+    settings = {
+        name: {"preset": name} for name in ("paper_strong", "paper_gentle", "linear", "constant", "cosine")
+    }
     settings["custom 0.3:0, 0.5:0.5, 1:0.9"] = {"preset": "custom", "curve": "0.3:0, 0.5:0.5, 1:0.9"}
-    curves = {name: cat.studio.host.call("EtaSchedule", **node | chosen)[0] for name, chosen in settings.items()}
+    curves = {
+        name: cat.studio.host.call("EtaSchedule", **node | chosen)[0] for name, chosen in settings.items()
+    }
     times = np.linspace(0, 1, 201).tolist()
-    return plot({name: [(t, curve(t)) for t in times] for name, curve in curves.items()}, "t: noise 1, image 0", "eta")
+    return plot(
+        {name: [(t, curve(t)) for t in times] for name, curve in curves.items()}, "t: noise 1, image 0", "eta"
+    )
 
 
 def of_sigmas(cat: Subject) -> Image.Image:
@@ -193,7 +211,9 @@ def of_saving(studio: Studio) -> tuple[Image.Image, Image.Image]:
         cat.target_text = scenes.prompt_of(thing, "grass")
         cat.target = studio.prompt(cat.target_text)
         edits.append(cat.edit(DEFAULT["method"]))
-    return strip(cat.pixels, point(studio, loaded.trajectory, -1), studio.decode(played)), strip(cat.pixels, *edits)
+    return strip(cat.pixels, point(studio, loaded.trajectory, -1), studio.decode(played)), strip(
+        cat.pixels, *edits
+    )
 
 
 def of_sampler_select(studio: Studio) -> Image.Image:
@@ -230,7 +250,12 @@ def of_region(panda: Subject) -> Image.Image:
     """Wood becomes snow, and the panda a bear."""
     studio, (mask, heat) = panda.studio, panda.region(grow=12, blur=6.0)
     (edit,) = studio.host.call(
-        "EtaRegionEdit", positive=studio.prompt("a bear in the snow"), mask=mask, eta_scale=1.0, cfg=7.5, overlap="over"
+        "EtaRegionEdit",
+        positive=studio.prompt("a bear in the snow"),
+        mask=mask,
+        eta_scale=1.0,
+        cfg=7.5,
+        overlap="over",
     )
     edited = studio.edit(panda.inversion, studio.prompt("the snow"), studio.eta("paper_strong"), edit=edit)
     return strip(panda.pixels, heat, studio.decode(edited))
@@ -252,7 +277,8 @@ def of_verdict(cat: Subject) -> Image.Image:
     edits = [cat.edit(DEFAULT["method"]), cat.edit(DEFAULT["method"], masked=False), cat.edit(masked=False)]
     found = [call("EtaMetrics", source=cat.pixels, edited=edited, mask=mask) for edited in edits]
     said = [
-        call("EtaVerdict", figures=figures, policy="advertising", let_through="everything")[1] for figures, *_ in found
+        call("EtaVerdict", figures=figures, policy="advertising", let_through="everything")[1]
+        for figures, *_ in found
     ]
     heads = [f"{verdict}, {numbers[2]:.1f} dB" for verdict, numbers in zip(said, found)]
     return grid([(cat.pixels, *edits)], ("picture", *heads))
@@ -274,7 +300,9 @@ def of_tune(cat: Subject, ball: Subject) -> tuple[Image.Image, Image.Image]:
     def edits(subject: Subject) -> list[torch.Tensor]:
         shared = {"mask": subject.region()[0], "cfg": settings["cfg"]}
         curves = (studio.eta("constant", 0.0), eta)
-        return [studio.decode(studio.edit(subject.inversion, subject.target, curve, **shared)) for curve in curves]
+        return [
+            studio.decode(studio.edit(subject.inversion, subject.target, curve, **shared)) for curve in curves
+        ]
 
     rows = [(subject.pixels, *edits(subject)) for subject in (cat, ball)]
     plotted = Image.fromarray((drawn[0].numpy() * 255).round().astype(np.uint8))

@@ -24,7 +24,9 @@ from pilot import pie_bench  # noqa: E402
 # PIE-Bench's category -> what becomes of (thing, background); None: this scene does not go into it
 KINDS = {
     "0": lambda thing, place, rng: (_other(scenes.THINGS, thing, rng), place) if thing else None,
-    "1": lambda thing, place, rng: (_other(scenes.OBJECTS, thing, rng), place) if thing in scenes.OBJECTS else None,
+    "1": lambda thing, place, rng: (
+        (_other(scenes.OBJECTS, thing, rng), place) if thing in scenes.OBJECTS else None
+    ),
     "6": lambda thing, place, rng: (_recoloured(thing, rng), place) if " " in thing else None,
     "8": lambda thing, place, rng: (thing, _other(scenes.BACKGROUNDS, place, rng)) if thing else None,
 }
@@ -83,7 +85,9 @@ def write(out: Path, count_: int) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--count", type=int, default=100)
     options = parser.parse_args()

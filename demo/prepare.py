@@ -13,7 +13,11 @@ import scenes
 from build import build_checkpoint, build_control, build_lora
 from PIL import Image, ImageDraw
 
-CHECKPOINT, CONTROL, LORA = "eta_demo.safetensors", "eta_demo_control.safetensors", "eta_demo_lora.safetensors"
+CHECKPOINT, CONTROL, LORA = (
+    "eta_demo.safetensors",
+    "eta_demo_control.safetensors",
+    "eta_demo_lora.safetensors",
+)
 BUILT = {
     f"checkpoints/{CHECKPOINT}": build_checkpoint,
     f"controlnet/{CONTROL}": build_control,

@@ -29,7 +29,7 @@ import scenes  # noqa: E402
 from prepare import SOURCES, prepare  # noqa: E402
 
 import dev  # noqa: E402
-from eta_core import metrics  # noqa: E402
+from eta_core.evidence import metrics  # noqa: E402
 from pilot.graph import graph_of  # noqa: E402
 
 WORKFLOW = ROOT / "example_workflows" / "Change one thing in a photo.json"
@@ -45,7 +45,9 @@ PICTURES = {
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=Path("demo-output"))
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -111,7 +113,9 @@ def report_of(pictures: dict[str, np.ndarray], seconds: float, log: str) -> dict
         "judge_after": " on ".join(shows["after"]),
         "success": shows["after"] == (WANTED, SOURCES[SOURCE][2]),
         "background_psnr_db": round(metrics.background_psnr(source, edited, truth).item(), 2),
-        "background_psnr_of_reconstruction_db": round(metrics.background_psnr(source, reconstruction, truth).item(), 2),
+        "background_psnr_of_reconstruction_db": round(
+            metrics.background_psnr(source, reconstruction, truth).item(), 2
+        ),
         "mask_iou": round(metrics.iou(mask[..., 0] > 0.5, truth > 0.5).item(), 3),
         "network_rows": sum(map(int, re.findall(r"Eta Inversion: (\d+) rows", log))),
         "seconds": round(seconds, 1),
@@ -139,7 +143,9 @@ def post(url: str, body: dict) -> dict:
         with DIRECT.open(request, timeout=60) as answer:
             return json.load(answer)
     except urllib.error.HTTPError as error:
-        raise SystemExit(f"the server refused the workflow: {error.read().decode(errors='replace')}") from None
+        raise SystemExit(
+            f"the server refused the workflow: {error.read().decode(errors='replace')}"
+        ) from None
 
 
 def fetch(address: str, image: dict) -> np.ndarray:

@@ -104,7 +104,9 @@ def _pick(rng: np.random.Generator) -> str:
     return f"{COLOURS[rng.integers(len(COLOURS))]} {COLOURED[(kind - len(OBJECTS)) // 2]}"
 
 
-def _paste(ground: Image.Image, thing: str, background: str, size: float, flip: bool, place: np.ndarray) -> Scene:
+def _paste(
+    ground: Image.Image, thing: str, background: str, size: float, flip: bool, place: np.ndarray
+) -> Scene:
     mask = Image.new("L", (SIZE, SIZE), 0)
     if thing:
         glyph = _glyph(thing)
@@ -133,11 +135,19 @@ def _picture(pixels: np.ndarray) -> Image.Image:
 
 
 def _mix(low: tuple, high: tuple, weight: np.ndarray) -> np.ndarray:
-    return np.array(low, np.float32) + (np.array(high, np.float32) - np.array(low, np.float32)) * weight[..., None]
+    return (
+        np.array(low, np.float32)
+        + (np.array(high, np.float32) - np.array(low, np.float32)) * weight[..., None]
+    )
 
 
 def _dots(
-    image: Image.Image, rng: np.random.Generator, count: int, radius: tuple[float, float], colour: tuple, soft: float
+    image: Image.Image,
+    rng: np.random.Generator,
+    count: int,
+    radius: tuple[float, float],
+    colour: tuple,
+    soft: float,
 ) -> Image.Image:
     draw = ImageDraw.Draw(image)
     for _ in range(count):
@@ -148,7 +158,9 @@ def _dots(
 
 def _grass(rng):
     phase, lean = rng.uniform(0, 6.28, 3), rng.uniform(-0.25, 0.25)
-    blades = np.sin((_X + lean * _Y) / 2.6 + phase[0] + 0.6 * np.sin(_Y / 9 + phase[1])) * np.sin(_Y / 5.5 + phase[2])
+    blades = np.sin((_X + lean * _Y) / 2.6 + phase[0] + 0.6 * np.sin(_Y / 9 + phase[1])) * np.sin(
+        _Y / 5.5 + phase[2]
+    )
     return _picture(_mix((72, 150, 52), (116, 186, 80), 0.5 + 0.5 * blades))
 
 
@@ -171,7 +183,9 @@ def _sky(rng):
 
 
 def _snow(rng):
-    return _dots(_picture(np.full((SIZE, SIZE, 3), (236, 242, 250), np.float32)), rng, 20, (4, 8), (196, 214, 238), 2.0)
+    return _dots(
+        _picture(np.full((SIZE, SIZE, 3), (236, 242, 250), np.float32)), rng, 20, (4, 8), (196, 214, 238), 2.0
+    )
 
 
 def _brickwork(rng):

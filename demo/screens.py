@@ -44,7 +44,9 @@ def main(chromium: str) -> None:
             dev.running(command, environment, port, base / "server.log") as (_, address),
             opened(browser, address, Comfy_NodeBadge_NodeSourceBadgeMode="None") as page,
         ):
-            page.evaluate("workflow => app.loadGraphData(workflow)", json.loads(WORKFLOW.read_text(encoding="utf-8")))
+            page.evaluate(
+                "workflow => app.loadGraphData(workflow)", json.loads(WORKFLOW.read_text(encoding="utf-8"))
+            )
             page.evaluate("app.api.addEventListener('execution_success', () => { window.ended = true })")
             page.evaluate("app.queuePrompt(0, 1)")
             page.wait_for_function(FINISHED, timeout=600_000)

@@ -41,13 +41,17 @@ PLANS = {
 SCENES = 20000
 QUICK_STEPS, QUICK_SCENES = 3, 200
 DROPPED_CAPTIONS = 0.1
-UNKNOWN_WORDS = 0.1  # captions with one word the model does not know, so that punctuation and strange words do no harm
+UNKNOWN_WORDS = (
+    0.1  # captions with one word the model does not know, so that punctuation and strange words do no harm
+)
 INITIAL_SEED = 67280421310721  # torch's own default: a stage starts the same alone and after another
 MIN_SNR = 5.0  # Hang et al. 2023, the loss weight min(SNR, 5) / SNR
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument(
         "--work",
         type=Path,
@@ -94,7 +98,9 @@ class Run:
         self.path = work / f"{stage}.pt"
         self.started, self.last = time.time(), None
 
-    def train(self, modules: dict[str, nn.Module], data: Data, loss_of, average: bool = False) -> dict[str, nn.Module]:
+    def train(
+        self, modules: dict[str, nn.Module], data: Data, loss_of, average: bool = False
+    ) -> dict[str, nn.Module]:
         """Minimise loss_of(indices, generator) over the modules; the (averaged) modules of the last step."""
         torch.manual_seed(0)
         together = nn.ModuleDict(modules).to(self.device)
@@ -169,13 +175,18 @@ def train_autoencoder(run: Run, data: Data) -> None:
         flat = z.transpose(0, 1).flatten(1)
         centred = flat - flat.mean(1, keepdim=True)
         covariance = centred @ centred.T / centred.shape[1]
-        whiteness = flat.mean(1).square().mean() + (covariance - torch.eye(4, device=run.device)).square().mean()
+        whiteness = (
+            flat.mean(1).square().mean() + (covariance - torch.eye(4, device=run.device)).square().mean()
+        )
         return difference(decoder(z + 0.03 * torch.randn_like(z)), x) + 0.02 * whiteness
 
     trained = run.train({"encoder": encoder, "decoder": decoder}, data, loss_of)
     with torch.no_grad():
         mse = (
-            (trained["decoder"](trained["encoder"](validation().to(run.device))).clamp(0, 1).cpu() - validation())
+            (
+                trained["decoder"](trained["encoder"](validation().to(run.device))).clamp(0, 1).cpu()
+                - validation()
+            )
             .square()
             .mean((1, 2, 3))
         )
@@ -185,7 +196,9 @@ def train_autoencoder(run: Run, data: Data) -> None:
 def encoder_of(run: Run) -> Encoder:
     encoder = Encoder().to(run.device).eval().requires_grad_(False)
     state = torch.load(run.work / "autoencoder.pt", map_location=run.device)["modules"]
-    encoder.load_state_dict({k.removeprefix("encoder."): v for k, v in state.items() if k.startswith("encoder.")})
+    encoder.load_state_dict(
+        {k.removeprefix("encoder."): v for k, v in state.items() if k.startswith("encoder.")}
+    )
     return encoder
 
 
@@ -200,7 +213,12 @@ def latents(run: Run, data: Data) -> dict:
             names += [(s.thing, s.background) for s in batch]
         z = torch.cat(found)
         torch.save(
-            {"z": ((z - z.mean()) / z.std()).half(), "mean": z.mean().item(), "std": z.std().item(), "names": names},
+            {
+                "z": ((z - z.mean()) / z.std()).half(),
+                "mean": z.mean().item(),
+                "std": z.std().item(),
+                "names": names,
+            },
             path,
         )
     return torch.load(path)
@@ -282,7 +300,9 @@ def train_judge(run: Run, data: Data) -> None:
         things, backgrounds = labels_of(batch)
         x = blurred(x, generator) + 0.03 * torch.randn_like(x)
         thing, background = judge(x.to(run.device))
-        return F.cross_entropy(thing, things.to(run.device)) + F.cross_entropy(background, backgrounds.to(run.device))
+        return F.cross_entropy(thing, things.to(run.device)) + F.cross_entropy(
+            background, backgrounds.to(run.device)
+        )
 
     run.train({"judge": judge}, data, loss_of, average=True)
     pack.write_half(run.work, "judge")

@@ -47,7 +47,9 @@ def flow_sigma(tau: float) -> float:
 SCALE: dict[Frame, Callable[[float], float]] = {"diffusion": vp_scale, "flow": flow_scale}
 
 
-def invert_step(denoise: Denoise, x: Tensor, sigma: float, sigma_next: float, frame: Frame = "diffusion") -> Tensor:
+def invert_step(
+    denoise: Denoise, x: Tensor, sigma: float, sigma_next: float, frame: Frame = "diffusion"
+) -> Tensor:
     """DDIM inversion of one step, sigma < sigma_next (Direct Inversion's forward pass; DDIM, eq. 12 reversed).
 
     The network sees the latent of the origin at the noise level of the destination, as the paper's program does. A flow

@@ -37,7 +37,9 @@ class Steering:
 
     def __post_init__(self):
         most = 1.0 if self.region is None else float(self.region.max())
-        if most * max(eta for _, eta in self.eta.points) > 1 + 1e-5:  # shares of regions add up to 1 only nearly
+        if (
+            most * max(eta for _, eta in self.eta.points) > 1 + 1e-5
+        ):  # shares of regions add up to 1 only nearly
             raise ValueError(
                 f"eta reaches {max(eta for _, eta in self.eta.points):g} and a region scales it by {most:g}: the product must stay "
                 "within 1; lower eta_scale or the schedule"
@@ -72,7 +74,9 @@ def edit(
     at every step, so it never drifts; it is evaluated where the noise or `reads` wants it. free(step): masks [B or 1, 1, H, W]
     to follow the step, 1 = free, 0 = held on the trajectory. Returns [V * B, C, H, W].
     """
-    draws = [NoiseCandidates(seed, steering.candidates, tuple(trajectory.shape[2:])) for seed in steering.seeds]
+    draws = [
+        NoiseCandidates(seed, steering.candidates, tuple(trajectory.shape[2:])) for seed in steering.seeds
+    ]
     rows = len(draws) * trajectory.shape[1]
     x = for_rows(trajectory[-1], rows)
     for step in grid.downward():
@@ -101,10 +105,16 @@ def _renewal(draws: list[Tensor], source: Tensor | None, trajectory: Tensor, ste
         optimal = optimal_noise(x_next, x, source.to(x), step.sigma, down, up)
     if steering.recorded and not acts:
         return down, up, for_rows(optimal, rows)
-    noise = torch.cat([_chosen(candidates.to(trajectory), optimal, trajectory, steering) for candidates in draws])
+    noise = torch.cat(
+        [_chosen(candidates.to(trajectory), optimal, trajectory, steering) for candidates in draws]
+    )
     if steering.recorded:
         renewed = torch.full_like(noise[:, :1], eta) if region is None else eta * region
-        return down, up, torch.sqrt((1 - renewed * renewed).clamp(min=0)) * for_rows(optimal, rows) + renewed * noise
+        return (
+            down,
+            up,
+            torch.sqrt((1 - renewed * renewed).clamp(min=0)) * for_rows(optimal, rows) + renewed * noise,
+        )
     return *split_noise(eta, step.sigma, step.sigma_next, region), noise
 
 

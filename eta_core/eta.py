@@ -70,6 +70,8 @@ def parse_curve(text: str) -> tuple[tuple[float, float], ...]:
         try:
             t, eta = (float(number) for number in part.split(":"))
         except ValueError:
-            raise ValueError(f"curve point '{part}' is not of the form t:eta; write for example 0.6:0, 1:0.7") from None
+            raise ValueError(
+                f"curve point '{part}' is not of the form t:eta; write for example 0.6:0, 1:0.7"
+            ) from None
         points.append((t, eta))
     return tuple(points)

@@ -14,7 +14,11 @@ from .schedule import Grid
 
 
 def invert(
-    denoise: Denoise, latent: Tensor, grid: Grid, close_step: Callable[[], None] = lambda: None, iterations: int = 1
+    denoise: Denoise,
+    latent: Tensor,
+    grid: Grid,
+    close_step: Callable[[], None] = lambda: None,
+    iterations: int = 1,
 ) -> tuple[Tensor, float]:
     """DDIM inversion of `latent` [B, C, H, W] (the model's scaled space) along `grid`.
 

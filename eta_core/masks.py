@@ -30,7 +30,9 @@ class MapAverage:
         if not self._layers:
             return
         self._running = self._running + torch.stack(self._layers).mean(0)
-        self._total = self._total + self._running / self._running.amax((-2, -1), keepdim=True).clamp(min=1e-12)
+        self._total = self._total + self._running / self._running.amax((-2, -1), keepdim=True).clamp(
+            min=1e-12
+        )
         self._steps += 1
         self._layers.clear()
 
@@ -45,7 +47,8 @@ def phrase_map(maps: Tensor, occurrences: Sequence[Sequence[int]], size: tuple[i
     The tokens of one occurrence are averaged; repeated occurrences are joined by their maximum.
     """
     each = [
-        F.interpolate(maps[:, list(positions)], size, mode="bicubic").clamp(0, 1).mean(1) for positions in occurrences
+        F.interpolate(maps[:, list(positions)], size, mode="bicubic").clamp(0, 1).mean(1)
+        for positions in occurrences
     ]
     return torch.stack(each).amax(0)
 
@@ -70,7 +73,9 @@ def grow(mask: Tensor, pixels: int) -> Tensor:
     rows = [int((pixels * pixels - dy * dy) ** 0.5) for dy in offsets.tolist()]
     padded = F.pad(mask, (0, 0, pixels, pixels))
     height = mask.shape[-2]
-    spread = {r: F.max_pool2d(padded[:, None], (1, 2 * r + 1), stride=1, padding=(0, r))[:, 0] for r in set(rows)}
+    spread = {
+        r: F.max_pool2d(padded[:, None], (1, 2 * r + 1), stride=1, padding=(0, r))[:, 0] for r in set(rows)
+    }
     return torch.stack([spread[r][:, i : i + height] for i, r in enumerate(rows)]).amax(0)
 
 

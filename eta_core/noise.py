@@ -43,6 +43,8 @@ def closest(candidates: Tensor, target: Tensor, region: Tensor | None = None) ->
 def blend(noise: Tensor, optimal: Tensor, amount: float) -> Tensor:
     """sqrt(1 - l^2) noise + l optimal, the optimal noise scaled to unit variance in each picture."""
     if not 0.0 <= amount <= 1.0:
-        raise ValueError(f"noise_blend = {amount}: it runs from 0 (the paper's noise) to 1 (the source's own)")
+        raise ValueError(
+            f"noise_blend = {amount}: it runs from 0 (the paper's noise) to 1 (the source's own)"
+        )
     std = optimal.flatten(1).std(1).clamp(min=1e-12)
     return math.sqrt(1.0 - amount * amount) * noise + amount * optimal / _per_picture(std, optimal)

@@ -104,4 +104,6 @@ def ddim_grid(steps: int, table: Sequence[float]) -> Grid:
     if not 1 <= steps <= last:
         raise ValueError(f"steps = {steps}: the model has {len(table)} noise levels, use 1 to {last} steps")
     timesteps = [1 + i * (len(table) // steps) for i in range(steps)]
-    return Grid((float(table[0]), *(float(table[t]) for t in timesteps)), (0.0, *(t / last for t in timesteps)))
+    return Grid(
+        (float(table[0]), *(float(table[t]) for t in timesteps)), (0.0, *(t / last for t in timesteps))
+    )

@@ -55,7 +55,9 @@ class Trajectory:
         if self.inverter not in INVERTERS:
             raise ValueError(f"inverter '{self.inverter}' is unknown: use one of {', '.join(INVERTERS)}")
         if self.maps is not None and (self.maps.ndim != 4 or len(self.maps) != self.batch):
-            raise ValueError(f"attention maps must be [{self.batch}, tokens, h, w], got {tuple(self.maps.shape)}")
+            raise ValueError(
+                f"attention maps must be [{self.batch}, tokens, h, w], got {tuple(self.maps.shape)}"
+            )
 
     @property
     def batch(self) -> int:
@@ -78,7 +80,9 @@ class Trajectory:
         return self.x / scale.view(-1, 1, 1, 1, 1)
 
 
-def save(path: Path, trajectory: Trajectory, extra: Mapping[str, Tensor], notes: Mapping[str, object]) -> None:
+def save(
+    path: Path, trajectory: Trajectory, extra: Mapping[str, Tensor], notes: Mapping[str, object]
+) -> None:
     """Write `trajectory`, further tensors `extra` and plain `notes` to one safetensors file, all or nothing."""
     tensors = {"x": trajectory.x, **{f"extra.{key}": value for key, value in extra.items()}}
     if trajectory.maps is not None:
@@ -118,7 +122,9 @@ def load(path: Path) -> tuple[Trajectory, dict[str, Tensor], dict]:
             f"'{path.name}' is a safetensors file but not a saved inversion (format {metadata.get('format')!r}, expected {FORMAT!r})"
         )
     if metadata.get("digest") != _digest(metadata.get("about", ""), tensors):
-        raise TrajectoryFileError(f"'{path.name}' is damaged: its contents are not what was saved; save it again")
+        raise TrajectoryFileError(
+            f"'{path.name}' is damaged: its contents are not what was saved; save it again"
+        )
     try:
         about = json.loads(metadata["about"])
         grid = about["grid"]
@@ -136,8 +142,14 @@ def load(path: Path) -> tuple[Trajectory, dict[str, Tensor], dict]:
         )
         notes = about["notes"]
     except (KeyError, TypeError, ValueError) as error:
-        raise TrajectoryFileError(f"'{path.name}' is a damaged inversion ({error!r}); save it again") from error
-    return trajectory, {k.removeprefix("extra."): v for k, v in tensors.items() if k.startswith("extra.")}, notes
+        raise TrajectoryFileError(
+            f"'{path.name}' is a damaged inversion ({error!r}); save it again"
+        ) from error
+    return (
+        trajectory,
+        {k.removeprefix("extra."): v for k, v in tensors.items() if k.startswith("extra.")},
+        notes,
+    )
 
 
 def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:

@@ -24,7 +24,9 @@ class EtaCompare(io.ComfyNode):
             description="The picture before and after the edit under a slider, what changed, the reconstruction, and eta over time.",
             inputs=[
                 io.Image.Input("before", tooltip="The picture that was edited."),
-                io.Image.Input("after", tooltip="The edited picture. Variants of one picture may be a batch."),
+                io.Image.Input(
+                    "after", tooltip="The edited picture. Variants of one picture may be a batch."
+                ),
                 io.Float.Input(
                     "gain",
                     default=4.0,
@@ -39,7 +41,9 @@ class EtaCompare(io.ComfyNode):
                     tooltip="EtaSampler's reconstruction, decoded: what the VAE alone has changed.",
                 ),
                 EtaSocket.Input("eta", optional=True, tooltip="Draws eta over time."),
-                InversionSocket.Input("inversion", optional=True, tooltip="Draws the steps of this inversion on eta."),
+                InversionSocket.Input(
+                    "inversion", optional=True, tooltip="Draws the steps of this inversion on eta."
+                ),
             ],
             outputs=[
                 io.Image.Output(
@@ -61,11 +65,17 @@ class EtaCompare(io.ComfyNode):
         inversion: Inversion | None = None,
     ) -> io.NodeOutput:
         others = {"before": before} | ({} if reconstruction is None else {"reconstruction": reconstruction})
-        fitted = {name: _beside(after, picture, name, cls.hidden.unique_id) for name, picture in others.items()}
+        fitted = {
+            name: _beside(after, picture, name, cls.hidden.unique_id) for name, picture in others.items()
+        }
         difference = ((after[..., :3] - fitted["before"]).abs() * gain).clamp(0, 1)
         pictures = fitted | {"after": after, "difference": difference}
         if eta is not None:
-            times = [i / (POINTS - 1) for i in range(POINTS)] if inversion is None else inversion.trajectory.grid.times
+            times = (
+                [i / (POINTS - 1) for i in range(POINTS)]
+                if inversion is None
+                else inversion.trajectory.grid.times
+            )
             pictures["eta"] = line_plot(times, [eta(t) for t in times], "time (0 image, 1 noise)", "eta")
         views = {name: preview.show(picture) for name, picture in pictures.items()}
         return io.NodeOutput(difference, ui={"eta_compare": [views]})

@@ -73,14 +73,23 @@ class Run:
 
         rows = 1 + len(self.steering.seeds) * len(targets)
         return host.sample(
-            self.model, self.branches, trajectory.source, grid.model_sigmas[::-1], self.steering.seeds[0], loop, rows
+            self.model,
+            self.branches,
+            trajectory.source,
+            grid.model_sigmas[::-1],
+            self.steering.seeds[0],
+            loop,
+            rows,
         )
 
     @property
     def eta_taken(self) -> list[tuple[float, float]]:
         """(time, eta) of every step, noise end first."""
         steering = self.steering
-        return [(step.time, steering.eta(step.time) * steering.acts(step)) for step in self.trajectory.grid.downward()]
+        return [
+            (step.time, steering.eta(step.time) * steering.acts(step))
+            for step in self.trajectory.grid.downward()
+        ]
 
     def _with_regions(self, blend: Tensor) -> Tensor:
         """A local blend holds the source only where no other edit has its region."""
@@ -122,10 +131,14 @@ def prepare(
     if region is not None and not bool(region.any()):
         host.warn("the mask is empty, or every eta_scale 0: no fresh noise comes in anywhere", node_id)
     if trajectory.inverter == "negative_prompt":
-        host.say("negative is not read: this inversion (negative_prompt) puts the source prompt in its place", node_id)
+        host.say(
+            "negative is not read: this inversion (negative_prompt) puts the source prompt in its place",
+            node_id,
+        )
         negative = inversion.positive
     targets = {TARGET: (positive, cfg, edit.methods)} | {
-        f"edit {i + 1}": (chosen.positive, chosen.cfg, chosen.methods) for i, chosen in enumerate(edit.regions)
+        f"edit {i + 1}": (chosen.positive, chosen.cfg, chosen.methods)
+        for i, chosen in enumerate(edit.regions)
     }
     for name, (prompt, _, methods) in targets.items():
         host.check_covered(prompt, f"the prompt of the {name}", node_id)
@@ -138,7 +151,10 @@ def prepare(
         trajectory,
         branches=[
             host.Branch(host.SOURCE, inversion.positive, negative, cfg),
-            *(host.Branch(name, prompt, negative, guidance) for name, (prompt, guidance, _) in targets.items()),
+            *(
+                host.Branch(name, prompt, negative, guidance)
+                for name, (prompt, guidance, _) in targets.items()
+            ),
         ],
         weights=weights,
         attention=host.Steering(
@@ -188,5 +204,6 @@ def _check_methods(methods, inversion: Inversion, positive: list, node_id) -> No
             )
         if method.target_prompt != host.text_fingerprint(positive):
             host.warn(
-                "EtaPromptToPrompt was made for another target prompt than EtaSampler's: words may be mixed up", node_id
+                "EtaPromptToPrompt was made for another target prompt than EtaSampler's: words may be mixed up",
+                node_id,
             )

@@ -10,10 +10,10 @@ import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..eta_core.metrics import METRICS, VISIBLE, measure
-from ..eta_core.perceptual import clip_directional, clip_similarity, dino_keys, lpips
-from ..eta_core.policy import POLICIES, VERDICTS, judge, parse_policy, worst
-from ..eta_core.report import Report, report_of_json
+from ..eta_core.evidence.metrics import METRICS, VISIBLE, measure
+from ..eta_core.evidence.perceptual import clip_directional, clip_similarity, dino_keys, lpips
+from ..eta_core.evidence.policy import POLICIES, VERDICTS, judge, parse_policy, worst
+from ..eta_core.evidence.report import Report, report_of_json
 from . import host
 from .plot import table
 from .types import CATEGORY, search_aliases
@@ -72,7 +72,9 @@ class EtaMetrics(io.ComfyNode):
             node_id="EtaMetrics",
             display_name="Eta Metrics",
             category=CATEGORY,
-            **search_aliases("image metrics", "compare images", "PSNR", "SSIM", "LPIPS", "CLIP score", "PIE-Bench"),
+            **search_aliases(
+                "image metrics", "compare images", "PSNR", "SSIM", "LPIPS", "CLIP score", "PIE-Bench"
+            ),
             description="Measures what an edit changed: the background, the structure, the likeness to the prompt.",
             inputs=[
                 io.Image.Input(
@@ -122,7 +124,9 @@ class EtaMetrics(io.ComfyNode):
                     display_name="figures",
                     tooltip="Every figure of every picture and their means as JSON, with the reason for what was not measured. For EtaVerdict.",
                 ),
-                io.Image.Output(display_name="table", tooltip="The same to read: a row a picture, and their means."),
+                io.Image.Output(
+                    display_name="table", tooltip="The same to read: a row a picture, and their means."
+                ),
                 *(
                     io.Float.Output(display_name=name, tooltip=f"{about} Of a batch, the mean.")
                     for name, about in MAIN.items()
@@ -149,7 +153,9 @@ class EtaMetrics(io.ComfyNode):
         changed_above=VISIBLE,
     ) -> io.NodeOutput:
         node_id, size = cls.hidden.unique_id, tuple(edited.shape[1:3])
-        source, edited = (p[..., :3].float().cpu() for p in (host.as_encoded(source, "source", size, node_id), edited))
+        source, edited = (
+            p[..., :3].float().cpu() for p in (host.as_encoded(source, "source", size, node_id), edited)
+        )
         if len(source) not in (1, len(edited)):
             raise ValueError(
                 f"source has {len(source)} pictures, edited {len(edited)}: give one source, or one for each edited picture"
@@ -214,7 +220,11 @@ def _similarity(
 ) -> dict[str, Tensor]:
     """The figures of CLIP, [B] each; where an input is missing the reason goes into `why`."""
     if clip is None or clip_vision is None or not target_prompt.strip():
-        lacks = "connect clip and clip_vision" if clip is None or clip_vision is None else "target_prompt is empty"
+        lacks = (
+            "connect clip and clip_vision"
+            if clip is None or clip_vision is None
+            else "target_prompt is empty"
+        )
         why |= dict.fromkeys(CLIP, lacks)
         return {}
     seen = host.image_embeddings(clip_vision, edited)
@@ -306,9 +316,15 @@ class EtaVerdict(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Image.Output(display_name="image", tooltip="The pictures that let_through lets through, unchanged."),
-                io.String.Output(display_name="verdict", tooltip="pass, review or reject; of a batch, the worst."),
-                io.String.Output(display_name="reasons", tooltip="Every limit that a picture breaks, a line each."),
+                io.Image.Output(
+                    display_name="image", tooltip="The pictures that let_through lets through, unchanged."
+                ),
+                io.String.Output(
+                    display_name="verdict", tooltip="pass, review or reject; of a batch, the worst."
+                ),
+                io.String.Output(
+                    display_name="reasons", tooltip="Every limit that a picture breaks, a line each."
+                ),
                 io.Boolean.Output(display_name="passed", tooltip="Whether every picture passes."),
             ],
             hidden=[io.Hidden.unique_id],

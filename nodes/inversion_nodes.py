@@ -8,8 +8,8 @@ import torch
 from comfy_api.latest import io, ui
 
 from ..eta_core import trajectory as trajectories
+from ..eta_core.evidence.metrics import psnr
 from ..eta_core.invert import invert, play_back, record
-from ..eta_core.metrics import psnr
 from ..eta_core.trajectory import Trajectory
 from . import host
 from .plot import line_plot
@@ -23,11 +23,14 @@ class EtaInversion(io.ComfyNode):
             node_id="EtaInversion",
             display_name="Eta Inversion",
             category=CATEGORY,
-            **search_aliases("ddim inversion", "invert image", "unsampling", "image to noise", "real image editing"),
+            **search_aliases(
+                "ddim inversion", "invert image", "unsampling", "image to noise", "real image editing"
+            ),
             description="DDIM inversion of a picture under the prompt that describes it: the start of every edit.",
             inputs=[
                 io.Model.Input(
-                    "model", tooltip="The model that will also make the edit (SD1, SD2, SDXL, SD3, Flux families)."
+                    "model",
+                    tooltip="The model that will also make the edit (SD1, SD2, SDXL, SD3, Flux families).",
                 ),
                 io.Conditioning.Input(
                     "positive",
@@ -106,7 +109,8 @@ class EtaInversion(io.ComfyNode):
             ],
             outputs=[
                 InversionSocket.Output(
-                    display_name="inversion", tooltip="The whole trajectory, the source prompt and its attention maps."
+                    display_name="inversion",
+                    tooltip="The whole trajectory, the source prompt and its attention maps.",
                 ),
                 io.Latent.Output(
                     display_name="latent",
@@ -154,7 +158,8 @@ class EtaInversion(io.ComfyNode):
             )
         if grid.steps != steps:
             host.say(
-                f"the scheduler {scheduler} makes {grid.steps} steps where {steps} were asked for", cls.hidden.unique_id
+                f"the scheduler {scheduler} makes {grid.steps} steps where {steps} were asked for",
+                cls.hidden.unique_id,
             )
         host.check_no_keyframes(positive)
         host.check_covered(positive, "the source prompt", cls.hidden.unique_id)
@@ -170,7 +175,9 @@ class EtaInversion(io.ComfyNode):
 
         def loop(network, latent):
             def denoise(x, sigma):
-                denoised = network({"source": x}, sigma, lambda options, rows: recorder.install(options))["source"]
+                denoised = network({"source": x}, sigma, lambda options, rows: recorder.install(options))[
+                    "source"
+                ]
                 tick(x, denoised)
                 return denoised
 
@@ -208,7 +215,9 @@ FLAT = 1e-3  # deviation of a latent without a picture in it; a photograph's is 
 def _check(model, branch: host.Branch, trajectory: Trajectory, vae, node_id) -> torch.Tensor | None:
     """A plot [1, H, W, 3] of the drift when the trajectory is played back; the figures are said, and bad ones warned of."""
     if trajectory.inverter == "edit_friendly":
-        host.say("edit_friendly plays back exactly, whatever the settings: every step keeps its own noise", node_id)
+        host.say(
+            "edit_friendly plays back exactly, whatever the settings: every step keeps its own noise", node_id
+        )
         return None
     if float(trajectory.x[0].std()) < FLAT:
         host.say("the latent is flat, there is no picture whose drift could be measured", node_id)
@@ -224,7 +233,9 @@ def _check(model, branch: host.Branch, trajectory: Trajectory, vae, node_id) -> 
         return play_back(denoise, trajectory.x.to(latent), grid)
 
     drift, end = host.sample(model, [branch], trajectory.source, grid.model_sigmas[::-1], 0, loop)
-    found = f"played back, the inversion drifts by {float(drift[0]):.2f} of the picture's deviation (0 = exact)"
+    found = (
+        f"played back, the inversion drifts by {float(drift[0]):.2f} of the picture's deviation (0 = exact)"
+    )
     if vae is not None:
         pictures = [vae.decode(host.to_latent(model, z)["samples"]).cpu() for z in (trajectory.source, end)]
         found += f", {float(psnr(*pictures).min()):.1f} dB against the VAE's round trip"
@@ -278,7 +289,9 @@ class EtaLoadInversion(io.ComfyNode):
             description="Read an inversion that Save Eta Inversion wrote.",
             inputs=[
                 io.Combo.Input(
-                    "file", options=host.saved_files(), tooltip="A saved inversion in the output or input folder."
+                    "file",
+                    options=host.saved_files(),
+                    tooltip="A saved inversion in the output or input folder.",
                 )
             ],
             outputs=[InversionSocket.Output(display_name="inversion", tooltip="As it was saved.")],
@@ -305,7 +318,10 @@ class EtaLoadInversion(io.ComfyNode):
         positive = [
             [
                 tensors[f"{i}.cond"],
-                {key: tensors[value["tensor"]] if isinstance(value, dict) else value for key, value in entry.items()},
+                {
+                    key: tensors[value["tensor"]] if isinstance(value, dict) else value
+                    for key, value in entry.items()
+                },
             ]
             for i, entry in enumerate(notes["conditioning"])
         ]

@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..eta_core import masks
-from ..eta_core.alignment import parse_phrases
+from ..eta_core.methods.alignment import parse_phrases
 from . import host, preview, prompt_text
 from .overlay import heatmap
 from .prompt_text import missing, places
@@ -24,10 +24,14 @@ class AttentionMask(io.ComfyNode):
             node_id="AttentionMask",
             display_name="Attention Mask",
             category=CATEGORY,
-            **search_aliases("cross-attention mask", "word mask", "heatmap", "token mask", "segment by words"),
+            **search_aliases(
+                "cross-attention mask", "word mask", "heatmap", "token mask", "segment by words"
+            ),
             description="Where words of the source prompt look in the picture, as a mask for EtaSampler.",
             inputs=[
-                InversionSocket.Input("inversion", tooltip="The inversion whose source prompt's attention is read."),
+                InversionSocket.Input(
+                    "inversion", tooltip="The inversion whose source prompt's attention is read."
+                ),
                 io.Clip.Input("clip", tooltip="The CLIP that encoded the source prompt."),
                 io.String.Input(
                     "words",
@@ -78,7 +82,9 @@ class AttentionMask(io.ComfyNode):
                     ),
                 ),
                 io.Image.Input(
-                    "image", optional=True, tooltip="The picture to draw the heatmap on; without it, a grey ground."
+                    "image",
+                    optional=True,
+                    tooltip="The picture to draw the heatmap on; without it, a grey ground.",
                 ),
                 io.String.Input(
                     "source_prompt",
@@ -95,7 +101,8 @@ class AttentionMask(io.ComfyNode):
                     tooltip="Full picture size; 1 = the region, soft where threshold is 0 or blur is used.",
                 ),
                 io.Image.Output(
-                    display_name="heatmap", tooltip="The attention drawn over the picture, the mask's edge in white."
+                    display_name="heatmap",
+                    tooltip="The attention drawn over the picture, the mask's edge in white.",
                 ),
             ],
             is_output_node=True,  # its preview is wanted where no sampler is connected yet, and again where it is cached
@@ -129,13 +136,22 @@ class AttentionMask(io.ComfyNode):
             )
         node_id = cls.hidden.unique_id
         prompt = prompt_text.source_prompt(inversion, clip, source_prompt, node_id)
-        rows = {text: places(prompt, clip, text) for text in (*(phrase.text for phrase in phrases), *prompt.vocabulary)}
+        rows = {
+            text: places(prompt, clip, text)
+            for text in (*(phrase.text for phrase in phrases), *prompt.vocabulary)
+        }
         unknown = [phrase.text for phrase in phrases if not rows[phrase.text]]
         if unknown:
             raise missing("words", unknown, "source prompt", prompt)
         latent_size = tuple(trajectory.x.shape[-2:])
-        maps = {text: masks.phrase_map(trajectory.maps, found, latent_size) for text, found in rows.items() if found}
-        soft = masks.join_phrases([maps[phrase.text] for phrase in phrases], [phrase.weight for phrase in phrases])
+        maps = {
+            text: masks.phrase_map(trajectory.maps, found, latent_size)
+            for text, found in rows.items()
+            if found
+        }
+        soft = masks.join_phrases(
+            [maps[phrase.text] for phrase in phrases], [phrase.weight for phrase in phrases]
+        )
         region = masks.harden(soft, threshold)
         if not bool((region > 0).flatten(1).any(1).all()):
             raise ValueError(

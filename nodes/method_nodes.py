@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io
 
-from ..eta_core import alignment
-from ..eta_core.alignment import Alignment, Prompt, parse_factors, parse_spans
 from ..eta_core.masks import OVERLAP
-from ..eta_core.methods import LocalBlend, MasaCtrl, PlugAndPlay, PromptToPrompt, Span
+from ..eta_core.methods import LocalBlend, MasaCtrl, PlugAndPlay, PromptToPrompt, Span, alignment
+from ..eta_core.methods.alignment import Alignment, Prompt, parse_factors, parse_spans
 from . import host, prompt_text
 from .prompt_text import missing, places
 from .types import CATEGORY, Edit, EditSocket, Inversion, InversionSocket, RegionEdit, search_aliases
@@ -34,7 +33,9 @@ class EtaPromptToPrompt(io.ComfyNode):
             inputs=[
                 InversionSocket.Input("inversion", tooltip="The inversion EtaSampler edits."),
                 io.Clip.Input("clip", tooltip="The CLIP that encoded both prompts."),
-                io.Conditioning.Input("positive", tooltip="The target prompt, the same as EtaSampler's positive."),
+                io.Conditioning.Input(
+                    "positive", tooltip="The target prompt, the same as EtaSampler's positive."
+                ),
                 io.Combo.Input(
                     "mode",
                     options=list(ALIGN),
@@ -44,14 +45,18 @@ class EtaPromptToPrompt(io.ComfyNode):
                     ),
                 ),
                 _fraction(
-                    "cross_replace_start", 0.0, "First step of the cross-attention's steering, 0 = the first. Paper: 0."
+                    "cross_replace_start",
+                    0.0,
+                    "First step of the cross-attention's steering, 0 = the first. Paper: 0.",
                 ),
                 _fraction(
                     "cross_replace_end",
                     0.4,
                     "Cross-attention is steered up to this fraction of the steps; 0 = never (neutral). Paper: 0.4 to 0.8.",
                 ),
-                _fraction("self_replace_start", 0.0, "First step of the self-attention's replacement. Paper: 0."),
+                _fraction(
+                    "self_replace_start", 0.0, "First step of the self-attention's replacement. Paper: 0."
+                ),
                 _fraction(
                     "self_replace_end",
                     0.6,
@@ -86,11 +91,19 @@ class EtaPromptToPrompt(io.ComfyNode):
                     tooltip="Words of either prompt for the local blend. Empty = the words that changed.",
                 ),
                 _fraction(
-                    "blend_threshold", 0.3, "Part of the words' strongest attention that counts as theirs. Paper: 0.3."
+                    "blend_threshold",
+                    0.3,
+                    "Part of the words' strongest attention that counts as theirs. Paper: 0.3.",
                 ),
-                _fraction("blend_start", 0.2, "Fraction of the steps after which the local blend begins. Paper: 0.2."),
+                _fraction(
+                    "blend_start",
+                    0.2,
+                    "Fraction of the steps after which the local blend begins. Paper: 0.2.",
+                ),
                 io.Mask.Input(
-                    "blend_mask", optional=True, tooltip="Your own mask for the local blend, instead of words."
+                    "blend_mask",
+                    optional=True,
+                    tooltip="Your own mask for the local blend, instead of words.",
                 ),
                 EditSocket.Input("edit", optional=True, tooltip=EARLIER),
                 *(
@@ -177,8 +190,13 @@ ALIGN = {
 def _aligned(source: Prompt, target: Prompt, mode: str) -> Alignment:
     aligned = ALIGN[mode](source, target)
     if mode == "reweight" and (aligned.removed or aligned.added):
-        changed = [*alignment.changed_words(source, aligned.removed), *alignment.changed_words(target, aligned.added)]
-        raise ValueError(f"mode reweight needs the same prompt twice, but {changed} differ: use refine or replace")
+        changed = [
+            *alignment.changed_words(source, aligned.removed),
+            *alignment.changed_words(target, aligned.added),
+        ]
+        raise ValueError(
+            f"mode reweight needs the same prompt twice, but {changed} differ: use refine or replace"
+        )
     return aligned
 
 
@@ -218,7 +236,9 @@ def _word_spans(clip, target: Prompt, default: Span, word_steps: str) -> tuple[S
     return tuple(spans)
 
 
-def _blend_rows(clip, source: Prompt, target: Prompt, aligned: Alignment, words: str, equalized: str) -> tuple:
+def _blend_rows(
+    clip, source: Prompt, target: Prompt, aligned: Alignment, words: str, equalized: str
+) -> tuple:
     """Rows of the local blend's words in both prompts: those named, or those that changed, or the equalizer's."""
     if not words.strip() and (aligned.removed or aligned.added):
         return aligned.removed, aligned.added
@@ -253,17 +273,23 @@ class EtaMasaCtrl(io.ComfyNode):
                     optional=True,
                     tooltip="Where the thing is in the source: foreground then looks at foreground only. Needs target_mask.",
                 ),
-                io.Mask.Input("target_mask", optional=True, tooltip="Where the thing is to be. Needs source_mask."),
+                io.Mask.Input(
+                    "target_mask", optional=True, tooltip="Where the thing is to be. Needs source_mask."
+                ),
                 EditSocket.Input("edit", optional=True, tooltip=EARLIER),
             ],
             outputs=[EditSocket.Output(display_name="method", tooltip=OUTPUT)],
         )
 
     @classmethod
-    def execute(cls, start, start_layer, end=1.0, source_mask=None, target_mask=None, edit=None) -> io.NodeOutput:
+    def execute(
+        cls, start, start_layer, end=1.0, source_mask=None, target_mask=None, edit=None
+    ) -> io.NodeOutput:
         if (source_mask is None) != (target_mask is None):
             lacking = "source_mask" if source_mask is None else "target_mask"
-            raise ValueError(f"{lacking} is not connected: MasaCtrl's foreground needs both masks, or neither")
+            raise ValueError(
+                f"{lacking} is not connected: MasaCtrl's foreground needs both masks, or neither"
+            )
         for name, mask in (("source_mask", source_mask), ("target_mask", target_mask)):
             _check_not_empty(name, mask)
         regions = None if source_mask is None else (source_mask, target_mask)
@@ -342,11 +368,15 @@ class EtaRegionEdit(io.ComfyNode):
                     options=list(OVERLAP),
                     tooltip="Where this mask meets those of earlier edits: over them, under them, or both in shares.",
                 ),
-                EditSocket.Input("edit", optional=True, tooltip="Edits before this one, and EtaSampler's own methods."),
+                EditSocket.Input(
+                    "edit", optional=True, tooltip="Edits before this one, and EtaSampler's own methods."
+                ),
                 EditSocket.Input("method", optional=True, tooltip="Methods for this region's prompt alone."),
             ],
             outputs=[
-                EditSocket.Output(display_name="edits", tooltip="For EtaSampler's edit, or the next Eta Region Edit.")
+                EditSocket.Output(
+                    display_name="edits", tooltip="For EtaSampler's edit, or the next Eta Region Edit."
+                )
             ],
         )
 

@@ -7,7 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 # Dark blue, violet, orange, yellow, white: rises in brightness, so it also reads without colour.
-RAMP = torch.tensor([[0.05, 0.03, 0.30], [0.50, 0.05, 0.60], [0.93, 0.35, 0.25], [0.99, 0.80, 0.20], [1.0, 1.0, 0.85]])
+RAMP = torch.tensor(
+    [[0.05, 0.03, 0.30], [0.50, 0.05, 0.60], [0.93, 0.35, 0.25], [0.99, 0.80, 0.20], [1.0, 1.0, 0.85]]
+)
 
 
 def colours(values: Tensor) -> Tensor:
@@ -30,7 +32,10 @@ def _grey(image: Tensor, like: Tensor) -> Tensor:
     weights = torch.tensor([0.299, 0.587, 0.114]) if image.shape[-1] >= 3 else torch.tensor([1.0])
     grey = (image[..., : len(weights)] @ weights)[:, None]
     return (
-        F.interpolate(grey, like.shape[-2:], mode="bilinear").clamp(0, 1).movedim(1, -1).expand(len(like), -1, -1, -1)
+        F.interpolate(grey, like.shape[-2:], mode="bilinear")
+        .clamp(0, 1)
+        .movedim(1, -1)
+        .expand(len(like), -1, -1, -1)
     )
 
 

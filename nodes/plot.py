@@ -81,7 +81,8 @@ ROW, COLUMN, NAME, LONGEST = 24, 92, 92, 40
 
 
 def table(
-    blocks: Sequence[tuple[str, Sequence[tuple[str, str]], Sequence[Sequence[str]]]], notes: Sequence[str] = ()
+    blocks: Sequence[tuple[str, Sequence[tuple[str, str]], Sequence[Sequence[str]]]],
+    notes: Sequence[str] = (),
 ) -> Tensor:
     """Tables one below the other as a picture [1, H, W, 3].
 

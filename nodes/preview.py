@@ -21,7 +21,9 @@ def show(images: Tensor, largest: int = LARGEST) -> list[dict]:
         size = [max(1, round(side * scale)) for side in images.shape[1:3]]
         images = F.interpolate(images.movedim(-1, 1), size, mode="area").movedim(1, -1)
     rounded = images.expand(-1, -1, -1, 3) + 0.5 / 255  # the host cuts off
-    return ui.ImageSaveHelper.save_images(rounded, f"eta_{uuid4().hex[:8]}", io.FolderType.temp, None, compress_level=1)
+    return ui.ImageSaveHelper.save_images(
+        rounded, f"eta_{uuid4().hex[:8]}", io.FolderType.temp, None, compress_level=1
+    )
 
 
 def show_sheet(maps: Tensor) -> dict:

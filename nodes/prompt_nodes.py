@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from comfy_api.latest import io, ui
 
-from ..eta_core.alignment import Alignment, Prompt, align_refined, changed_words
+from ..eta_core.methods.alignment import Alignment, Prompt, align_refined, changed_words
 from . import host
 from .types import CATEGORY, search_aliases
 
@@ -22,7 +22,9 @@ class EtaPromptPair(io.ComfyNode):
             description="Both prompts of an edit: encoded, compared, and the words that changed handed on.",
             inputs=[
                 io.Clip.Input("clip", tooltip="The model's CLIP."),
-                io.String.Input("source_prompt", multiline=True, tooltip="The picture as it is: a cat on the grass."),
+                io.String.Input(
+                    "source_prompt", multiline=True, tooltip="The picture as it is: a cat on the grass."
+                ),
                 io.String.Input(
                     "target_prompt", multiline=True, tooltip="The picture as it shall be: a dog on the grass."
                 ),
@@ -34,8 +36,12 @@ class EtaPromptPair(io.ComfyNode):
                     display_name="source_words", tooltip="Words that only the source has, for AttentionMask."
                 ),
                 io.String.Output(display_name="target_words", tooltip="Words that only the target has."),
-                io.String.Output(display_name="source_text", tooltip="For the input source_prompt of other nodes."),
-                io.String.Output(display_name="target_text", tooltip="For the input target_prompt of other nodes."),
+                io.String.Output(
+                    display_name="source_text", tooltip="For the input source_prompt of other nodes."
+                ),
+                io.String.Output(
+                    display_name="target_text", tooltip="For the input target_prompt of other nodes."
+                ),
             ],
             hidden=[io.Hidden.unique_id],
         )
@@ -53,11 +59,18 @@ class EtaPromptPair(io.ComfyNode):
         for problem in _problems(source, target, gone, new, aligned, source_prompt == target_prompt):
             host.warn(problem, cls.hidden.unique_id)
         return io.NodeOutput(
-            *encoded, ", ".join(gone), ", ".join(new), source_prompt, target_prompt, ui=ui.PreviewText(changes)
+            *encoded,
+            ", ".join(gone),
+            ", ".join(new),
+            source_prompt,
+            target_prompt,
+            ui=ui.PreviewText(changes),
         )
 
 
-def _problems(source: Prompt, target: Prompt, gone: tuple, new: tuple, aligned: Alignment, same: bool) -> Iterator[str]:
+def _problems(
+    source: Prompt, target: Prompt, gone: tuple, new: tuple, aligned: Alignment, same: bool
+) -> Iterator[str]:
     """What a person should know before the words are used."""
     if same:
         yield "the two prompts are the same: nothing asks for an edit"

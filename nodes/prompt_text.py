@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..eta_core.alignment import Prompt, spans
+from ..eta_core.methods.alignment import Prompt, spans
 from . import host
 from .types import Inversion
 
@@ -22,7 +22,9 @@ def target_prompt(positive: list, clip, given: str | None, dynprompt, node_id: s
     return _prompt(positive[0][0], clip, given, texts, where, node_id)
 
 
-def _prompt(encoded, clip, given: str | None, texts: Sequence[str], where: tuple[str, str], node_id) -> Prompt:
+def _prompt(
+    encoded, clip, given: str | None, texts: Sequence[str], where: tuple[str, str], node_id
+) -> Prompt:
     problem, field = where
     if given:
         tokens = host.tokens_of(clip, given)
@@ -31,7 +33,9 @@ def _prompt(encoded, clip, given: str | None, texts: Sequence[str], where: tuple
                 f"{field} '{given}' has more tokens than the prompt that was encoded: connect the very text"
             )
         if not host.encodes_to(clip, given, encoded):
-            host.warn(f"'{given}' is not what was encoded: the region of a word may be another word's", node_id)
+            host.warn(
+                f"'{given}' is not what was encoded: the region of a word may be another word's", node_id
+            )
         return Prompt(tokens, encoded.shape[1], host.chunk_length(clip))
     for text in texts:
         if host.encodes_to(clip, text, encoded):

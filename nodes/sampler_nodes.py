@@ -30,7 +30,9 @@ class EtaSampler(io.ComfyNode):
                 io.Conditioning.Input(
                     "positive", tooltip="The target prompt: the source prompt with the words changed."
                 ),
-                io.Conditioning.Input("negative", tooltip="The negative prompt of both branches. Paper: empty."),
+                io.Conditioning.Input(
+                    "negative", tooltip="The negative prompt of both branches. Paper: empty."
+                ),
                 io.Float.Input(
                     "cfg",
                     default=7.5,
@@ -45,7 +47,9 @@ class EtaSampler(io.ComfyNode):
                     min=0,
                     max=0xFFFFFFFFFFFFFFFF,
                     control_after_generate=True,
-                    tooltip=("Seed of the fresh noise; the same on every device, and for every picture of a batch."),
+                    tooltip=(
+                        "Seed of the fresh noise; the same on every device, and for every picture of a batch."
+                    ),
                 ),
                 io.Int.Input(
                     "noise_candidates",

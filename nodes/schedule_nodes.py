@@ -14,7 +14,9 @@ PRESETS = {
     "linear": lambda low, high, power, curve: Schedule((low, high)),
     "constant": lambda low, high, power, curve: Schedule((high,)),
     "cosine": lambda low, high, power, curve: Schedule((low, high), shape="cosine"),
-    "custom": lambda low, high, power, curve: Schedule(parse_curve(curve) if curve.strip() else (low, high), power),
+    "custom": lambda low, high, power, curve: Schedule(
+        parse_curve(curve) if curve.strip() else (low, high), power
+    ),
 }
 
 
@@ -78,7 +80,14 @@ class EtaSchedule(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, preset: str, start_t: float, start_eta: float, end_t: float, end_eta: float, power: float, curve: str = ""
+        cls,
+        preset: str,
+        start_t: float,
+        start_eta: float,
+        end_t: float,
+        end_eta: float,
+        power: float,
+        curve: str = "",
     ) -> io.NodeOutput:
         return io.NodeOutput(PRESETS[preset]((start_t, start_eta), (end_t, end_eta), power, curve))
 

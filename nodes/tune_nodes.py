@@ -12,12 +12,21 @@ from comfy_api.latest import io, ui
 from torch import Tensor
 
 from ..eta_core.eta import EtaSchedule
-from ..eta_core.metrics import background_psnr
-from ..eta_core.tune import PROBES, SHAPES, Trial, best, frontier, prefers_target, search
+from ..eta_core.evidence.metrics import background_psnr
+from ..eta_core.evidence.tune import PROBES, SHAPES, Trial, best, frontier, prefers_target, search
 from . import host
 from .editing import Run, prepare
 from .plot import line_plot, scatter_plot
-from .types import CATEGORY, Edit, EditSocket, EtaSocket, Example, ExamplesSocket, InversionSocket, search_aliases
+from .types import (
+    CATEGORY,
+    Edit,
+    EditSocket,
+    EtaSocket,
+    Example,
+    ExamplesSocket,
+    InversionSocket,
+    search_aliases,
+)
 
 LOSSLESS = 99.0  # dB that stand for a background without any difference
 NO_NOISE = EtaSchedule(((0.0, 0.0),))
@@ -72,10 +81,19 @@ class EtaTune(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="The model the inversions were made with."),
                 io.Vae.Input("vae", tooltip="Decodes each trial, to measure its background."),
-                ExamplesSocket.Input("examples", tooltip="One pair of prompts or a few, with their pictures."),
-                io.Conditioning.Input("negative", tooltip="The negative prompt, as in EtaSampler. Paper: empty."),
+                ExamplesSocket.Input(
+                    "examples", tooltip="One pair of prompts or a few, with their pictures."
+                ),
+                io.Conditioning.Input(
+                    "negative", tooltip="The negative prompt, as in EtaSampler. Paper: empty."
+                ),
                 io.Float.Input(
-                    "cfg", default=7.5, min=0.0, max=100.0, step=0.1, tooltip="As in EtaSampler. 1 = none. Paper: 7.5."
+                    "cfg",
+                    default=7.5,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    tooltip="As in EtaSampler. 1 = none. Paper: 7.5.",
                 ),
                 io.Int.Input(
                     "seed",
@@ -132,10 +150,14 @@ class EtaTune(io.ComfyNode):
                     optional=True,
                     tooltip="As in EtaSampler. 0 = none (paper).",
                 ),
-                io.Boolean.Input("parity", default=False, optional=True, tooltip="As in EtaSampler. Off = neutral."),
+                io.Boolean.Input(
+                    "parity", default=False, optional=True, tooltip="As in EtaSampler. Off = neutral."
+                ),
             ],
             outputs=[
-                EtaSocket.Output(display_name="eta", tooltip="The best curve within the limit, for EtaSampler."),
+                EtaSocket.Output(
+                    display_name="eta", tooltip="The best curve within the limit, for EtaSampler."
+                ),
                 io.Image.Output(
                     display_name="trade_off",
                     tooltip="Every trial, edit against background, with the limit and the best, and the best curve.",
@@ -198,7 +220,9 @@ class EtaTune(io.ComfyNode):
             edits, backgrounds = zip(*(test(schedule, tick) for test in tests))
             found = float(torch.cat(edits).mean()), float(torch.cat(backgrounds).min())
             told.append(Trial(schedule, *found))
-            host.say(f"trial {len(told)} of {trials}: edit {found[0]:.3f}, background {found[1]:.2f} dB", node_id)
+            host.say(
+                f"trial {len(told)} of {trials}: edit {found[0]:.3f}, background {found[1]:.2f} dB", node_id
+            )
             return found
 
         found = search(measure, background_limit, curve, trials)
@@ -210,11 +234,15 @@ class EtaTune(io.ComfyNode):
                 f"({_written(nearest.schedule)}). Lower background_limit, raise background_lock, or enlarge the mask where the new thing spills over"
             )
         host.say(
-            f"best: edit {chosen.edit:.3f}, background {chosen.background:.2f} dB, {_written(chosen.schedule)}", node_id
+            f"best: edit {chosen.edit:.3f}, background {chosen.background:.2f} dB, {_written(chosen.schedule)}",
+            node_id,
         )
         drawn = _draw(found, chosen, background_limit)
         return io.NodeOutput(
-            chosen.schedule, drawn, _as_json(found, chosen, background_limit), ui=ui.PreviewImage(drawn, cls=cls)
+            chosen.schedule,
+            drawn,
+            _as_json(found, chosen, background_limit),
+            ui=ui.PreviewImage(drawn, cls=cls),
         )
 
 
@@ -225,7 +253,9 @@ def _fitted(example: Example, node_id: str | None) -> tuple[Example, Tensor]:
     """
     trajectory, edit = example.inversion.trajectory, example.edit or Edit()
     if host.text_fingerprint(example.positive) == host.text_fingerprint(example.inversion.positive):
-        raise ValueError("the target prompt is the source prompt, so that nothing is edited; change a word of positive")
+        raise ValueError(
+            "the target prompt is the source prompt, so that nothing is edited; change a word of positive"
+        )
     if len(example.image) not in (1, trajectory.batch):
         raise ValueError(
             f"image has {len(example.image)} pictures, the inversion {trajectory.batch}: give one, or one for each picture"
@@ -237,7 +267,10 @@ def _fitted(example: Example, node_id: str | None) -> tuple[Example, Tensor]:
     def fit(mask: Tensor) -> Tensor:
         return host.fit_mask(mask, trajectory.batch, trajectory.picture_size, node_id)
 
-    mask, regions = fit(example.mask), tuple(replace(region, mask=fit(region.mask)) for region in edit.regions)
+    mask, regions = (
+        fit(example.mask),
+        tuple(replace(region, mask=fit(region.mask)) for region in edit.regions),
+    )
     free = reduce(torch.maximum, [mask, *(region.mask for region in regions)])
     if not bool((free <= 0).flatten(1).any(1).all()):
         raise ValueError(
@@ -268,7 +301,9 @@ class _Test:
     def calls(self) -> int:
         return self.run.trajectory.grid.steps + len(self.probes)
 
-    def __call__(self, schedule: EtaSchedule, tick: Callable[[Tensor, Tensor], None]) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, schedule: EtaSchedule, tick: Callable[[Tensor, Tensor], None]
+    ) -> tuple[Tensor, Tensor]:
         """How far the model sees the target prompt [B], and the background's PSNR [B] in dB."""
         model, z = self.run.model, self.run.with_eta(schedule)(tick)
         pictures = self.vae.decode(host.to_latent(model, z)["samples"]).float().cpu().clamp(0, 1)
@@ -276,7 +311,9 @@ class _Test:
             raise ValueError(
                 "the VAE gave NaN or infinite pixels: start the host with --fp32-vae, or connect the VAE of this checkpoint"
             )
-        image, free = (part.expand(len(pictures), *part.shape[1:]) for part in (self.example.image, self.free))
+        image, free = (
+            part.expand(len(pictures), *part.shape[1:]) for part in (self.example.image, self.free)
+        )
         psnr = background_psnr(image, pictures[..., :3], free)
         return self._edit(z, tick), psnr.clamp(max=LOSSLESS)
 
@@ -291,7 +328,9 @@ class _Test:
                 tick(x, found["target"])
                 return found["source"], found["target"]
 
-            return prefers_target(predict, latent, [grid.sigmas[i] for i in self.probes], region.to(latent)).cpu()
+            return prefers_target(
+                predict, latent, [grid.sigmas[i] for i in self.probes], region.to(latent)
+            ).cpu()
 
         branches = [host.Branch(name, prompt, self.negative, 1.0) for name, prompt in prompts.items()]
         levels = [*(grid.model_sigmas[i] for i in self.probes), 0.0]
@@ -320,7 +359,8 @@ def _written(schedule: EtaSchedule) -> str:
 
 def _as_json(trials: list[Trial], chosen: Trial, limit: float) -> str:
     rows = [
-        {"curve": _written(trial.schedule), "edit": trial.edit, "background_psnr": trial.background} for trial in trials
+        {"curve": _written(trial.schedule), "edit": trial.edit, "background_psnr": trial.background}
+        for trial in trials
     ]
     return json.dumps({"best": _fields(chosen.schedule), "background_limit": limit, "trials": rows}, indent=1)
 
@@ -336,7 +376,9 @@ def _draw(trials: list[Trial], chosen: Trial, limit: float) -> Tensor:
         "how far the model sees the target prompt",
     )
     times = [i / 64 for i in range(65)]
-    curve = line_plot(times, [chosen.schedule(t) for t in times], "time (0 image, 1 noise)", "eta of the best")
+    curve = line_plot(
+        times, [chosen.schedule(t) for t in times], "time (0 image, 1 noise)", "eta of the best"
+    )
     return torch.cat([trade_off, curve], 2)
 
 

@@ -19,7 +19,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from eta_core.policy import POLICIES, parse_policy
+from eta_core.evidence.policy import POLICIES, parse_policy
 
 from . import items, journal, models, pie_table, report, workflow
 from .run import Forms, Limits, Pilot, PilotError, Task
@@ -30,13 +30,24 @@ ROOT = Path(__file__).resolve().parent.parent
 WORKFLOWS = ROOT / "example_workflows"
 MAIN = WORKFLOWS / "Change one thing in a photo.json"
 ADDRESS = "http://127.0.0.1:8188"
-STOPS = (items.ItemsError, journal.JournalError, WorkflowError, PilotError, Unreachable, Refused, OSError, ValueError)
+STOPS = (
+    items.ItemsError,
+    journal.JournalError,
+    WorkflowError,
+    PilotError,
+    Unreachable,
+    Refused,
+    OSError,
+    ValueError,
+)
 BY_CTRL_C = 130
 
 
 def main(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    sys.stdout.reconfigure(errors="backslashreplace")  # no name of an item stops a run whose log cannot spell it
+    sys.stdout.reconfigure(
+        errors="backslashreplace"
+    )  # no name of an item stops a run whose log cannot spell it
     options = _parser().parse_args(arguments)
     try:
         options.command(options)
@@ -51,7 +62,10 @@ def main(arguments: Sequence[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="pilot", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        prog="pilot",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     run_parser = commands.add_parser("run", help="edit, measure and judge every item", allow_abbrev=False)
@@ -83,7 +97,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     run_parser.add_argument("--retry-errors", action="store_true", help="do the items that failed once more")
     run_parser.set_defaults(command=_run)
-    report_parser = commands.add_parser("report", help="write report.html of a run once more", allow_abbrev=False)
+    report_parser = commands.add_parser(
+        "report", help="write report.html of a run once more", allow_abbrev=False
+    )
     report_parser.add_argument("out", type=Path, metavar="DIR")
     report_parser.add_argument(
         "--show", type=int, default=report.SHOWN, help="worst cases with pictures; default: %(default)s"
@@ -111,7 +127,9 @@ def _about_items(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument("--server", default=ADDRESS, help="default: %(default)s")
     parser.add_argument("--limit", type=int, help="only the first items")
-    parser.add_argument("--seed", type=int, default=0, help="of items without one of their own; default: %(default)s")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of items without one of their own; default: %(default)s"
+    )
     parser.add_argument(
         "--max-side",
         type=int,
@@ -132,17 +150,31 @@ def _about_items(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="a models folder on this machine, to hash the files that were used",
     )
-    parser.add_argument("--timeout", type=float, default=900, help="seconds for an item; default: %(default)s")
     parser.add_argument(
-        "--patience", type=float, default=600, help="seconds to wait for a server that went away; default: %(default)s"
+        "--timeout", type=float, default=900, help="seconds for an item; default: %(default)s"
     )
-    parser.add_argument("--window", type=int, default=2, help="items on the server at a time; default: %(default)s")
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=600,
+        help="seconds to wait for a server that went away; default: %(default)s",
+    )
+    parser.add_argument(
+        "--window", type=int, default=2, help="items on the server at a time; default: %(default)s"
+    )
 
 
 def _run(options: argparse.Namespace) -> None:
     listed = _listed(options)
     _pilot(
-        options, listed, options.out, options.workflow, options.set, options.mask, options.edited, options.retry_errors
+        options,
+        listed,
+        options.out,
+        options.workflow,
+        options.set,
+        options.mask,
+        options.edited,
+        options.retry_errors,
     )
     _report(options)
 
@@ -169,7 +201,10 @@ def _pilot(
     edited: str = "",
     retry: bool = False,
 ) -> None:
-    limits, policy_text = _limits(options), _policy_text(options.policy)  # before they become the folder's settings
+    limits, policy_text = (
+        _limits(options),
+        _policy_text(options.policy),
+    )  # before they become the folder's settings
     policy = parse_policy(policy_text) if policy_text else POLICIES[options.policy]
     server = Server(options.server)
     object_info = server.object_info()

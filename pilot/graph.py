@@ -13,7 +13,9 @@ def graph_of(workflow: dict, object_info: dict) -> dict:
     """
     links = {link[0]: [str(link[1]), link[2]] for link in workflow["links"]}
     return {
-        str(node["id"]): _node(node, links, object_info) for node in workflow["nodes"] if node["type"] not in PAGE_ONLY
+        str(node["id"]): _node(node, links, object_info)
+        for node in workflow["nodes"]
+        if node["type"] not in PAGE_ONLY
     }
 
 
@@ -24,7 +26,9 @@ def _node(node: dict, links: dict, object_info: dict) -> dict:
         raise ValueError(f"the server has no node {node['type']}")
     specs = object_info[node["type"]]["input"]
     values = iter(node.get("widgets_values", []))
-    linked = {slot["name"]: links[slot["link"]] for slot in node.get("inputs", []) if slot.get("link") is not None}
+    linked = {
+        slot["name"]: links[slot["link"]] for slot in node.get("inputs", []) if slot.get("link") is not None
+    }
     inputs = {}
     for name, spec in [*specs.get("required", {}).items(), *specs.get("optional", {}).items()]:
         options = spec[1] if len(spec) > 1 else {}

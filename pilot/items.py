@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from string import punctuation
 
-from eta_core.alignment import pair
+from eta_core.methods.alignment import pair
 
 from . import pie_bench
 
@@ -55,7 +55,9 @@ class Item:
     @property
     def key(self) -> str:
         """Names the item by what it says and not by its place, so that a list may grow or move between two runs."""
-        says = {name: value for name, value in vars(self).items() if name not in ("number", "folder", "unread")}
+        says = {
+            name: value for name, value in vars(self).items() if name not in ("number", "folder", "unread")
+        }
         return hashlib.sha256(json.dumps(says).encode()).hexdigest()[:12]
 
 
@@ -70,7 +72,9 @@ def load(path: Path) -> list[Item]:
         raise ItemsError(f"{path} is not UTF-8 (byte {error.start}): save it as UTF-8") from None
     items = list(_read(path, text))
     if not items:
-        raise ItemsError(f"{path} holds no item: it needs {', '.join(REQUIRED)}, and may have {', '.join(OPTIONAL)}")
+        raise ItemsError(
+            f"{path} holds no item: it needs {', '.join(REQUIRED)}, and may have {', '.join(OPTIONAL)}"
+        )
     return _told_apart(items)
 
 
@@ -149,7 +153,9 @@ def _json(path: Path, text: str) -> Iterator[Item]:
         return
     found = found.get("items") if isinstance(found, dict) else found
     if not isinstance(found, list):
-        raise ItemsError(f'{path} must be a list of items, {{"items": [...]}}, or PIE-Bench\'s mapping_file.json')
+        raise ItemsError(
+            f'{path} must be a list of items, {{"items": [...]}}, or PIE-Bench\'s mapping_file.json'
+        )
     yield from _rows(found, path.parent)
 
 
@@ -173,7 +179,11 @@ def _rows(rows: Iterable[object], folder: Path) -> Iterator[Item]:
 def _said(row: object, *columns: str) -> str:
     """The first text of a wrong row's columns."""
     values = [row.get(column) for column in columns] if isinstance(row, dict) else []
-    return next((value for value in values if isinstance(value, str) and value), "").encode(errors="replace").decode()
+    return (
+        next((value for value in values if isinstance(value, str) and value), "")
+        .encode(errors="replace")
+        .decode()
+    )
 
 
 def _item(number: int, row: object, folder: Path) -> Item:
@@ -201,7 +211,11 @@ def _item(number: int, row: object, folder: Path) -> Item:
 
 def _text(row: dict, column: str) -> str:
     value = row.get(column, "")
-    if isinstance(value, list) and column in ("words", "target_words") and all(isinstance(v, str) for v in value):
+    if (
+        isinstance(value, list)
+        and column in ("words", "target_words")
+        and all(isinstance(v, str) for v in value)
+    ):
         value = ", ".join(value)
     if value is None:
         return ""

@@ -26,7 +26,9 @@ class Journal:
         self._lock = open(self.folder / LOCK, "a")
         if not _try_lock(self._lock):
             self._lock.close()
-            raise JournalError(f"another pilot is at work in {self.folder}: wait for it, or use another --out")
+            raise JournalError(
+                f"another pilot is at work in {self.folder}: wait for it, or use another --out"
+            )
         self._rows = open(self._mend(), "ab")
         return self
 
@@ -84,7 +86,9 @@ def settle(folder: Path, settings: dict) -> dict:
     found = load(folder)
     if found:
         changed = [
-            name for name in {**found["settings"], **settings} if found["settings"].get(name) != settings.get(name)
+            name
+            for name in {**found["settings"], **settings}
+            if found["settings"].get(name) != settings.get(name)
         ]
         if changed:
             was = ", ".join(f"{name} was {json.dumps(found['settings'].get(name))}" for name in changed)

@@ -40,7 +40,9 @@ def check(found: dict[str, dict], before: dict[str, dict]) -> None:
 
 
 def _find(name: str, roots: list[Path]) -> Path | None:
-    folders = [folder for root in roots if root.is_dir() for folder in sorted(root.iterdir()) if folder.is_dir()]
+    folders = [
+        folder for root in roots if root.is_dir() for folder in sorted(root.iterdir()) if folder.is_dir()
+    ]
     return next((folder / name for folder in folders if (folder / name).is_file()), None)
 
 

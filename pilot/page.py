@@ -40,10 +40,18 @@ def _escaped(child: object) -> str:
 
 def table(head: Sequence[object], rows: Sequence[Sequence[object]], **attributes: object) -> Html:
     """Cells that are numbers as text stand to the right."""
-    body = [tag("tr", [tag("td", cell, class_="number" if _is_number(cell) else None) for cell in row]) for row in rows]
+    body = [
+        tag("tr", [tag("td", cell, class_="number" if _is_number(cell) else None) for cell in row])
+        for row in rows
+    ]
     return tag(
         "div",
-        tag("table", tag("thead", tag("tr", [tag("th", name) for name in head])), tag("tbody", body), **attributes),
+        tag(
+            "table",
+            tag("thead", tag("tr", [tag("th", name) for name in head])),
+            tag("tbody", body),
+            **attributes,
+        ),
         class_="wide",
     )
 
@@ -64,7 +72,9 @@ def picture(path: Path, title: str) -> Html:
     small.save(stream, "JPEG", quality=85)
     data = "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
     return tag(
-        "figure", tag("img", src=data, alt=title, width=small.width, height=small.height), tag("figcaption", title)
+        "figure",
+        tag("img", src=data, alt=title, width=small.width, height=small.height),
+        tag("figcaption", title),
     )
 
 
@@ -86,7 +96,13 @@ def bar(parts: Sequence[tuple[str, int]]) -> Html:
         )
         x += share
     return tag(
-        "svg", drawn, viewBox="0 0 100 10", preserveAspectRatio="none", class_="bar", role="img", aria_label="shares"
+        "svg",
+        drawn,
+        viewBox="0 0 100 10",
+        preserveAspectRatio="none",
+        class_="bar",
+        role="img",
+        aria_label="shares",
     )
 
 
@@ -102,7 +118,10 @@ def histogram(values: Sequence[float], marks: Sequence[tuple[float, str]], digit
     bars = [
         tag(
             "rect",
-            tag("title", f"{low + i * span / BINS:.{digits}f} to {low + (i + 1) * span / BINS:.{digits}f}: {count}"),
+            tag(
+                "title",
+                f"{low + i * span / BINS:.{digits}f} to {low + (i + 1) * span / BINS:.{digits}f}: {count}",
+            ),
             x=f"{i * step + 0.5:.2f}",
             y=f"{bottom - count * scale:.2f}",
             width=f"{step - 1:.2f}",

@@ -39,7 +39,9 @@ def prepare(item: Item, max_side: int) -> Prepared:
     scaled = _scaled(picture.size, max_side)
     mask = _mask(item, given, scaled)
     if min(scaled) < CELL:
-        raise PictureError(f"{item.picture} is {_by(given)} pixels, {_by(scaled)} after scaling: too small to edit")
+        raise PictureError(
+            f"{item.picture} is {_by(given)} pixels, {_by(scaled)} after scaling: too small to edit"
+        )
     return Prepared(_middle(picture.resize(scaled, Image.LANCZOS)), mask and _middle(mask), given)
 
 
@@ -70,7 +72,9 @@ def _open(path: Path, mode: str, max_side: int) -> tuple[Image.Image, tuple[int,
             ImageOps.exif_transpose(opened, in_place=True)
             turned = (opened.width > opened.height) != (given[0] > given[1])
             picture = _eight_bit(opened)
-            return picture if picture.mode == mode else picture.convert(mode), given[::-1] if turned else given
+            return picture if picture.mode == mode else picture.convert(mode), given[
+                ::-1
+            ] if turned else given
     except PictureError:
         raise
     except FileNotFoundError:
@@ -99,7 +103,9 @@ def _mask(item: Item, given: tuple[int, int], size: tuple[int, int]) -> Image.Im
             raise PictureError(str(error)) from None
         of = mask.size
     if abs(of[0] * given[1] - of[1] * given[0]) > 0.02 * of[1] * given[0]:
-        raise PictureError(f"the mask is {_by(of)} pixels, the picture {_by(given)}: they must have one shape")
+        raise PictureError(
+            f"the mask is {_by(of)} pixels, the picture {_by(given)}: they must have one shape"
+        )
     if mask.size == size:
         return mask
     hard = set(np.unique(np.asarray(mask))) <= {0, 255}

@@ -30,7 +30,8 @@ COLUMNS = {"picture": "image_path", "source_prompt": "original_prompt", "target_
 def is_mapping(found: object) -> bool:
     """Whether JSON is the benchmark's: objects by an id, of which one at least has its columns."""
     return isinstance(found, dict) and any(
-        isinstance(entry, dict) and "image_path" in entry and "editing_prompt" in entry for entry in found.values()
+        isinstance(entry, dict) and "image_path" in entry and "editing_prompt" in entry
+        for entry in found.values()
     )
 
 
@@ -62,7 +63,9 @@ def blended(text: object) -> tuple[str, str]:
     """blended_word's two halves: the source prompt's words and the target prompt's; both may be empty. Raises ValueError for an odd number."""
     words = text.split() if isinstance(text, str) else []
     if len(words) % 2:
-        raise ValueError(f"blended_word is '{text}': it must be the source's words, then as many of the target's")
+        raise ValueError(
+            f"blended_word is '{text}': it must be the source's words, then as many of the target's"
+        )
     half = len(words) // 2
     return " ".join(words[:half]), " ".join(words[half:])
 

@@ -55,7 +55,12 @@ COMMON = (
     "EtaSampler.variants=1",
 )
 NO_LOCK = ("EtaSampler.background_lock=0.0",)
-DIRECT = (*NO_LOCK, "EtaSchedule.preset=constant", "EtaSchedule.start_eta=0.0", "EtaSchedule.end_eta=0.0")  # eta 0
+DIRECT = (
+    *NO_LOCK,
+    "EtaSchedule.preset=constant",
+    "EtaSchedule.start_eta=0.0",
+    "EtaSchedule.end_eta=0.0",
+)  # eta 0
 STRONG = (*NO_LOCK, "EtaSchedule.preset=paper_strong")
 PAPER_MASK = ("AttentionMask.threshold=0.2", "AttentionMask.grow=0", "AttentionMask.blur=0.0")
 PTP = (
@@ -87,7 +92,9 @@ def cells(rows: Iterable[dict]) -> list[str]:
 
 
 def _cell(rows: Sequence[dict], name: str, factor: float, digits: int) -> str:
-    found = [float(picture[name]) for row in rows for picture in row["figures"] if picture.get(name) is not None]
+    found = [
+        float(picture[name]) for row in rows for picture in row["figures"] if picture.get(name) is not None
+    ]
     return f"{factor * statistics.fmean(found):.{digits}f}" if found else "-"
 
 

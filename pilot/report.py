@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from eta_core.metrics import METRICS, Metric
-from eta_core.policy import POLICIES, VERDICTS, Policy, parse_policy
+from eta_core.evidence.metrics import METRICS, Metric
+from eta_core.evidence.policy import POLICIES, VERDICTS, Policy, parse_policy
 
 from . import journal, page, pie_table
 from .page import Html, tag
@@ -29,7 +29,13 @@ DRAWN = (
     "clip_similarity",
     "clip_directional",
 )
-TOLD = ("background_psnr", "background_mean_difference", "changed_area", "structure_distance", "clip_similarity")
+TOLD = (
+    "background_psnr",
+    "background_mean_difference",
+    "changed_area",
+    "structure_distance",
+    "clip_similarity",
+)
 SECONDS = Metric("seconds", "lower", 1)
 SCORED = {
     "given": "the item's mask",
@@ -101,7 +107,11 @@ def worst_first(rows: Iterable[dict]) -> list[dict]:
 
     def order(row: dict) -> tuple:
         psnr = figure(row, "background_psnr")
-        return -VERDICTS.index(row["verdict"]), not math.isnan(psnr), psnr if math.isfinite(psnr) else math.inf
+        return (
+            -VERDICTS.index(row["verdict"]),
+            not math.isnan(psnr),
+            psnr if math.isfinite(psnr) else math.inf,
+        )
 
     return sorted((row for row in rows if row["status"] == "ok"), key=order)
 
@@ -154,10 +164,17 @@ def _mode(mode: str, rows: list[dict], policy: Policy) -> list[Html]:
         tag("h2", f"{MODES[mode]}: {len(rows)} items"),
         tag("div", tiles, class_="tiles"),
         page.bar(list(found.items())),
-        tag("p", "Background of the figures: " + ", ".join(f"{name} ({count})" for name, count in scored.items()) + ".")
+        tag(
+            "p",
+            "Background of the figures: "
+            + ", ".join(f"{name} ({count})" for name, count in scored.items())
+            + ".",
+        )
         if scored
         else None,
-        tag("p", f"{maskless} items name no word to change and were edited without a mask.") if maskless else None,
+        tag("p", f"{maskless} items name no word to change and were edited without a mask.")
+        if maskless
+        else None,
         tag("div", [_plot(rows, name, policy) for name in (*DRAWN, "seconds")], class_="plots"),
         _figures(rows),
         _not_measured(rows),
@@ -173,14 +190,22 @@ def _plot(rows: list[dict], name: str, policy: Policy) -> Html | None:
     metric = METRICS.get(name, SECONDS)
     limits = policy.get(name)
     ends = (
-        [(kind, end) for kind, r in (("pass", limits.ok), ("review", limits.review)) for end in (r.low, r.high)]
+        [
+            (kind, end)
+            for kind, r in (("pass", limits.ok), ("review", limits.review))
+            for end in (r.low, r.high)
+        ]
         if limits
         else []
     )
     marks = [(end, kind) for kind, end in ends if math.isfinite(end)]
     infinite = len(values) - len(finite)
-    told = f"median {_number(name, statistics.median(values))}" + (f"; {infinite} infinite" if infinite else "")
-    return tag("div", tag("h3", metric.label), page.histogram(finite, marks, metric.digits), tag("small", told))
+    told = f"median {_number(name, statistics.median(values))}" + (
+        f"; {infinite} infinite" if infinite else ""
+    )
+    return tag(
+        "div", tag("h3", metric.label), page.histogram(finite, marks, metric.digits), tag("small", told)
+    )
 
 
 def _figures(rows: list[dict]) -> Html | None:
@@ -190,7 +215,9 @@ def _figures(rows: list[dict]) -> Html | None:
         if values:
             metric = METRICS.get(name, SECONDS)
             chosen = (statistics.fmean(values), statistics.median(values), values[0], values[-1])
-            lines.append([metric.label, metric.better, str(len(values)), *(_number(name, value) for value in chosen)])
+            lines.append(
+                [metric.label, metric.better, str(len(values)), *(_number(name, value) for value in chosen)]
+            )
     if not lines:
         return None
     return _folded(
@@ -246,7 +273,11 @@ def _pie(modes: dict[str, list[dict]]) -> list[Html]:
 def _errors(rows: list[dict]) -> list[Html]:
     failed = [row for row in rows if row["status"] == "error"]
     lines = [[row["name"], MODES[row["mode"]], row["error"]] for row in failed]
-    return [tag("h2", f"Errors: {len(failed)}"), page.table(["item", "run", "what happened"], lines)] if failed else []
+    return (
+        [tag("h2", f"Errors: {len(failed)}"), page.table(["item", "run", "what happened"], lines)]
+        if failed
+        else []
+    )
 
 
 def _cases(folder: Path, rows: list[dict], shown: int) -> list[Html]:
@@ -266,9 +297,15 @@ def _case(folder: Path, row: dict) -> Html:
     titles |= {"heatmap": "where the words look", "mask": "mask of the edit"}
     titles |= {"given_mask": "mask of the figures"} if row["mode"] != "given" else {}
     figures = [
-        f"{METRICS[name].label} {METRICS[name](value)}" for name in TOLD if not math.isnan(value := figure(row, name))
+        f"{METRICS[name].label} {METRICS[name](value)}"
+        for name in TOLD
+        if not math.isnan(value := figure(row, name))
     ]
-    scaled = "" if row["size"] == row["given_size"] else f", scaled or cut from {'x'.join(map(str, row['given_size']))}"
+    scaled = (
+        ""
+        if row["size"] == row["given_size"]
+        else f", scaled or cut from {'x'.join(map(str, row['given_size']))}"
+    )
     return tag(
         "div",
         tag(
@@ -319,7 +356,17 @@ def _everything(rows: list[dict]) -> Html:
         ]
         for row in sorted(rows, key=lambda row: (row["number"], row["mode"]))
     ]
-    head = ["", "item", "category", "mask", "verdict", "background PSNR, dB", "changed area, %", "seconds", "seed"]
+    head = [
+        "",
+        "item",
+        "category",
+        "mask",
+        "verdict",
+        "background PSNR, dB",
+        "changed area, %",
+        "seconds",
+        "seed",
+    ]
     return _folded(f"All {len(rows)} results", page.table(head, lines))
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import cache
 
-from eta_core.policy import Policy, judge, worst
-from eta_core.report import plain, report_of_json
+from eta_core.evidence.policy import Policy, judge, worst
+from eta_core.evidence.report import plain, report_of_json
 
 from . import journal, workflow
 from .items import Item
@@ -135,7 +135,9 @@ class Pilot:
             self._silent = now
             say(f"{error}; waiting up to {self._limits.patience:g} s for it")
         if now - self._silent > self._limits.patience:
-            raise PilotError(f"{error}. Start it, then run the same command again: it goes on where it stopped")
+            raise PilotError(
+                f"{error}. Start it, then run the same command again: it goes on where it stopped"
+            )
 
     # --- onto the server ------------------------------------------------------------------------------------------
 
@@ -155,7 +157,9 @@ class Pilot:
             row["seed"] = self._seed if task.item.seed is None else task.item.seed
             again = f"-{n}" if (n := self._renamed[task.key]) else ""  # past the server's cache
             names = [f"{self._run['id'][:8]}-{task.key}-{which}{again}.png" for which in ("picture", "mask")]
-            graph = form.filled(_values(task.item, row["seed"], *(f"{FOLDER}/{name} [temp]" for name in names)))
+            graph = form.filled(
+                _values(task.item, row["seed"], *(f"{FOLDER}/{name} [temp]" for name in names))
+            )
             says = json.dumps([task.key, graph], sort_keys=True)
             prompt_id = str(uuid.uuid5(uuid.UUID(self._run["id"]), says))
             adopted = self._is_known(prompt_id)
@@ -180,7 +184,10 @@ class Pilot:
         return path
 
     def _is_known(self, prompt_id: str) -> bool:
-        return any(prompt_id in ids for ids in self._server.queue()) or self._server.history(prompt_id) is not None
+        return (
+            any(prompt_id in ids for ids in self._server.queue())
+            or self._server.history(prompt_id) is not None
+        )
 
     # --- off the server -------------------------------------------------------------------------------------------
 
@@ -241,7 +248,9 @@ class Pilot:
         if self._losses[flight.task.key] < MOST_LOSSES:
             self._todo.appendleft(flight.task)
         else:
-            self._fail(flight.row, f"the server went away, or lost its pictures, {MOST_LOSSES} times over this item")
+            self._fail(
+                flight.row, f"the server went away, or lost its pictures, {MOST_LOSSES} times over this item"
+            )
         self._drop(prompt_id)
 
     def _drop(self, prompt_id: str) -> None:
@@ -252,13 +261,20 @@ class Pilot:
     def _fetch(self, task: Task, outputs: dict) -> dict:
         """Files and figures of a finished graph."""
         files = {}
-        for node_id, name in ((workflow.EDITED, "edited"), (workflow.MASK, "mask"), (workflow.HEATMAP, "heatmap")):
+        for node_id, name in (
+            (workflow.EDITED, "edited"),
+            (workflow.MASK, "mask"),
+            (workflow.HEATMAP, "heatmap"),
+        ):
             images = outputs.get(node_id, {}).get("images", [])
             for i, image in enumerate(images if name == "edited" else images[:1]):
                 name = f"edited_{i + 1}" if len(images) > 1 and i else name
                 files[name] = self._keep(task, name, self._server.view(image))
         report = report_of_json(outputs[workflow.FIGURES]["text"][0])
-        found = {"figures": [plain(picture) for picture in report.pictures], "not_measured": dict(report.not_measured)}
+        found = {
+            "figures": [plain(picture) for picture in report.pictures],
+            "not_measured": dict(report.not_measured),
+        }
         try:
             verdicts = judge(report, self._policy)
         except ValueError as error:
@@ -312,7 +328,9 @@ def _told(row: dict) -> str:
         return f"error   {name}: {row['error']}"
     psnr = row["figures"][0].get("background_psnr")
     seconds = "" if row["seconds"] is None else f", {row['seconds']:.1f} s"
-    return f"{row['verdict']:7} {name}: background {'-' if psnr is None else f'{float(psnr):.1f} dB'}{seconds}"
+    return (
+        f"{row['verdict']:7} {name}: background {'-' if psnr is None else f'{float(psnr):.1f} dB'}{seconds}"
+    )
 
 
 def _row(task: Task) -> dict:
@@ -337,7 +355,10 @@ def _values(item: Item, seed: int, picture: str, mask: str) -> dict:
 def _is_stale(entry: dict) -> bool:
     """Whether something of it was in the server's cache from before, whose pictures and figures it then does not name."""
     cached = {
-        node for event, data in entry["status"]["messages"] if event == "execution_cached" for node in data["nodes"]
+        node
+        for event, data in entry["status"]["messages"]
+        if event == "execution_cached"
+        for node in data["nodes"]
     }
     return bool(cached.intersection(workflow.SHOWN) - set(entry["outputs"]))
 

@@ -65,7 +65,8 @@ class Server:
         fields = {"type": "temp", "subfolder": FOLDER, "overwrite": "true"}
         boundary = uuid.uuid4().hex
         parts = [
-            f'--{boundary}\r\nContent-Disposition: form-data; name="{k}"\r\n\r\n{v}\r\n' for k, v in fields.items()
+            f'--{boundary}\r\nContent-Disposition: form-data; name="{k}"\r\n\r\n{v}\r\n'
+            for k, v in fields.items()
         ]
         head = f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="{name}"\r\nContent-Type: image/png\r\n\r\n'
         body = "".join([*parts, head]).encode() + png + f"\r\n--{boundary}--\r\n".encode()

@@ -73,7 +73,11 @@ class Form:
     def filled(self, values: Mapping[str, object]) -> Graph:
         return {
             node_id: node
-            | {"inputs": {k: v.filled(values) if isinstance(v, Slot) else v for k, v in node["inputs"].items()}}
+            | {
+                "inputs": {
+                    k: v.filled(values) if isinstance(v, Slot) else v for k, v in node["inputs"].items()
+                }
+            }
             for node_id, node in self.graph.items()
         }
 
@@ -85,11 +89,17 @@ def read(path: Path, object_info: dict) -> Graph:
     except (OSError, ValueError) as error:
         raise WorkflowError(f"{path} cannot be read as a workflow: {error}") from None
     try:
-        graph = graph_of(found, object_info) if isinstance(found, dict) and {"nodes", "links"} <= set(found) else found
+        graph = (
+            graph_of(found, object_info)
+            if isinstance(found, dict) and {"nodes", "links"} <= set(found)
+            else found
+        )
     except (ValueError, KeyError, TypeError) as error:
         raise WorkflowError(f"{path.name}: {error}; or save it in the page with File, Export (API)") from None
     if not isinstance(graph, dict) or not graph or not all(_is_node(node) for node in graph.values()):
-        raise WorkflowError(f"{path} is no workflow: it must be saved by ComfyUI's page, or with File, Export (API)")
+        raise WorkflowError(
+            f"{path} is no workflow: it must be saved by ComfyUI's page, or with File, Export (API)"
+        )
     unknown = sorted({*NEEDED, *(node["class_type"] for node in graph.values())} - set(object_info))
     if unknown:
         raise WorkflowError(
@@ -99,7 +109,11 @@ def read(path: Path, object_info: dict) -> Graph:
 
 
 def _is_node(node: object) -> bool:
-    return isinstance(node, dict) and isinstance(node.get("class_type"), str) and isinstance(node.get("inputs"), dict)
+    return (
+        isinstance(node, dict)
+        and isinstance(node.get("class_type"), str)
+        and isinstance(node.get("inputs"), dict)
+    )
 
 
 def override(graph: Graph, settings: Iterable[str]) -> Graph:
@@ -116,7 +130,9 @@ def override(graph: Graph, settings: Iterable[str]) -> Graph:
         for node in nodes:
             if field not in node["inputs"]:
                 inputs = ", ".join(node["inputs"]) or "no inputs"
-                raise WorkflowError(f"'{setting}': {node['class_type']} has no input {field}; it has {inputs}")
+                raise WorkflowError(
+                    f"'{setting}': {node['class_type']} has no input {field}; it has {inputs}"
+                )
             node["inputs"][field] = _value(value)
     return graph
 
@@ -174,7 +190,12 @@ def _place(graph: Graph, mask: str, picture: list, samplers: list[str], inversio
 
 
 def _measure(graph: Graph, source: list, edited: list, mask: list | None, clip: Clip) -> None:
-    inputs = {"source": source, "edited": edited, "source_prompt": Slot("{source}"), "target_prompt": Slot("{target}")}
+    inputs = {
+        "source": source,
+        "edited": edited,
+        "source_prompt": Slot("{source}"),
+        "target_prompt": Slot("{target}"),
+    }
     if mask:
         inputs["mask"] = mask
     if clip.text and clip.vision:
@@ -207,7 +228,12 @@ def _node(kind: str, **inputs) -> dict:
 
 
 def _is_link(value: object) -> bool:
-    return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], int)
+    return (
+        isinstance(value, list)
+        and len(value) == 2
+        and isinstance(value[0], str)
+        and isinstance(value[1], int)
+    )
 
 
 def _links(node: dict) -> Iterator[list]:
@@ -241,7 +267,8 @@ def _named(graph: Graph, name: str) -> list[str]:
 def _names(graph: Graph, node_ids: Collection[str]) -> str:
     """The nodes as a user knows them."""
     return ", ".join(
-        f"{node['class_type']} {node_id}" + (f" '{_title(node)}'" if _title(node) != node["class_type"] else "")
+        f"{node['class_type']} {node_id}"
+        + (f" '{_title(node)}'" if _title(node) != node["class_type"] else "")
         for node_id, node in graph.items()
         if node_id in node_ids
     )
@@ -250,7 +277,9 @@ def _names(graph: Graph, node_ids: Collection[str]) -> str:
 def _edited_picture(graph: Graph, name: str) -> list:
     """The link that brings the edited picture: into the one output called Edited, or out of the one EtaSampler's one decoder."""
     shows = {
-        node_id: node["inputs"]["images"] for node_id, node in graph.items() if _is_link(node["inputs"].get("images"))
+        node_id: node["inputs"]["images"]
+        for node_id, node in graph.items()
+        if _is_link(node["inputs"].get("images"))
     }
     if name:
         named = _named(graph, name)
@@ -286,7 +315,9 @@ def _unjudged(graph: Graph, link: list) -> list:
 
 def _place_picture(graph: Graph, inversions: list[str]) -> str:
     """Puts the picture into the one LoadImage that EtaInversion's latent comes from -> its id."""
-    found = _of_type(graph, "LoadImage", _behind(graph, [graph[n]["inputs"]["latent_image"] for n in inversions]))
+    found = _of_type(
+        graph, "LoadImage", _behind(graph, [graph[n]["inputs"]["latent_image"] for n in inversions])
+    )
     if len(found) != 1:
         what = f"{len(found)} LoadImage nodes ({_names(graph, found)})" if found else "no LoadImage"
         raise WorkflowError(
@@ -299,7 +330,9 @@ def _place_picture(graph: Graph, inversions: list[str]) -> str:
 def _place_prompt(graph: Graph, nodes: list[str], which: str) -> None:
     """Puts a prompt into the node that encodes what goes into `positive`."""
     encoders = {
-        place for node_id in nodes for place in _encoders(graph, graph[node_id]["inputs"].get("positive"), which)
+        place
+        for node_id in nodes
+        for place in _encoders(graph, graph[node_id]["inputs"].get("positive"), which)
     }
     if len(encoders) != 1:
         what = _names(graph, {node_id for node_id, _ in encoders}) or "no node that encodes text"
@@ -343,12 +376,16 @@ def _place_words(graph: Graph, attention: list[str]) -> None:
 
 def _place_mask(graph: Graph, mask: str, samplers: list[str], loader: str | None, used: set[str]) -> None:
     """The item's mask wherever the workflow's own went on its way to the edit, or no mask at all."""
-    own = [[node_id, 0] for node_id in _of_type(graph, "AttentionMask", graph)] + [[loader, 1]] * (loader is not None)
+    own = [[node_id, 0] for node_id in _of_type(graph, "AttentionMask", graph)] + [[loader, 1]] * (
+        loader is not None
+    )
     nodes = [graph[node_id] for node_id in used]
     ends = [(node, field) for node in nodes for field, value in node["inputs"].items() if value in own]
     if mask == "auto":
         if any(node["inputs"][field] == [loader, 1] for node, field in ends):
-            raise WorkflowError("this workflow takes its mask from the picture's file: run it with --mask given")
+            raise WorkflowError(
+                "this workflow takes its mask from the picture's file: run it with --mask given"
+            )
     elif mask == "given":
         for node, field in ends:
             node["inputs"][field] = [GIVEN, 0]
@@ -365,7 +402,11 @@ def _place_mask(graph: Graph, mask: str, samplers: list[str], loader: str | None
 
 
 def _own_mask(graph: Graph, samplers: list[str]) -> list | None:
-    found = [graph[node_id]["inputs"]["mask"] for node_id in samplers if _is_link(graph[node_id]["inputs"].get("mask"))]
+    found = [
+        graph[node_id]["inputs"]["mask"]
+        for node_id in samplers
+        if _is_link(graph[node_id]["inputs"].get("mask"))
+    ]
     return found[0] if found else None
 
 
@@ -373,16 +414,22 @@ def _source_picture(graph: Graph, inversions: list[str]) -> list:
     """What is encoded for EtaInversion."""
     links = [graph[node_id]["inputs"]["latent_image"] for node_id in inversions]
     for node_id in sorted(_behind(graph, links)):
-        if graph[node_id]["class_type"].startswith("VAEEncode") and _is_link(graph[node_id]["inputs"].get("pixels")):
+        if graph[node_id]["class_type"].startswith("VAEEncode") and _is_link(
+            graph[node_id]["inputs"].get("pixels")
+        ):
             return graph[node_id]["inputs"]["pixels"]
-    raise WorkflowError("no VAE Encode makes Eta Inversion's latent: the figures need the picture it was made of")
+    raise WorkflowError(
+        "no VAE Encode makes Eta Inversion's latent: the figures need the picture it was made of"
+    )
 
 
 def _check_regions(graph: Graph, used: set[str]) -> None:
     """An item has one target prompt: one of a region must have been placed by hand."""
     for node_id in _of_type(graph, "EtaRegionEdit", used):
         encoders = _encoders(graph, graph[node_id]["inputs"].get("positive"), "target")
-        fixed = {n for n, fields in encoders if not any(isinstance(graph[n]["inputs"][f], Slot) for f in fields)}
+        fixed = {
+            n for n, fields in encoders if not any(isinstance(graph[n]["inputs"][f], Slot) for f in fields)
+        }
         if fixed:
             raise WorkflowError(
                 f"{_names(graph, fixed)} is a second target prompt, of Eta Region Edit: say --set 'TITLE.text={{target}}', or any text with {{words}}"
@@ -412,12 +459,18 @@ def check_models(graph: Graph, object_info: dict) -> None:
             value = node["inputs"].get(field)
             if isinstance(choices, list) and _is_model(value) and value not in choices:
                 there = ", ".join(map(str, choices)) or "none"
-                raise WorkflowError(f"{node['class_type']}: the server has no {field} {value}; there are {there}")
+                raise WorkflowError(
+                    f"{node['class_type']}: the server has no {field} {value}; there are {there}"
+                )
 
 
 def settings_of(graph: Graph) -> dict[str, dict]:
     """The plain settings of this pack's nodes, by node."""
-    ours = {node_id: node for node_id, node in graph.items() if node["class_type"].startswith(("Eta", "AttentionMask"))}
+    ours = {
+        node_id: node
+        for node_id, node in graph.items()
+        if node["class_type"].startswith(("Eta", "AttentionMask"))
+    }
     return {
         f"{node['class_type']} {node_id}": plain
         for node_id, node in ours.items()

@@ -166,7 +166,9 @@ def test_too_little_disk_is_one_clear_line(sandbox, no_pip, monkeypatch, capsys)
 
 def test_python_without_ensurepip_says_what_to_install(sandbox, monkeypatch):
     find_spec = dev.importlib.util.find_spec
-    monkeypatch.setattr(dev.importlib.util, "find_spec", lambda name: None if name == "ensurepip" else find_spec(name))
+    monkeypatch.setattr(
+        dev.importlib.util, "find_spec", lambda name: None if name == "ensurepip" else find_spec(name)
+    )
     with pytest.raises(dev.Stop, match="has no module ensurepip .*python3-venv"):
         dev.make_venv(dev.VENV / "stamp")
 
@@ -292,7 +294,9 @@ def test_a_checkout_of_theirs_is_not_written_to(sandbox, monkeypatch):
     assert all(str(host) not in part for part in command[2:])
 
 
-@pytest.mark.parametrize("before", ["nothing", "right link", "other link", "dangling link", "empty folder", "old copy"])
+@pytest.mark.parametrize(
+    "before", ["nothing", "right link", "other link", "dangling link", "empty folder", "old copy"]
+)
 def test_the_pack_gets_linked_whatever_was_there(sandbox, before):
     link = sandbox / "custom_nodes" / dev.PACK
     link.parent.mkdir()
@@ -348,7 +352,10 @@ def test_a_server_that_ends_while_starting_shows_its_last_line(sandbox):
 
 
 def test_pytest_does_not_see_the_pack_s_nodes_folder():
-    code = dev.PYTEST[1].partition("import pytest")[0] + "import importlib.util as u; print(u.find_spec('nodes'))"
+    code = (
+        dev.PYTEST[1].partition("import pytest")[0]
+        + "import importlib.util as u; print(u.find_spec('nodes'))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=dev.ROOT)
     assert done.stdout == "None\n"
 

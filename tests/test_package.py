@@ -29,7 +29,9 @@ def shipped() -> set[str]:
 
     def listed(*options: str) -> set[str]:
         command = ["git", "-C", str(ROOT), "ls-files", "-z", *options]
-        return set(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split("\0")) - {""}
+        return set(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split("\0")) - {
+            ""
+        }
 
     return listed() - listed("--cached", "--ignored", "--exclude-from", ".comfyignore")
 
@@ -53,7 +55,9 @@ def test_the_package_is_small_and_has_no_weights(shipped):
 def test_shipped_code_needs_no_file_that_is_left_out(shipped):
     for path in shipped:
         if path.endswith(".py"):
-            assert not re.search(r"^\s*(from|import) (demo|dev|tests)\b", (ROOT / path).read_text("utf-8"), re.M), path
+            assert not re.search(
+                r"^\s*(from|import) (demo|dev|tests)\b", (ROOT / path).read_text("utf-8"), re.M
+            ), path
 
 
 def test_the_readmes_pictures_are_shipped(shipped):
@@ -88,11 +92,14 @@ def test_the_registrys_rules_for_names(project):
 
 def test_publishing_waits_for_the_tests():
     publish, test = (
-        yaml.safe_load((ROOT / ".github/workflows" / f"{name}.yml").read_text()) for name in ("publish", "test")
+        yaml.safe_load((ROOT / ".github/workflows" / f"{name}.yml").read_text())
+        for name in ("publish", "test")
     )
     assert publish["jobs"]["publish"]["needs"] == "test"
     assert publish["jobs"]["test"]["uses"] == "./.github/workflows/test.yml"
-    assert set(publish[True]) == {"push", "workflow_dispatch"} and set(publish[True]["push"]) == {"tags"}  # True: on
+    assert set(publish[True]) == {"push", "workflow_dispatch"} and set(publish[True]["push"]) == {
+        "tags"
+    }  # True: on
     assert "repository_owner" in publish["jobs"]["publish"]["if"]
     assert {"run": ".ci/run"} in test["jobs"]["test"]["steps"]
     assert os.access(ROOT / ".ci/run", os.X_OK)

@@ -12,9 +12,9 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, Upsample
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...eta_core.attention import mean_to_text, probabilities, split_heads
 from ...eta_core.masks import MapAverage
 from ...eta_core.methods import Layer
+from ...eta_core.methods.attention import mean_to_text, probabilities, split_heads
 
 Key = tuple[str, int, int]
 
@@ -44,7 +44,11 @@ def _blocks(unet) -> Iterator[tuple[str, int, Iterable]]:
 
 def feature_block(unet) -> int:
     """The output block that is the second up block's second residual layer (Plug-and-Play)."""
-    rises = (i for i, block in enumerate(unet.output_blocks) if any(isinstance(module, Upsample) for module in block))
+    rises = (
+        i
+        for i, block in enumerate(unet.output_blocks)
+        if any(isinstance(module, Upsample) for module in block)
+    )
     return min(next(rises, -1) + 2, len(unet.output_blocks) - 1)
 
 
@@ -73,7 +77,11 @@ def chain(model_options: dict, kind: str, layers: Sequence[Key], replacement: Re
 
     It sits under the host's (name, number) key, so that what replaces a whole block later, such as PAG, still does.
     """
-    placed = model_options.setdefault("transformer_options", {}).setdefault("patches_replace", {}).setdefault(kind, {})
+    placed = (
+        model_options.setdefault("transformer_options", {})
+        .setdefault("patches_replace", {})
+        .setdefault(kind, {})
+    )
     for key in layers:
         if key in placed:
             placed[key] = _around(placed[key], key, layers, replacement)
@@ -183,10 +191,15 @@ class MapRecorder:
             chain_joint(model_options, self._read_joint)
         else:
             chain(model_options, "attn2", self._layers, self._attention)
-        model_options["sampler_pre_cfg_function"] = [*model_options.get("sampler_pre_cfg_function", []), self._disarm]
+        model_options["sampler_pre_cfg_function"] = [
+            *model_options.get("sampler_pre_cfg_function", []),
+            self._disarm,
+        ]
         return model_options
 
-    def _attention(self, key: Key, attend: Attend, q: Tensor, k: Tensor, v: Tensor, extra_options: dict) -> Tensor:
+    def _attention(
+        self, key: Key, attend: Attend, q: Tensor, k: Tensor, v: Tensor, extra_options: dict
+    ) -> Tensor:
         if self._armed:
             self._read(q, k, extra_options)
         return attend(q, k, v)

@@ -20,7 +20,9 @@ def saved_files() -> list[str]:
             if len(place.parts) >= DEPTH:
                 below.clear()
             files = [Path(folder) / name for name in names if name.endswith(SUFFIX)]
-            found += [(p.stat().st_mtime, f"{(place / p.name).as_posix()} [{kind}]") for p in files if p.is_file()]
+            found += [
+                (p.stat().st_mtime, f"{(place / p.name).as_posix()} [{kind}]") for p in files if p.is_file()
+            ]
     return [name for _, name in sorted(found, reverse=True)]
 
 

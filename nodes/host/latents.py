@@ -65,10 +65,17 @@ def fit_mask(mask: Tensor, batch: int, size: tuple[int, int], node_id: str | Non
             f"the mask is {given[1]}x{given[0]} pixels, the picture {size[1]}x{size[0]}: they must have the same "
             "shape; crop or pad the mask"
         )
-    warn(f"the mask is {given[1]}x{given[0]} pixels and was resized to the picture's {size[1]}x{size[0]}", node_id)
+    warn(
+        f"the mask is {given[1]}x{given[0]} pixels and was resized to the picture's {size[1]}x{size[0]}",
+        node_id,
+    )
     return resize_mask(mask, size)
 
 
-def latent_mask(mask: Tensor, batch: int, size: tuple[int, int], scale: int = 8, node_id: str | None = None) -> Tensor:
+def latent_mask(
+    mask: Tensor, batch: int, size: tuple[int, int], scale: int = 8, node_id: str | None = None
+) -> Tensor:
     """A user's MASK at the latent's `size`, [1 or batch, 1, H, W]: each value the mean of the pixels it covers."""
-    return resize_mask(fit_mask(mask, batch, (size[0] * scale, size[1] * scale), node_id), tuple(size))[:, None]
+    return resize_mask(fit_mask(mask, batch, (size[0] * scale, size[1] * scale), node_id), tuple(size))[
+        :, None
+    ]

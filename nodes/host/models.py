@@ -15,7 +15,10 @@ from ...eta_core.schedule import Grid, ddim_grid, flow_grid, grid_from_sigmas
 from .messages import warn
 
 REFERENCE_SCHEDULER = "ddim_uniform"
-SCHEDULERS = [REFERENCE_SCHEDULER, *(name for name in comfy.samplers.SCHEDULER_NAMES if name != REFERENCE_SCHEDULER)]
+SCHEDULERS = [
+    REFERENCE_SCHEDULER,
+    *(name for name in comfy.samplers.SCHEDULER_NAMES if name != REFERENCE_SCHEDULER),
+]
 
 
 FOREIGN = tuple(
@@ -149,8 +152,12 @@ def _digest(tensors) -> str:
 def fingerprint(conditioning: list) -> str:
     """Digest of a CONDITIONING's tensors, plain values and keys."""
     extras = [dict(sorted(extra.items())) for _, extra in conditioning]
-    tensors = [cond for cond, _ in conditioning] + [v for extra in extras for v in extra.values() if torch.is_tensor(v)]
-    plain = [{k: v if isinstance(v, (str, int, float, bool)) else "" for k, v in extra.items()} for extra in extras]
+    tensors = [cond for cond, _ in conditioning] + [
+        v for extra in extras for v in extra.values() if torch.is_tensor(v)
+    ]
+    plain = [
+        {k: v if isinstance(v, (str, int, float, bool)) else "" for k, v in extra.items()} for extra in extras
+    ]
     return f"{_digest(tensors)}{hashlib.sha256(repr(plain).encode()).hexdigest()[:8]}"
 
 

@@ -35,7 +35,9 @@ def _load(path: str) -> dict[str, Tensor]:
     try:
         found = comfy.utils.load_torch_file(path, safe_load=True)
     except Exception as error:
-        raise ValueError(f"{path} cannot be read ({error}): get it once more, or take it out of the folder") from error
+        raise ValueError(
+            f"{path} cannot be read ({error}): get it once more, or take it out of the folder"
+        ) from error
     return {name: tensor.float() for name, tensor in found.items() if torch.is_tensor(tensor)}
 
 
@@ -78,6 +80,8 @@ def text_embedding(clip, text: str, width: int) -> Tensor:
     encoder.set_clip_options({"projected_pooled": True})
     try:
         clip.load_model()
-        return encoder.encode_token_weights(clip.tokenize(text)[name.removeprefix("clip_")])[1][:1].float().cpu()
+        return (
+            encoder.encode_token_weights(clip.tokenize(text)[name.removeprefix("clip_")])[1][:1].float().cpu()
+        )
     finally:
         clip.cond_stage_model.reset_clip_options()

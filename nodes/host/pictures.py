@@ -23,7 +23,9 @@ def as_encoded(picture: Tensor, name: str, size: tuple[int, int], node_id: str |
             f"{name} is {given[1]}x{given[0]} pixels, the edited picture {size[1]}x{size[0]}: only pictures of one size can be compared with each "
             "other; resize one of the two"
         )
-    say(f"{name}'s {given[1]}x{given[0]} pixels were cropped to {size[1]}x{size[0]}, as the VAE does", node_id)
+    say(
+        f"{name}'s {given[1]}x{given[0]} pixels were cropped to {size[1]}x{size[0]}, as the VAE does", node_id
+    )
     top, left = ((a - b) // 2 for a, b in zip(given, size))
     return picture[:, top : top + size[0], left : left + size[1]]
 

@@ -10,7 +10,7 @@ from itertools import zip_longest
 from comfy_execution.graph_utils import is_link
 from torch import Tensor
 
-from ...eta_core.alignment import UNKNOWN, WORD_END, Token, piece_of
+from ...eta_core.methods.alignment import UNKNOWN, WORD_END, Token, piece_of
 
 T5, WORD_START, NO_TOKEN = "t5xxl", "\u2581", "<unk>"
 
@@ -39,7 +39,9 @@ def encode(clip, text: str) -> list:
 def encodes_to(clip, text: str, encoded: Tensor) -> bool:
     """Whether this CLIP makes the tensor `encoded` of the text, up to rounding."""
     own = encode(clip, text)[0][0]
-    return own.shape == encoded.shape and bool((own.cpu() - encoded.cpu()).norm() <= 0.01 * encoded.norm().cpu())
+    return own.shape == encoded.shape and bool(
+        (own.cpu() - encoded.cpu()).norm() <= 0.01 * encoded.norm().cpu()
+    )
 
 
 def tokens_of(clip, text: str) -> tuple[Token, ...]:
@@ -64,8 +66,14 @@ def _as_clip_pieces(tokens: list[Token]) -> Iterator[Token]:
     tokens = [replace(token, id=UNKNOWN, piece="") if token.piece == NO_TOKEN else token for token in tokens]
     for token, after in zip_longest(tokens, tokens[1:]):
         text = token.piece.removeprefix(WORD_START)
-        ends = after is None or after.piece.startswith(WORD_START) or not (text[-1:] + after.piece[:1]).isalnum()
-        yield token if token.id < 0 and token.id != UNKNOWN else replace(token, piece=piece_of(text) + WORD_END * ends)
+        ends = (
+            after is None or after.piece.startswith(WORD_START) or not (text[-1:] + after.piece[:1]).isalnum()
+        )
+        yield (
+            token
+            if token.id < 0 and token.id != UNKNOWN
+            else replace(token, piece=piece_of(text) + WORD_END * ends)
+        )
 
 
 def _id_of(embedding: Tensor) -> int:
@@ -87,6 +95,8 @@ def _rows(clip, text: str) -> list:
 def _encoder(clip, encoders: dict) -> str:
     """The encoder whose tokens are the first rows of a conditioning."""
     clips = [getattr(clip.cond_stage_model, name, None) for name in ("clip_l", "clip_g")]
-    if T5 in encoders and ("g" not in encoders or not any(clips)):  # Flux pools CLIP; SD3 puts CLIP's rows before T5's
+    if T5 in encoders and (
+        "g" not in encoders or not any(clips)
+    ):  # Flux pools CLIP; SD3 puts CLIP's rows before T5's
         return T5
     return "l" if "l" in encoders else next(iter(encoders))

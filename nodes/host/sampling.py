@@ -118,7 +118,9 @@ class BranchGuider(comfy.samplers.CFGGuider):
         joined = dict(entries[0][0])
         for key in ("cross_attn", "pooled_output"):
             if torch.is_tensor(joined.get(key)):
-                parts = [repeat_to_batch_size(entry[key], count) for (entry,), count in zip(entries, rows.values())]
+                parts = [
+                    repeat_to_batch_size(entry[key], count) for (entry,), count in zip(entries, rows.values())
+                ]
                 joined[key] = torch.cat(parts)
         return [joined]
 
@@ -147,7 +149,9 @@ class Network:
         self._guider, self._sigmas, self._options, self._seed = guider, sigmas, options, seed
         self._flow = frame_of(guider.inner_model.model_sampling) == "flow"
 
-    def __call__(self, xs: Mapping[str, Tensor], sigma: float, patch: Patch | None = None) -> dict[str, Tensor]:
+    def __call__(
+        self, xs: Mapping[str, Tensor], sigma: float, patch: Patch | None = None
+    ) -> dict[str, Tensor]:
         """`patch(options, rows)` may add to a copy of the model options for each call; rows: of each branch in it."""
         found: dict[str, Tensor] = {}
         if self._flow:
@@ -169,7 +173,9 @@ def _overflow(model, sigmas: Tensor, sigma: float) -> str:
     """What a prediction that is not finite means. An inversion asks at a step's end, an edit at its start."""
     step = int((sigmas.cpu() - sigma).abs().argmin()) + int(sigmas[0] > sigmas[-1])
     precision = getattr(model, "manual_cast_dtype", None) or model.get_dtype()
-    where = f"the model predicted NaN or infinite values at step {step} of {len(sigmas) - 1} (sigma {sigma:.4f})"
+    where = (
+        f"the model predicted NaN or infinite values at step {step} of {len(sigmas) - 1} (sigma {sigma:.4f})"
+    )
     if precision in (torch.float32, torch.bfloat16):
         return f"{where} in {precision}, which does not overflow: check the checkpoint, its LoRAs and what other packs patch"
     return f"{where}: {precision} overflows; start the host with --bf16-unet or --fp32-unet"
@@ -184,7 +190,15 @@ class LoopSampler(comfy.samplers.Sampler, Generic[Result]):
         self.rows = 0
 
     def sample(
-        self, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None, disable_pbar=False
+        self,
+        model_wrap,
+        sigmas,
+        extra_args,
+        callback,
+        noise,
+        latent_image=None,
+        denoise_mask=None,
+        disable_pbar=False,
     ):
         options = comfy.model_patcher.create_model_options_clone(extra_args["model_options"])
         add_wrapper(WrappersMP.APPLY_MODEL, self._count, options, is_model_options=True)
@@ -223,7 +237,9 @@ def sample(
     levels = torch.tensor(sigmas, dtype=torch.float32)
     largest = latent.repeat(rows, 1, 1, 1)
     guider.sample(torch.zeros_like(largest), largest, sampler, levels, disable_pbar=True, seed=seed)
-    log.info("Eta Inversion: %d rows through the network in %.2f s", sampler.rows, time.perf_counter() - started)
+    log.info(
+        "Eta Inversion: %d rows through the network in %.2f s", sampler.rows, time.perf_counter() - started
+    )
     return sampler.result
 
 
@@ -249,10 +265,14 @@ def eta_sampler(eta: EtaSchedule, mask: Tensor | None) -> comfy.samplers.KSAMPLE
         sampling = network.model_sampling
         table, flow = noise_levels(sampling), frame_of(sampling) == "flow"
         region = (
-            None if mask is None else latent_mask(mask, len(x), x.shape[-2:], pixels_of(network.latent_format)).to(x)
+            None
+            if mask is None
+            else latent_mask(mask, len(x), x.shape[-2:], pixels_of(network.latent_format)).to(x)
         )
         if not bool((sigmas[1:] < sigmas[:-1]).all()):
-            raise ValueError(f"the sigmas {sigmas.tolist()} do not fall: eta-DDIM samples from noise to image")
+            raise ValueError(
+                f"the sigmas {sigmas.tolist()} do not fall: eta-DDIM samples from noise to image"
+            )
         # the host drew the noise x starts from with `seed` itself: the fresh noise must be another
         generator = torch.Generator("cpu").manual_seed(((extra_args.get("seed") or 0) + 1) % 2**64)
         for i, (sigma, sigma_next) in enumerate(zip(sigmas[:-1].tolist(), sigmas[1:].tolist())):

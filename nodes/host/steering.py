@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from comfy.patcher_extension import WrappersMP, add_wrapper
 from torch import Tensor
 
-from ...eta_core.attention import outside_and_inside, probabilities, replaced, transfer
 from ...eta_core.masks import enlarge, for_rows
 from ...eta_core.methods import Borrow, LocalBlend, MasaCtrl, Method, PlugAndPlay, PromptToPrompt
+from ...eta_core.methods.attention import outside_and_inside, probabilities, replaced, transfer
 from .attention import (
     Attend,
     Key,
@@ -74,7 +74,9 @@ class Steering:
         """Open a step; whether anything is steered or recorded in it."""
         self._done = done
         self._kept.clear()
-        return any([branch.begin(done, self._layers) for branch in self._branches.values()])  # every one must begin
+        return any(
+            [branch.begin(done, self._layers) for branch in self._branches.values()]
+        )  # every one must begin
 
     def blends(self) -> Iterator[Tensor]:
         """The local blends' masks after this step, [B, 1, H, W]."""
@@ -93,7 +95,12 @@ class Steering:
         if SOURCE in rows and self._guided:
             options["disable_cfg1_optimization"] = True
         branches = self._branches.values()
-        chain(options, "attn1", [key for key in self._layers if any(b.borrows_at(key) for b in branches)], self._self)
+        chain(
+            options,
+            "attn1",
+            [key for key in self._layers if any(b.borrows_at(key) for b in branches)],
+            self._self,
+        )
         if any(b.weight is not None for b in branches):
             chain(options, "attn2", list(self._layers), self._cross)
         elif any(b.records for b in branches):
@@ -173,13 +180,17 @@ class Steering:
         for rows, regions in regional:
             answer = answer.clone()
             keys, queries = (_on_grid(region.to(q), grid, rows.stop - rows.start) for region in regions)
-            answer[rows] = outside_and_inside(plain_attention(extra_options), *(t[rows] for t in mixed), keys, queries)
+            answer[rows] = outside_and_inside(
+                plain_attention(extra_options), *(t[rows] for t in mixed), keys, queries
+            )
         self._forget(place)
         return answer
 
     # --- cross-attention ---------------------------------------------------------------------------------------------
 
-    def _cross(self, key: Key, attend: Attend, q: Tensor, k: Tensor, v: Tensor, extra_options: dict) -> Tensor:
+    def _cross(
+        self, key: Key, attend: Attend, q: Tensor, k: Tensor, v: Tensor, extra_options: dict
+    ) -> Tensor:
         answer, place = attend(q, k, v), ("attn2", key)
         if not self._usual(q, extra_options):
             return answer
@@ -215,7 +226,9 @@ class Steering:
         if tuple(args[0].shape[-2:]) != self._size:
             self._complain()
             return executor(*args, **kwargs)
-        extra_options = next(a for a in (*args, *kwargs.values()) if isinstance(a, dict) and "cond_or_uncond" in a)
+        extra_options = next(
+            a for a in (*args, *kwargs.values()) if isinstance(a, dict) and "cond_or_uncond" in a
+        )
         hook = unet.output_blocks[feature_block(unet)][0].out_layers.register_forward_hook(
             lambda module, inputs, features: self._features(features, extra_options)
         )
@@ -272,7 +285,9 @@ class BranchMethods:
             for key, layer in layers.items()
             for kind in (0, 1)
         }
-        self.weight = self.prompt.weight(done, steps) if self.prompt and self.prompt.steers_cross(done, steps) else None
+        self.weight = (
+            self.prompt.weight(done, steps) if self.prompt and self.prompt.steers_cross(done, steps) else None
+        )
         injection = self._one(PlugAndPlay)
         self.features = injection is not None and injection.features.covers(done, steps)
         return self.reads(done) or self.records
@@ -289,7 +304,9 @@ class BranchMethods:
         shares, weight, scale = (t.to(target) for t in (self.prompt.shares, self.weight, self.prompt.scale))
         return transfer(source, target, shares, weight, scale)
 
-    def record(self, source: Tensor | None, target: Tensor, grid: tuple[int, int], wanted: tuple[int, int]) -> None:
+    def record(
+        self, source: Tensor | None, target: Tensor, grid: tuple[int, int], wanted: tuple[int, int]
+    ) -> None:
         """Add one layer's maps [B, heads, Q, tokens] of the blend's words, from its `grid` to the `wanted` one."""
         for i, (maps, words) in enumerate(((source, self.blend.source), (target, self.blend.target))):
             if maps is not None and words:

@@ -8,7 +8,10 @@ from collections.abc import Iterator
 from PIL import Image, ImageDraw, ImageFont
 
 FINE = 3  # drawn this much larger, then reduced
-HEADROOM, APART = 4.0, 0.7  # per cent: above 100, and between curves, so that equal successes can be told apart
+HEADROOM, APART = (
+    4.0,
+    0.7,
+)  # per cent: above 100, and between curves, so that equal successes can be told apart
 PANEL, LEFT, TOP, BELOW, EDGE, LINE = (560, 420), 56, 34, 52, 16, 22
 INK, PAPER, GRID = (40, 40, 48), (255, 255, 255), (226, 226, 231)
 COLOURS = (

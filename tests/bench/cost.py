@@ -115,7 +115,10 @@ def nodes(start: Start) -> dict[str, Callable[[], object]]:
 
 
 def nodes_table(costs: dict[str, Cost]) -> list[str]:
-    lines = ["| node | calls | rows | CPU seconds | per call | edit | MB above |", "|---|---|---|---|---|---|---|"]
+    lines = [
+        "| node | calls | rows | CPU seconds | per call | edit | MB above |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for name, cost in costs.items():
         like = f"{cost.per_call(costs[LIKE[name]]):.3f}" if name in LIKE else ""
         edit = f"{cost.least / costs[PLAIN].least:.2f}" if name.startswith(("EtaSampler", "with")) else ""
@@ -152,7 +155,9 @@ def whole_edit(start: Start, setting: Setting) -> dict:
 
 
 def at(studio: Studio, case: Case, setting: Setting) -> dict[str, Callable[[], object]]:
-    pixels = torch.nn.functional.interpolate(case.pictures[:1].movedim(-1, 1), (setting.size,) * 2, mode="bicubic")
+    pixels = torch.nn.functional.interpolate(
+        case.pictures[:1].movedim(-1, 1), (setting.size,) * 2, mode="bicubic"
+    )
     pixels = pixels.movedim(1, -1).clamp(0, 1).repeat(setting.batch, 1, 1, 1)
     start = inverted(studio, case, setting.steps, pixels)
     jobs = nodes(start)
@@ -175,7 +180,11 @@ def growth_table(found: dict[Setting, dict[str, Cost]]) -> list[str]:
         "|---|---|---|---|---|---|---|---|",
     ]
     for setting, costs in found.items():
-        changed = [f"{name} {value}" for name, value in setting._asdict().items() if value != getattr(Setting(), name)]
+        changed = [
+            f"{name} {value}"
+            for name, value in setting._asdict().items()
+            if value != getattr(Setting(), name)
+        ]
         stock, whole = (costs[name] for name in (STOCK, WHOLE))
         cells = [
             *(f"{cost.rows}" for cost in (stock, whole)),
@@ -193,7 +202,9 @@ def cost(studio: Studio, options: argparse.Namespace) -> list[str]:
     measure(studio, warm, 1)
     single = measure(studio, nodes(inverted(studio, case, STEPS)), options.rounds)
     found = growth(studio, case)
-    raw = {str(setting._asdict()): {n: asdict(c) for n, c in costs.items()} for setting, costs in found.items()}
+    raw = {
+        str(setting._asdict()): {n: asdict(c) for n, c in costs.items()} for setting, costs in found.items()
+    }
     nodes_raw = {name: asdict(cost) for name, cost in single.items()}
     (options.out / "cost.json").write_text(json.dumps({"nodes": nodes_raw, "growth": raw}, indent=1))
     smallest = Setting()

@@ -17,10 +17,11 @@ from studio import CFG, Start, Studio, cases, inverted, judged
 
 OURS, HOSTS = "this pack", "ComfyUI"
 NO_MASK, MASK, SOFT = "without a mask", "in the automatic mask", "in the automatic mask, soft"
-SOFTENED = {"grow": 0, "blur": 4.0}  # of six ways tried on validation scenes the best for DifferentialDiffusion
-WEAK = (
-    0.2  # denoise of the host's masked ways whose knob is cfg: on validation scenes all three made every edit with it
-)
+SOFTENED = {
+    "grow": 0,
+    "blur": 4.0,
+}  # of six ways tried on validation scenes the best for DifferentialDiffusion
+WEAK = 0.2  # denoise of the host's masked ways whose knob is cfg: on validation scenes all three made every edit with it
 FEWER = 0.9  # of the edits must succeed where one figure has to stand for a curve
 
 
@@ -93,7 +94,9 @@ def unsample(start: Start, mask: torch.Tensor | None, denoise: float, cfg: float
     (up,) = call("FlipSigmas", sigmas=down)
     latent = start.latent
     for prompt, guidance, sigmas in ((start.source, 1.0, up), (start.target, cfg, down)):
-        (guider,) = call("CFGGuider", model=model, positive=prompt, negative=start.studio.negative, cfg=guidance)
+        (guider,) = call(
+            "CFGGuider", model=model, positive=prompt, negative=start.studio.negative, cfg=guidance
+        )
         latent = call(
             "SamplerCustomAdvanced",
             noise=call("DisableNoise")[0],
@@ -137,7 +140,9 @@ CURVES = (
     Curve(HOSTS, "DifferentialDiffusion, KSampler", SOFT, "denoise", DENOISE, differential),
     Curve(HOSTS, "FlipSigmas, pasted in", MASK, "denoise", DENOISE, unsample),
     Curve(HOSTS, f"SetLatentNoiseMask, KSampler, denoise {WEAK:g}", MASK, "cfg", CFGS, at_weak(img2img)),
-    Curve(HOSTS, f"DifferentialDiffusion, KSampler, denoise {WEAK:g}", SOFT, "cfg", CFGS, at_weak(differential)),
+    Curve(
+        HOSTS, f"DifferentialDiffusion, KSampler, denoise {WEAK:g}", SOFT, "cfg", CFGS, at_weak(differential)
+    ),
     Curve(HOSTS, f"FlipSigmas, pasted in, denoise {WEAK:g}", MASK, "cfg", CFGS, at_weak(unsample)),
 )
 MOST = max(len(curve.values) for curve in CURVES)
@@ -170,7 +175,9 @@ def curves(studio: Studio, options: argparse.Namespace) -> list[str]:
         print(f"{case.thing} -> {case.wanted}: {time.perf_counter() - begun:.0f} s", flush=True)
         sheet.append(torch.cat(strips))
         keep(options, rows, ceiling)  # a run that is cut short leaves what it has
-    Image.fromarray((torch.cat(sheet, 1) * 255).byte().numpy()).save(options.out / "curves-sheet.jpg", quality=85)
+    Image.fromarray((torch.cat(sheet, 1) * 255).byte().numpy()).save(
+        options.out / "curves-sheet.jpg", quality=85
+    )
     points = [
         [
             Point(value, mean(rows[i, value], "success"), mean(rows[i, value], "background_psnr"))
@@ -191,19 +198,26 @@ def mean(rows: list[dict], name: str) -> float:
     return statistics.mean(row[name] for row in rows)
 
 
-def keep(options: argparse.Namespace, rows: dict[tuple[int, float], list[dict]], ceiling: list[float]) -> None:
+def keep(
+    options: argparse.Namespace, rows: dict[tuple[int, float], list[dict]], ceiling: list[float]
+) -> None:
     raw = [
         {"whose": curve.whose, "name": curve.name, "mask": curve.mask, "knob": curve.knob}
         | {"rows": {f"{value:g}": rows[i, value] for value in curve.values}}
         for i, curve in enumerate(CURVES)
     ]
-    (options.out / "curves.json").write_text(json.dumps({"steps": options.steps, "vae": ceiling, "curves": raw}))
+    (options.out / "curves.json").write_text(
+        json.dumps({"steps": options.steps, "vae": ceiling, "curves": raw})
+    )
 
 
 def table(points: list[list[Point]]) -> list[str]:
     lines = []
     for where in (NO_MASK, MASK):
-        lines += [f"| {where} | knob | weakest |{' |' * (MOST - 2)} strongest | best |", "|---" * (MOST + 3) + "|"]
+        lines += [
+            f"| {where} | knob | weakest |{' |' * (MOST - 2)} strongest | best |",
+            "|---" * (MOST + 3) + "|",
+        ]
         for curve, found in zip(CURVES, points):
             if curve.mask.startswith(where):
                 cells = [f"{100 * p.success:.0f} / {p.psnr:.1f}" for p in found] + [""] * (MOST - len(found))
@@ -229,4 +243,6 @@ def draw(points: list[list[Point]], ceiling: float) -> Image.Image:
         }
         for where in (NO_MASK, MASK)
     }
-    return chart(panels, "background PSNR, dB (right: more of the rest kept)", "success, %", ceiling, "VAE round trip")
+    return chart(
+        panels, "background PSNR, dB (right: more of the rest kept)", "success, %", ceiling, "VAE round trip"
+    )

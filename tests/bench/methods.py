@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from studio import CFG, METHODS, Studio, cases, inverted, judged
 
-from eta_core import metrics
+from eta_core.evidence import metrics
 
 ETAS = {"0": ("constant", 0.0), "gentle": ("paper_gentle",), "strong": ("paper_strong",)}
 
@@ -28,7 +28,11 @@ def methods(studio: Studio, options: argparse.Namespace) -> list[str]:
     for case in cases(options.scenes, options.first_seed):
         start = inverted(studio, case, options.steps)
         mask = start.mask()
-        places = {"everywhere": {}, "mask": {"mask": mask}, "mask + lock": {"mask": mask, "background_lock": 1.0}}
+        places = {
+            "everywhere": {},
+            "mask": {"mask": mask},
+            "mask + lock": {"mask": mask, "background_lock": 1.0},
+        }
         strip = [case.pictures[0]]
         for method in METHODS:
             edit = start.method(method)
@@ -37,13 +41,19 @@ def methods(studio: Studio, options: argparse.Namespace) -> list[str]:
                     if eta == "0" and place == "mask":
                         continue  # where nothing is renewed a mask means nothing
                     pictures = studio.decode(start.edit(studio.eta(*preset), edit=edit, **places[place]))
-                    structure = metrics.structure_distance(features(case.pictures), features(pictures)).tolist()
-                    found = [row | {"structure": s} for row, s in zip(judged(judges, case, pictures), structure)]
+                    structure = metrics.structure_distance(
+                        features(case.pictures), features(pictures)
+                    ).tolist()
+                    found = [
+                        row | {"structure": s} for row, s in zip(judged(judges, case, pictures), structure)
+                    ]
                     rows.setdefault((method, eta, place), []).extend(found)
                     strip.append(pictures[0])
         print(f"{case.thing} -> {case.wanted}", flush=True)
         sheet.append(torch.cat(strip, 1))
-    (options.out / "methods.json").write_text(json.dumps({", ".join(key): found for key, found in rows.items()}))
+    (options.out / "methods.json").write_text(
+        json.dumps({", ".join(key): found for key, found in rows.items()})
+    )
     Image.fromarray((torch.cat(sheet) * 255).byte().numpy()).save(options.out / "methods.png")
     lines = [
         f"{options.scenes} unseen scenes, {options.steps} steps, cfg {CFG:g}, the UNet at its trained width ({apart:.0e} apart); structure: "
@@ -53,7 +63,9 @@ def methods(studio: Studio, options: argparse.Namespace) -> list[str]:
         "|---|---|---|---|---|---|---|",
     ]
     for (method, eta, place), found in rows.items():
-        success, psnr, structure = ([row[k] for row in found] for k in ("success", "background_psnr", "structure"))
+        success, psnr, structure = (
+            [row[k] for row in found] for k in ("success", "background_psnr", "structure")
+        )
         lines.append(
             f"| {method} | {eta} | {place} | {sum(success)}/{len(success)} | {statistics.mean(psnr):.2f} | {min(psnr):.2f} "
             f"| {1e3 * statistics.mean(structure):.2f} |"

@@ -39,7 +39,9 @@ class NarrowUNet(UNetModel):
         self.time_embed[0] = torch.nn.Linear(network.WIDE, network.TIME_HIDDEN)
 
     def forward(self, x, timesteps=None, context=None, *args, **kwargs):
-        return super().forward(x, timesteps, context[..., :: network.TEXT_WIDE // network.TEXT_WIDTH], *args, **kwargs)
+        return super().forward(
+            x, timesteps, context[..., :: network.TEXT_WIDE // network.TEXT_WIDTH], *args, **kwargs
+        )
 
 
 def narrow_unet() -> NarrowUNet:
@@ -54,7 +56,11 @@ def narrow_unet() -> NarrowUNet:
 def fitted(weight: torch.Tensor, shape: torch.Size, name: str) -> torch.Tensor:
     """The host's feed-forward is wider than the trained one: its further units are zero."""
     for axis, size in enumerate(shape):
-        widen = network.padded_halves(size // 2) if ".ff.net.0.proj." in name and axis == 0 else network.padded(size)
+        widen = (
+            network.padded_halves(size // 2)
+            if ".ff.net.0.proj." in name and axis == 0
+            else network.padded(size)
+        )
         weight = widen(weight, axis, axis == 1)
     return weight
 

@@ -28,13 +28,19 @@ TABLES = {"cost": cost, "curves": curves, "methods": methods}  # cost first: it 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("tables", nargs="*", metavar="curves|methods|cost", help="default: all")
-    parser.add_argument("--scenes", type=int, default=10, help="of curves and methods; shared out over ten swaps")
+    parser.add_argument(
+        "--scenes", type=int, default=10, help="of curves and methods; shared out over ten swaps"
+    )
     parser.add_argument("--steps", type=int, default=20, help="of curves and methods")
     parser.add_argument("--rounds", type=int, default=2, help="of cost; the fewest seconds count")
     parser.add_argument(
-        "--validation", action="store_true", help="scenes of the validation range, for tuning; never report these"
+        "--validation",
+        action="store_true",
+        help="scenes of the validation range, for tuning; never report these",
     )
     parser.add_argument("--out", type=Path, default=ROOT / "bench-output")
     options = parser.parse_args()

@@ -10,7 +10,7 @@ import scenes
 import torch
 from prepare import CHECKPOINT, prepare
 
-from eta_core import metrics
+from eta_core.evidence import metrics
 from tests.host.conftest import Host
 
 CFG = 7.5
@@ -217,7 +217,9 @@ class Start(NamedTuple):
 METHODS = ("simple", "Prompt-to-Prompt", "MasaCtrl", "Plug-and-Play")
 
 
-def method_of(studio: Studio, name: str, inversion, target: list, source_text: str, target_text: str, **settings):
+def method_of(
+    studio: Studio, name: str, inversion, target: list, source_text: str, target_text: str, **settings
+):
     """ETA_EDIT of a method at its node's defaults, but for the settings given."""
     if name == "simple":
         return None

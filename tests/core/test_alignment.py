@@ -2,7 +2,7 @@ from itertools import combinations, product
 
 import pytest
 
-from eta_core.alignment import (
+from eta_core.methods.alignment import (
     UNKNOWN,
     Phrase,
     Prompt,
@@ -47,9 +47,9 @@ def test_a_word_is_not_the_beginning_of_a_longer_one():
 
 
 def test_a_word_is_found_however_it_was_cut_up():
-    assert spans([Token(0, 1, "red</w>"), Token(1, 2, "hair"), Token(2, 3, "ed</w>")], [Token(0, 9, "haired</w>")]) == [
-        (1, 2)
-    ]
+    assert spans(
+        [Token(0, 1, "red</w>"), Token(1, 2, "hair"), Token(2, 3, "ed</w>")], [Token(0, 9, "haired</w>")]
+    ) == [(1, 2)]
 
 
 def test_what_the_vocabulary_has_no_token_for_is_nowhere():
@@ -143,7 +143,10 @@ def test_a_factor_that_cannot_be_is_named(text, named):
 
 def test_steps_of_a_word_run_from_start_to_end_or_up_to_one_number():
     assert parse_spans("word_steps", "") == ()
-    assert parse_spans("word_steps", "dog:0.1-0.2, red ball : 0.8") == (("dog", 0.1, 0.2), ("red ball", 0.0, 0.8))
+    assert parse_spans("word_steps", "dog:0.1-0.2, red ball : 0.8") == (
+        ("dog", 0.1, 0.2),
+        ("red ball", 0.0, 0.8),
+    )
 
 
 @pytest.mark.parametrize(
@@ -192,7 +195,12 @@ def brute_force(x, y) -> list[int | None]:
 
 
 def test_partners_are_those_of_every_longest_common_subsequence_tried():
-    words = [w for length in range(5) for w in product("ab", repeat=length)] + ["abcab", "cabca", "bcbac", "aacbb"]
+    words = [w for length in range(5) for w in product("ab", repeat=length)] + [
+        "abcab",
+        "cabca",
+        "bcbac",
+        "aacbb",
+    ]
     for x, y in product(words, repeat=2):
         assert pair(x, y) == brute_force(x, y), (x, y)
 
@@ -263,7 +271,9 @@ def test_punctuation_is_no_word_and_parts_phrases():
     assert changed_words(words, range(16)) == ("a red", "corgi", "3", "big")
 
 
-@pytest.mark.parametrize(("pieces", "text"), [("caf|Ã©", "café"), ("b|Ã|¤r", "bär"), ("ðŁ|Ĳ±", "\N{CAT FACE}")])
+@pytest.mark.parametrize(
+    ("pieces", "text"), [("caf|Ã©", "café"), ("b|Ã|¤r", "bär"), ("ðŁ|Ĳ±", "\N{CAT FACE}")]
+)
 def test_words_beyond_ascii_are_told_as_they_were_typed(pieces, text):
     assert prompt(pieces).vocabulary == [text]
     assert changed_words(prompt(f"a {pieces}"), (2,)) == (text,)
@@ -300,7 +310,17 @@ def test_every_chunk_of_a_long_prompt_has_a_start_and_an_end_of_its_own():
     assert places[:77] == [-1, *[None] * 75, 0]
     assert places[77:] == [-1, None, None, *range(74)]
     short = prompt("a cat", rows=154, chunk=77)
-    assert [short.special(row) for row in (0, 1, 2, 3, 4, 76, 77, 78, 79)] == [-1, None, None, 0, 1, 73, -1, 0, 1]
+    assert [short.special(row) for row in (0, 1, 2, 3, 4, 76, 77, 78, 79)] == [
+        -1,
+        None,
+        None,
+        0,
+        1,
+        73,
+        -1,
+        0,
+        1,
+    ]
 
 
 def test_a_word_that_moves_to_the_next_chunk_keeps_its_partner():

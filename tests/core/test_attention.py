@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from eta_core.attention import outside_and_inside, probabilities, replaced, split_heads, transfer
+from eta_core.methods.attention import outside_and_inside, probabilities, replaced, split_heads, transfer
 
 HEADS = 2
 
@@ -40,12 +40,16 @@ def test_the_maps_are_those_of_torchs_attention(qkv):
 
 def test_maps_of_half_precision_are_computed_in_full(qkv):
     q, k = (4 * t.half() for t in qkv[:2])
-    torch.testing.assert_close(probabilities(q, k, HEADS), probabilities(q.float(), k.float(), HEADS), rtol=0, atol=0)
+    torch.testing.assert_close(
+        probabilities(q, k, HEADS), probabilities(q.float(), k.float(), HEADS), rtol=0, atol=0
+    )
 
 
 def test_without_weight_the_target_keeps_its_maps_bit_for_bit(maps):
     source, target = maps
-    assert torch.equal(transfer(source, target, torch.rand(5, 6), torch.zeros(6), torch.full((6,), 3.0)), target)
+    assert torch.equal(
+        transfer(source, target, torch.rand(5, 6), torch.zeros(6), torch.full((6,), 3.0)), target
+    )
 
 
 def test_with_full_weight_equal_prompts_take_the_sources_maps_bit_for_bit(maps):
@@ -87,7 +91,11 @@ def test_changed_maps_change_the_answer_as_attention_with_them_would(qkv):
 
 def test_what_others_added_to_the_answer_stays(qkv):
     q, k, v = qkv
-    own, other, added = probabilities(q, k, HEADS), probabilities(q.flip(1), k, HEADS), random(3, 10, 8, seed=9)
+    own, other, added = (
+        probabilities(q, k, HEADS),
+        probabilities(q.flip(1), k, HEADS),
+        random(3, 10, 8, seed=9),
+    )
     answer = replaced(attend(q, k, v) + added, other - own, v, HEADS)
     torch.testing.assert_close(answer, attend(q.flip(1), k, v) + added, rtol=0, atol=1e-5)
 
@@ -95,12 +103,16 @@ def test_what_others_added_to_the_answer_stays(qkv):
 @pytest.mark.parametrize("keys", [torch.ones(3, 6), torch.zeros(3, 6)])
 def test_with_all_keys_on_one_side_it_is_plain_attention(qkv, keys):
     queries = torch.rand(3, 10, generator=torch.Generator().manual_seed(1))
-    torch.testing.assert_close(outside_and_inside(attend, *qkv, keys, queries), attend(*qkv), rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        outside_and_inside(attend, *qkv, keys, queries), attend(*qkv), rtol=0, atol=1e-6
+    )
 
 
 def test_queries_see_only_the_keys_of_their_side(qkv):
     q, k, v = qkv
-    keys = torch.tensor([[1.0, 1, 0, 0, 0, 1], [0, 0, 0, 0, 0, 1], [1, 1, 1, 1, 1, 1]])  # each picture has its own
+    keys = torch.tensor(
+        [[1.0, 1, 0, 0, 0, 1], [0, 0, 0, 0, 0, 1], [1, 1, 1, 1, 1, 1]]
+    )  # each picture has its own
     queries = torch.zeros(3, 10)
     queries[:, :4] = 1.0
     answer = outside_and_inside(attend, q, k, v, keys, queries)
@@ -113,5 +125,7 @@ def test_queries_see_only_the_keys_of_their_side(qkv):
 
 def test_a_query_on_the_border_sees_a_bit_of_both_sides(qkv):
     keys = torch.tensor([[1.0, 1, 0, 0, 0, 1]]).expand(3, -1)
-    inside, outside, border = (outside_and_inside(attend, *qkv, keys, torch.full((3, 10), w)) for w in (1.0, 0.0, 0.25))
+    inside, outside, border = (
+        outside_and_inside(attend, *qkv, keys, torch.full((3, 10), w)) for w in (1.0, 0.0, 0.25)
+    )
     torch.testing.assert_close(border, 0.25 * inside + 0.75 * outside, rtol=0, atol=1e-6)

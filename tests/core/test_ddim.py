@@ -68,7 +68,9 @@ def test_what_is_kept_beside_full_eta_is_exact_in_float32():
         exact, _ = split_noise(1.0, sigma, sigma_next, torch.tensor([value], dtype=torch.float64))
         down, _ = split_noise(1.0, sigma, sigma_next, torch.tensor([value]))
         assert float(down) == pytest.approx(float(exact), rel=1e-4)
-    assert float(split_noise(1.0, sigma, sigma_next, torch.ones(1))[0]) == pytest.approx(50.0**2 / 1e6, rel=1e-6)
+    assert float(split_noise(1.0, sigma, sigma_next, torch.ones(1))[0]) == pytest.approx(
+        50.0**2 / 1e6, rel=1e-6
+    )
     assert float(split_noise(0.7, 2.0, 1.5, torch.zeros(1))[0]) == 1.5
 
 

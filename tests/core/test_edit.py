@@ -13,7 +13,11 @@ from tests.core.toy import gaussian_denoiser, scaled_linear_table
 
 GRID = ddim_grid(20, scaled_linear_table())
 SOURCE, TARGET = gaussian_denoiser(0.5, 0.8), gaussian_denoiser(-1.5, 0.6)
-NO_ETA, LINEAR, FULL = EtaSchedule(((0.0, 0.0),)), EtaSchedule(((0.0, 0.0), (1.0, 0.4))), EtaSchedule(((0.0, 1.0),))
+NO_ETA, LINEAR, FULL = (
+    EtaSchedule(((0.0, 0.0),)),
+    EtaSchedule(((0.0, 0.0), (1.0, 0.4))),
+    EtaSchedule(((0.0, 1.0),)),
+)
 LEFT = torch.zeros(1, 1, 8, 6)
 LEFT[..., :3] = 1.0
 SOFT = torch.rand(3, 1, 8, 6, generator=torch.Generator().manual_seed(8))
@@ -120,7 +124,9 @@ def test_a_region_of_zeros_is_eta_zero_and_of_ones_no_region(latent):
     torch.testing.assert_close(everywhere, ones, rtol=0, atol=1e-5)
 
 
-def test_the_candidates_are_chosen_by_the_source_inside_the_region_alone_unless_parity_wants_all_of_it(latent):
+def test_the_candidates_are_chosen_by_the_source_inside_the_region_alone_unless_parity_wants_all_of_it(
+    latent,
+):
     x = trajectory_of(latent)
     other = LEFT * x + (1 - LEFT) * trajectory_of(latent.flip(0))
 
@@ -227,7 +233,9 @@ def test_partly_renewed_noise_keeps_its_variance(latent):
     (step,) = grid.downward()
     down, _ = split_noise(1.0, step.sigma, step.sigma_next)
     mean = eta_step(x[1], TARGET(x[1], step.sigma), step.sigma, down, 0.0, None)
-    torch.testing.assert_close(end(0.6), mean + 0.8 * (end(0.0) - mean) + 0.6 * (end(1.0) - mean), rtol=0, atol=1e-4)
+    torch.testing.assert_close(
+        end(0.6), mean + 0.8 * (end(0.0) - mean) + 0.6 * (end(1.0) - mean), rtol=0, atol=1e-4
+    )
 
 
 def test_noise_blended_in_full_points_to_the_sources_next_point(latent):
@@ -235,7 +243,10 @@ def test_noise_blended_in_full_points_to_the_sources_next_point(latent):
     grid = Grid((GRID.sigmas[10], GRID.sigmas[20]), (0.5, 1.0))
     x, eta = torch.stack([latent, 14 * latent.flip(0)]), EtaSchedule(((0.0, 0.4),))
     end = edit(
-        lambda step, a, b: (SOURCE(a, step.sigma), SOURCE(b, step.sigma)), x, grid, Steering(eta, (3,), blend=1.0)
+        lambda step, a, b: (SOURCE(a, step.sigma), SOURCE(b, step.sigma)),
+        x,
+        grid,
+        Steering(eta, (3,), blend=1.0),
     )
     (step,) = grid.downward()
     down, up = split_noise(0.4, step.sigma, step.sigma_next)

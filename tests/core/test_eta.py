@@ -7,7 +7,11 @@ STEPS_OF_50 = [(1 + 20 * i) / 999 for i in range(50)]
 
 @pytest.mark.parametrize(
     ("eta", "maximum", "acting"),
-    [(paper_strong(), 0.668, 20), (paper_gentle(), 0.195, 35), (EtaSchedule(((0.0, 0.0), (1.0, 0.4))), 0.393, 50)],
+    [
+        (paper_strong(), 0.668, 20),
+        (paper_gentle(), 0.195, 35),
+        (EtaSchedule(((0.0, 0.0), (1.0, 0.4))), 0.393, 50),
+    ],
 )
 def test_the_papers_settings_act_where_the_paper_says(eta, maximum, acting):
     values = [eta(t) for t in STEPS_OF_50]

@@ -23,7 +23,10 @@ def latent():
 
 def played_back(denoise, x):
     return edit(
-        lambda step, source, x: (None, denoise(x, step.sigma)), x, GRID, Steering(EtaSchedule(((0.0, 0.0),)), (0,))
+        lambda step, source, x: (None, denoise(x, step.sigma)),
+        x,
+        GRID,
+        Steering(EtaSchedule(((0.0, 0.0),)), (0,)),
     )
 
 
@@ -92,7 +95,9 @@ def test_a_recorded_picture_of_a_batch_equals_the_picture_alone_and_the_seed_mat
 
 def test_the_network_sees_every_recorded_point_at_its_level(latent):
     seen = []
-    x = record(lambda x, sigma: seen.append((x.clone(), sigma)), latent, GRID, 4, lambda: seen.append("closed"))
+    x = record(
+        lambda x, sigma: seen.append((x.clone(), sigma)), latent, GRID, 4, lambda: seen.append("closed")
+    )
     assert seen[1::2] == ["closed"] * 20
     assert [sigma for _, sigma in seen[::2]] == list(GRID.sigmas[1:])
     assert torch.equal(torch.stack([point for point, _ in seen[::2]]), x[1:])

@@ -109,7 +109,9 @@ def test_edits_apart_keep_their_masks(overlap):
 @pytest.mark.parametrize("overlaps", list(product(masks.OVERLAP, repeat=3)))
 def test_the_weights_of_many_edits_never_exceed_the_picture(overlaps):
     g = torch.Generator().manual_seed(1)
-    weights = masks.resolve([(torch.rand(1 + i % 2, 1, 8, 8, generator=g), how) for i, how in enumerate(overlaps)])
+    weights = masks.resolve(
+        [(torch.rand(1 + i % 2, 1, 8, 8, generator=g), how) for i, how in enumerate(overlaps)]
+    )
     assert min(w.min() for w in weights) >= 0
     assert sum(weights).max() <= 1 + 1e-6
 

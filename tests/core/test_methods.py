@@ -32,7 +32,9 @@ def test_prompt_to_prompt_steers_cross_attention_in_the_first_20_steps():
 
 
 def test_every_word_has_steps_of_its_own():
-    method = PromptToPrompt(torch.eye(3), torch.ones(3), (Span(0.0, 0.2), Span(0.1, 0.4), Span(0.0, 1.0)), NEVER)
+    method = PromptToPrompt(
+        torch.eye(3), torch.ones(3), (Span(0.0, 0.2), Span(0.1, 0.4), Span(0.0, 1.0)), NEVER
+    )
     assert [method.weight(done, 50).tolist() for done in (0, 5, 9, 10, 19, 20, 49)] == [
         [1, 0, 1],
         [1, 1, 1],
@@ -112,7 +114,8 @@ def test_from_0_to_1_is_every_step(steps):
 
 
 @pytest.mark.parametrize(
-    "span", [Span(0.6, 0.4), Span(-0.1, 0.4), Span(0.0, 1.1), Span(float("nan"), 0.4), Span(0.0, float("inf"))]
+    "span",
+    [Span(0.6, 0.4), Span(-0.1, 0.4), Span(0.0, 1.1), Span(float("nan"), 0.4), Span(0.0, float("inf"))],
 )
 def test_a_span_that_is_none_is_refused_by_its_name(span):
     with pytest.raises(

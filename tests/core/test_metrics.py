@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.ndimage import correlate1d
 
-from eta_core import metrics
+from eta_core.evidence import metrics
 
 SIZE = 200  # large enough for all five scales
 
@@ -96,7 +96,9 @@ def test_ms_ssim_is_wangs_as_scipy_computes_it():
 def test_a_small_picture_has_as_many_scales_as_fit(size, scales, monkeypatch):
     seen = []
     real = metrics._structure
-    monkeypatch.setattr(metrics, "_structure", lambda *planes: seen.append(planes[0].shape[-1]) or real(*planes))
+    monkeypatch.setattr(
+        metrics, "_structure", lambda *planes: seen.append(planes[0].shape[-1]) or real(*planes)
+    )
     assert 0 < metrics.ms_ssim(*noisy(size=size)).item() < 1
     assert seen == [size // 2**i for i in range(scales)]
 
@@ -113,7 +115,9 @@ def test_ssim_outside_a_mask_is_that_of_windows_over_the_pixels_outside():
         weight = weight / weight.sum()
         p, q = a[0, ..., 0], b[0, ..., 0]
         m, n = (weight * p).sum(), (weight * q).sum()
-        shared, *own = ((weight * u * v).sum() - j * k for u, v, j, k in ((p, q, m, n), (p, p, m, m), (q, q, n, n)))
+        shared, *own = (
+            (weight * u * v).sum() - j * k for u, v, j, k in ((p, q, m, n), (p, p, m, m), (q, q, n, n))
+        )
         values.append((2 * m * n + 1e-4) * (2 * shared + 9e-4) / ((m**2 + n**2 + 1e-4) * (sum(own) + 9e-4)))
     assert metrics.ssim(a, b, outside).item() == pytest.approx(float(torch.stack(values).mean()), abs=1e-12)
 
@@ -153,7 +157,9 @@ def test_ciede2000_of_published_pairs(first, second, expected):
 
 def test_white_grey_and_red_in_lab():
     """Red by hand: CIE 15's cube roots of sRGB's red primary over white D65."""
-    colours = torch.tensor([[1.0, 1.0, 1.0], [0.5, 0.5, 0.5], [0.0, 0.0, 0.0], [1.0, 0.0, 0.0]], dtype=torch.float64)
+    colours = torch.tensor(
+        [[1.0, 1.0, 1.0], [0.5, 0.5, 0.5], [0.0, 0.0, 0.0], [1.0, 0.0, 0.0]], dtype=torch.float64
+    )
     white, grey, black, red = metrics.lab(colours).tolist()
     assert white == pytest.approx([100, 0, 0], abs=1e-6)
     assert grey == pytest.approx([116 * (((0.5 + 0.055) / 1.055) ** 2.4) ** (1 / 3) - 16, 0, 0], abs=1e-6)
@@ -203,7 +209,10 @@ def test_pie_bench_is_the_whole_frame_of_both_pictures_times_one_minus_the_mask(
 def test_a_soft_mask_leaves_as_background_only_what_it_does_not_touch():
     a, b = noisy(size=32)
     mask = 0.3 * disc(32)
-    assert metrics.measure(a, b, mask)[0]["background_mse"] == metrics.measure(a, b, disc(32))[0]["background_mse"]
+    assert (
+        metrics.measure(a, b, mask)[0]["background_mse"]
+        == metrics.measure(a, b, disc(32))[0]["background_mse"]
+    )
     assert metrics.measure(a, b, mask)[0]["pie_mse"] > metrics.measure(a, b, disc(32))[0]["pie_mse"]
 
 
@@ -218,7 +227,9 @@ def test_an_equal_picture_is_perfect():
     (found,) = metrics.measure(a, a.clone(), disc())
     perfect = {"psnr": math.inf, "mse": 0, "ssim": 1, "ms_ssim": 1, "difference": 0, "area": 0}
     for name, value in found.items():
-        assert value == pytest.approx(next(v for end, v in perfect.items() if name.endswith(end)), abs=1e-9), name
+        assert value == pytest.approx(
+            next(v for end, v in perfect.items() if name.endswith(end)), abs=1e-9
+        ), name
 
 
 def test_a_picture_without_background_has_no_background_figure():
@@ -232,7 +243,9 @@ def test_each_picture_of_a_batch_is_measured_alone():
     masks = torch.stack([disc(32)[0], torch.zeros(32, 32), torch.ones(32, 32)])
     together = metrics.measure(a, b, masks)
     alone = [metrics.measure(a[i : i + 1], b[i : i + 1], masks[i : i + 1])[0] for i in range(3)]
-    assert [list(map(str, row.values())) for row in together] == [list(map(str, row.values())) for row in alone]
+    assert [list(map(str, row.values())) for row in together] == [
+        list(map(str, row.values())) for row in alone
+    ]
 
 
 def test_half_precision_and_a_fourth_channel_are_taken():

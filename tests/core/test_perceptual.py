@@ -7,7 +7,7 @@ from torchvision.models import squeezenet1_1
 from torchvision.transforms.functional import normalize, resize
 from transformers import ViTConfig, ViTModel
 
-from eta_core import perceptual
+from eta_core.evidence import perceptual
 
 
 def pictures(batch: int = 2, size: tuple[int, int] = (70, 90)) -> torch.Tensor:
@@ -25,7 +25,9 @@ def squeezenet():
 def heads():
     channels = (64, 128, 256, 384, 384, 512, 512)
     generator = torch.Generator().manual_seed(1)
-    return {f"lin{i}.model.1.weight": torch.rand(1, c, 1, 1, generator=generator) for i, c in enumerate(channels)}
+    return {
+        f"lin{i}.model.1.weight": torch.rand(1, c, 1, 1, generator=generator) for i, c in enumerate(channels)
+    }
 
 
 @torch.no_grad()
@@ -41,7 +43,9 @@ def test_lpips_is_its_formula_on_torchvisions_network(squeezenet, heads):
         x, y = tapped[tap]
         expected += ((x - y) ** 2 * heads[f"lin{i}.model.1.weight"]).sum(1).mean((1, 2))
     assert (expected > 0.01).all()
-    assert perceptual.lpips(a, b, squeezenet.state_dict(), heads).tolist() == pytest.approx(expected.tolist(), rel=1e-5)
+    assert perceptual.lpips(a, b, squeezenet.state_dict(), heads).tolist() == pytest.approx(
+        expected.tolist(), rel=1e-5
+    )
     assert perceptual.lpips(a, a, squeezenet.state_dict(), heads).tolist() == [0, 0]
 
 
@@ -59,7 +63,10 @@ def vit():
 def as_dino(vit) -> dict[str, torch.Tensor]:
     """The weights of transformers' ViT by the names of DINO's own file."""
     theirs = vit.state_dict()
-    ours = {"cls_token": theirs["embeddings.cls_token"], "pos_embed": theirs["embeddings.position_embeddings"]}
+    ours = {
+        "cls_token": theirs["embeddings.cls_token"],
+        "pos_embed": theirs["embeddings.position_embeddings"],
+    }
     names = {"norm1": "layernorm_before", "norm2": "layernorm_after", "attn.proj": "attention.output.dense"}
     names |= {"mlp.fc1": "intermediate.dense", "mlp.fc2": "output.dense"}
     for kind in ("weight", "bias"):
@@ -75,7 +82,9 @@ def as_dino(vit) -> dict[str, torch.Tensor]:
 @torch.no_grad()
 def test_dino_keys_are_those_of_transformers_vit(vit):
     picture, kept = pictures(1), []
-    hook = vit.encoder.layer[11].attention.attention.key.register_forward_hook(lambda *call: kept.append(call[-1]))
+    hook = vit.encoder.layer[11].attention.attention.key.register_forward_hook(
+        lambda *call: kept.append(call[-1])
+    )
     small = resize(picture.movedim(-1, 1), [224, 224], antialias=True)
     vit(normalize(small, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
     hook.remove()

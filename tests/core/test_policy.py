@@ -3,9 +3,9 @@ import math
 
 import pytest
 
-from eta_core.metrics import METRICS
-from eta_core.policy import POLICIES, judge, parse_policy, worst
-from eta_core.report import Report, report_of_json
+from eta_core.evidence.metrics import METRICS
+from eta_core.evidence.policy import POLICIES, judge, parse_policy, worst
+from eta_core.evidence.report import Report, report_of_json
 
 UNTOUCHED = {
     "background_psnr": math.inf,
@@ -25,18 +25,26 @@ def verdict_of(policy, **figures) -> str:
 
 def test_a_report_comes_back_from_its_json():
     report = Report(
-        ({"background_psnr": math.inf, "pie_lpips": math.nan}, {"background_psnr": 31.25, "pie_lpips": math.nan}),
+        (
+            {"background_psnr": math.inf, "pie_lpips": math.nan},
+            {"background_psnr": 31.25, "pie_lpips": math.nan},
+        ),
         {"pie_lpips": "no weights"},
         {"changed_above": 5.0},
     )
     text = report.to_json()
     back = report_of_json(text)
     assert str(back) == str(report)
-    assert json.loads(text, parse_constant=pytest.fail)["pictures"][0] == {"background_psnr": "inf", "pie_lpips": None}
+    assert json.loads(text, parse_constant=pytest.fail)["pictures"][0] == {
+        "background_psnr": "inf",
+        "pie_lpips": None,
+    }
 
 
 def test_the_mean_leaves_out_what_was_not_measured():
-    found = Report(({"pie_psnr": 30.0, "pie_lpips": math.nan}, {"pie_psnr": math.nan}, {"pie_psnr": 20.0})).mean()
+    found = Report(
+        ({"pie_psnr": 30.0, "pie_lpips": math.nan}, {"pie_psnr": math.nan}, {"pie_psnr": 20.0})
+    ).mean()
     assert found["pie_psnr"] == 25
     assert math.isnan(found["pie_lpips"])
 
@@ -90,11 +98,17 @@ def test_another_photograph_is_rejected(name):
 
 def test_the_shipped_policies_grow_milder():
     """A VAE's round trip (35.9 dB, 0.95 CIEDE2000): no catalogue picture, good enough for an advertisement."""
-    lost = dict(background_psnr=35.9, background_ms_ssim=0.97, background_mean_difference=0.95, changed_area=9.7)
+    lost = dict(
+        background_psnr=35.9, background_ms_ssim=0.97, background_mean_difference=0.95, changed_area=9.7
+    )
     lost |= {"background_changed_area": 2.7}
     assert [verdict_of(policy, **lost) for policy in POLICIES.values()] == ["reject", "pass", "pass"]
     worse = dict(background_psnr=20.0, background_ms_ssim=0.61, background_mean_difference=5.2)
-    assert [verdict_of(policy, **lost | worse) for policy in POLICIES.values()] == ["reject", "reject", "pass"]
+    assert [verdict_of(policy, **lost | worse) for policy in POLICIES.values()] == [
+        "reject",
+        "reject",
+        "pass",
+    ]
 
 
 CUSTOM = {
@@ -156,7 +170,10 @@ def test_a_figure_that_is_missing_is_an_error_with_its_reason():
         ('{"background_psnr": {"pass": {"min": 3}}', "no JSON"),
         ("{}", "limits nothing"),
         ("[1]", "limits nothing"),
-        ('{"psnr": {"pass": {"min": 3}}}', "limits psnr, which is no metric: the metrics are background_psnr"),
+        (
+            '{"psnr": {"pass": {"min": 3}}}',
+            "limits psnr, which is no metric: the metrics are background_psnr",
+        ),
         ('{"pie_mse": 3}', 'pie_mse is 3: it needs "pass"'),
         ('{"pie_mse": {"review": {"max": 3}}}', 'needs "pass"'),
         ('{"pie_mse": {"pass": {"max": 3}, "reject": {"min": 9}}}', 'needs "pass" and may have "review"'),
@@ -168,7 +185,10 @@ def test_a_figure_that_is_missing_is_an_error_with_its_reason():
         ('{"pie_mse": {"pass": {"max": NaN}}}', "limit NaN"),
         ('{"pie_mse": {"pass": {"max": Infinity}}}', "limit Infinity"),
         ('{"pie_mse": {"pass": {"min": 4, "max": 3}}}', "contradicts itself.*min must not be above max"),
-        ('{"pie_psnr": {"pass": {"min": 3}, "review": {"min": 4}}}', "at least 3 to pass, but at least 4 for review"),
+        (
+            '{"pie_psnr": {"pass": {"min": 3}, "review": {"min": 4}}}',
+            "at least 3 to pass, but at least 4 for review",
+        ),
         ('{"pie_mse": {"pass": {"max": 3}, "review": {"max": 2}}}', "review must be the wider"),
         ('{"pie_mse": {"pass": {"max": 3}, "review": {"min": 1, "max": 5}}}', "review must be the wider"),
         ('{"pie_mse": {"pass": {"max": 3}}, "pie_mse": {"pass": {"max": 4}}}', "pie_mse twice"),
@@ -185,7 +205,9 @@ def test_the_shipped_policies_could_be_written_as_json():
             {
                 name: {
                     level: {
-                        end: value for end, value in (("min", limits.low), ("max", limits.high)) if math.isfinite(value)
+                        end: value
+                        for end, value in (("min", limits.low), ("max", limits.high))
+                        if math.isfinite(value)
                     }
                     for level, limits in (("pass", both.ok), ("review", both.review))
                 }

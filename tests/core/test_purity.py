@@ -10,14 +10,15 @@ def imported(path: Path) -> set[str]:
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     return {
         n.split(".")[0]
-        for n in names | {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and not node.level}
+        for n in names
+        | {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and not node.level}
     }
 
 
 def test_the_core_imports_no_host():
     import sys
 
-    for path in (ROOT / "eta_core").glob("*.py"):
+    for path in (ROOT / "eta_core").rglob("*.py"):
         assert imported(path) <= ALLOWED | sys.stdlib_module_names, path.name
 
 

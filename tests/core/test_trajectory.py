@@ -28,7 +28,10 @@ def trajectory():
 
 def test_a_saved_trajectory_is_loaded_as_it_was(tmp_path, trajectory):
     save(
-        tmp_path / "a.safetensors", trajectory, {"0.cond": torch.ones(1, 77, 8)}, {"conditioning": [{"strength": 1.0}]}
+        tmp_path / "a.safetensors",
+        trajectory,
+        {"0.cond": torch.ones(1, 77, 8)},
+        {"conditioning": [{"strength": 1.0}]},
     )
     loaded, tensors, notes = load(tmp_path / "a.safetensors")
     assert torch.equal(loaded.x, trajectory.x) and torch.equal(loaded.maps, trajectory.maps)
@@ -39,7 +42,9 @@ def test_a_saved_trajectory_is_loaded_as_it_was(tmp_path, trajectory):
         ("a cat",),
         "edit_friendly",
     )
-    assert torch.equal(tensors["0.cond"], torch.ones(1, 77, 8)) and notes == {"conditioning": [{"strength": 1.0}]}
+    assert torch.equal(tensors["0.cond"], torch.ones(1, 77, 8)) and notes == {
+        "conditioning": [{"strength": 1.0}]
+    }
     assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from eta_core.eta import EtaSchedule, paper_gentle, paper_strong
-from eta_core.tune import SHAPES, Trial, best, frontier, prefers_target, search
+from eta_core.evidence.tune import SHAPES, Trial, best, frontier, prefers_target, search
 
 
 def known(schedule: EtaSchedule) -> tuple[float, float]:
@@ -42,7 +42,9 @@ def test_the_same_search_tries_the_same_curves():
 def test_curves_are_in_steps_that_the_fields_of_eta_schedule_take(shape):
     for schedule, *_ in search(known, 27.0, shape, 12):
         assert all(round(value, 2) == value for point in schedule.points for value in point)
-        assert 0.05 <= schedule.power <= 10 and round(20 * schedule.power) == pytest.approx(20 * schedule.power)
+        assert 0.05 <= schedule.power <= 10 and round(20 * schedule.power) == pytest.approx(
+            20 * schedule.power
+        )
 
 
 def test_figures_that_never_change_are_searched_all_the_same():
@@ -68,7 +70,8 @@ def test_fewer_trials_than_the_first_curves_are_refused():
 def test_the_frontier_is_what_nothing_beats():
     curve = EtaSchedule(((0.0, 0.0),))
     a, b, c, d, e = (
-        Trial(curve, *figures) for figures in ((0.1, 30.0), (0.2, 28.0), (0.15, 27.0), (0.4, 20.0), (0.4, 19.0))
+        Trial(curve, *figures)
+        for figures in ((0.1, 30.0), (0.2, 28.0), (0.15, 27.0), (0.4, 20.0), (0.4, 19.0))
     )
     assert frontier([d, c, e, a, b]) == [a, b, d]
 
@@ -81,7 +84,9 @@ SIGMAS = (2.0, 1.0)
 def sees(source: torch.Tensor, target: torch.Tensor, region: torch.Tensor) -> float:
     """Of a picture of ones, by a model that takes it for `source` or `target`."""
     clean = torch.ones(1, 2, 4, 4)
-    return prefers_target(lambda x, sigma: (source.expand_as(x), target.expand_as(x)), clean, SIGMAS, region).item()
+    return prefers_target(
+        lambda x, sigma: (source.expand_as(x), target.expand_as(x)), clean, SIGMAS, region
+    ).item()
 
 
 EVERYWHERE = torch.ones(1, 1, 4, 4)
@@ -112,4 +117,8 @@ def test_every_picture_of_a_batch_is_asked_on_noise_of_its_levels_the_same_at_ev
         found = prefers_target(predict, torch.ones(2, 2, 4, 4), SIGMAS, EVERYWHERE)
         assert found.tolist() == pytest.approx([1.0, 0.0])
     assert all(torch.allclose(noise[0], noise[1]) and noise.std() > 0.5 for noise in seen)
-    assert torch.equal(seen[0], seen[2]) and torch.equal(seen[1], seen[3]) and not torch.allclose(seen[0], seen[1])
+    assert (
+        torch.equal(seen[0], seen[2])
+        and torch.equal(seen[1], seen[3])
+        and not torch.allclose(seen[0], seen[1])
+    )

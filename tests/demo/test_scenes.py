@@ -13,7 +13,10 @@ def test_a_seed_makes_the_same_scene_twice_and_another_seed_another():
 @pytest.mark.parametrize("thing", scenes.THINGS)
 def test_the_mask_is_where_the_thing_is(thing):
     """Outside the mask the scene is the same scene without its thing."""
-    scene, empty = scenes.render(scenes.VALIDATION, thing, "wood"), scenes.render(scenes.VALIDATION, "", "wood")
+    scene, empty = (
+        scenes.render(scenes.VALIDATION, thing, "wood"),
+        scenes.render(scenes.VALIDATION, "", "wood"),
+    )
     outside = scene.mask == 0
     assert np.array_equal(scene.image[outside], empty.image[outside])
     assert 0.05 < (scene.mask > 127).mean() < 0.6

@@ -12,7 +12,9 @@ TRAIN = Path(pack.__file__).parent / "train.py"
 def trained(tmp_path_factory):
     work = tmp_path_factory.mktemp("work")
     subprocess.run(
-        [sys.executable, TRAIN, "--work", work, "--quick", "--device", "cpu"], check=True, stdout=subprocess.DEVNULL
+        [sys.executable, TRAIN, "--work", work, "--quick", "--device", "cpu"],
+        check=True,
+        stdout=subprocess.DEVNULL,
     )
     return work
 
@@ -35,4 +37,7 @@ def test_an_interrupted_training_goes_on_where_it_was(trained):
 
 def test_what_is_shipped_stays_small():
     folder = TRAIN.parent
-    assert sum(p.stat().st_size for p in folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts) < 10e6
+    assert (
+        sum(p.stat().st_size for p in folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
+        < 10e6
+    )

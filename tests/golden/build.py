@@ -19,7 +19,9 @@ from .weights import tensor
 
 SHAPES = json.loads((Path(__file__).parent / "shapes.json").read_text())
 UNET = "model.diffusion_model."
-QUIET = 0.2  # of the last layer: a random network that predicts little, so that its inversion can be played back
+QUIET = (
+    0.2  # of the last layer: a random network that predicts little, so that its inversion can be played back
+)
 SMALL = {"input_blocks": {0: 0, 1: 1, 3: 2, 4: 3}, "output_blocks": {6: 0, 8: 1, 9: 2, 10: 3}}
 
 

@@ -21,7 +21,16 @@ import dev  # noqa: E402
 from tests.golden import build  # noqa: E402
 from tests.host.studio import Studio  # noqa: E402
 
-FOLDERS = ("custom_nodes", "input", "output", "temp", "user", "models/checkpoints", "models/controlnet", "models/loras")
+FOLDERS = (
+    "custom_nodes",
+    "input",
+    "output",
+    "temp",
+    "user",
+    "models/checkpoints",
+    "models/controlnet",
+    "models/loras",
+)
 
 
 class Host:
@@ -54,8 +63,14 @@ class Host:
             return Outcome(False, f"{valid[1]} {valid[3]}", {}, executor)
         extra = {"client_id": client} if client else {}
         self._loop.run_until_complete(executor.execute_async(graph, "test", extra, valid[2]))
-        errors = [data["exception_message"] for event, data in executor.status_messages if event == "execution_error"]
-        return Outcome(executor.success, "; ".join(errors), executor.history_result.get("outputs", {}), executor)
+        errors = [
+            data["exception_message"]
+            for event, data in executor.status_messages
+            if event == "execution_error"
+        ]
+        return Outcome(
+            executor.success, "; ".join(errors), executor.history_result.get("outputs", {}), executor
+        )
 
 
 class Outcome:
@@ -109,7 +124,11 @@ def host(tmp_path_factory) -> Host:
 def ours(host) -> dict:
     """The pack's node classes by id."""
     nodes = host.nodes.NODE_CLASS_MAPPINGS
-    return {name: node for name, node in sorted(nodes.items()) if name.startswith("Eta") or name == "AttentionMask"}
+    return {
+        name: node
+        for name, node in sorted(nodes.items())
+        if name.startswith("Eta") or name == "AttentionMask"
+    }
 
 
 CACHE = dev.WORK / "tests"

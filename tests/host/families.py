@@ -87,7 +87,9 @@ def clip_g():
 
 FAMILIES = {
     "SD1.5 inpainting": Family(
-        "SD15", SHALLOW | HEADS_OF_SD1 | dict(in_channels=9, context_dim=768, use_linear_in_transformer=False), clip_l
+        "SD15",
+        SHALLOW | HEADS_OF_SD1 | dict(in_channels=9, context_dim=768, use_linear_in_transformer=False),
+        clip_l,
     ),
     "SD2.0": Family("SD20", SHALLOW, clip_h),
     "SD2.1 v": Family("SD20", WHOLE, clip_h, v_prediction=True),
@@ -104,7 +106,9 @@ def weights(network: dict, v_prediction: bool) -> dict[str, torch.Tensor]:
     from comfy.ops import disable_weight_init
 
     common = dict(image_size=32, in_channels=4, out_channels=4, model_channels=320, context_dim=1024)
-    common |= dict(use_spatial_transformer=True, use_linear_in_transformer=True, legacy=False, num_head_channels=64)
+    common |= dict(
+        use_spatial_transformer=True, use_linear_in_transformer=True, legacy=False, num_head_channels=64
+    )
     unet = UNetModel(**common | network, dtype=torch.float16, device="meta", operations=disable_weight_init)
     generator, state = torch.Generator().manual_seed(11), {}
     for name, shape in ((name, value.shape) for name, value in unet.state_dict().items()):
@@ -116,7 +120,9 @@ def weights(network: dict, v_prediction: bool) -> dict[str, torch.Tensor]:
         else:
             random *= 0.02
         state[name] = random.half()
-    state["out.2.weight"] *= 0.2  # a random network that predicts little, so that its inversion can be played back
+    state["out.2.weight"] *= (
+        0.2  # a random network that predicts little, so that its inversion can be played back
+    )
     if v_prediction:
         state["output_blocks.11.1.transformer_blocks.0.norm1.bias"] *= 10
     return state

@@ -55,7 +55,10 @@ def sd3(host) -> Flow:
         in_channels=16,
         depth=1,
         adm_in_channels=WIDTH + 1280,
-        context_embedder_config={"target": "torch.nn.Linear", "params": {"in_features": 4096, "out_features": WIDTH}},
+        context_embedder_config={
+            "target": "torch.nn.Linear",
+            "params": {"in_features": 4096, "out_features": WIDTH},
+        },
         num_patches=16 * 16,
         pos_embed_max_size=16,
         qk_norm="rms",
@@ -117,7 +120,9 @@ def aura(host) -> Flow:
     """Its words come from the encoder of Flux: the network only sees rows."""
     import comfy.supported_models
 
-    config = dict(cond_seq_dim=WIDTH, dim=WIDTH, global_conddim=WIDTH, n_heads=4, n_layers=2, n_double_layers=1)
+    config = dict(
+        cond_seq_dim=WIDTH, dim=WIDTH, global_conddim=WIDTH, n_heads=4, n_layers=2, n_double_layers=1
+    )
     return Flow(patcher(comfy.supported_models.AuraFlow(config | dict(max_seq=32 * 32))), flux(host).clip)
 
 

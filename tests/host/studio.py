@@ -36,7 +36,9 @@ class Studio:
 
     def invert_both(self, **changes):
         """EtaInversion's two outputs."""
-        inputs = dict(model=self.model, latent_image=picture(), steps=STEPS, cfg=1.0, scheduler="ddim_uniform")
+        inputs = dict(
+            model=self.model, latent_image=picture(), steps=STEPS, cfg=1.0, scheduler="ddim_uniform"
+        )
         inputs |= {} if "positive" in changes else {"positive": self.encode(SOURCE)}
         return self.host.call("EtaInversion", **inputs | changes)
 
@@ -52,7 +54,9 @@ class Studio:
         """The samples of EtaSampler's two outputs."""
         inputs = dict(model=self.model, cfg=3.0, seed=7, noise_candidates=3, noise_blend=0.0)
         inputs |= {
-            name: self.encode(text) for name, text in (("positive", TARGET), ("negative", "")) if name not in changes
+            name: self.encode(text)
+            for name, text in (("positive", TARGET), ("negative", ""))
+            if name not in changes
         }
         inputs |= {} if "eta" in changes else {"eta": self.eta()}
         edited, source = self.host.call("EtaSampler", inversion=inversion, **inputs | changes)

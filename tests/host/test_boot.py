@@ -1,5 +1,7 @@
 def test_every_node_is_there(host):
-    ours = {name for name in host.nodes.NODE_CLASS_MAPPINGS if name.startswith("Eta") or name == "AttentionMask"}
+    ours = {
+        name for name in host.nodes.NODE_CLASS_MAPPINGS if name.startswith("Eta") or name == "AttentionMask"
+    }
     assert ours == {
         "EtaInversion",
         "EtaSchedule",

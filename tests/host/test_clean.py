@@ -61,7 +61,9 @@ def options_of(model) -> str:
             else list(map(id, value))
         )
 
-    return repr((walk(model.model_options), sorted(map(str, model.object_patches)), sorted(map(str, model.patches))))
+    return repr(
+        (walk(model.model_options), sorted(map(str, model.object_patches)), sorted(map(str, model.patches)))
+    )
 
 
 @pytest.fixture
@@ -76,7 +78,9 @@ def unharmed(studio, before):
 ENDINGS = [
     pytest.param(explode, lambda: pytest.raises(RuntimeError, match=BOOM), id="an error"),
     pytest.param(
-        spoil, lambda: pytest.raises(ValueError, match="predicted NaN or infinite values at step [23] of 4"), id="NaN"
+        spoil,
+        lambda: pytest.raises(ValueError, match="predicted NaN or infinite values at step [23] of 4"),
+        id="NaN",
     ),
     pytest.param(cancel, cancelled, id="Cancel"),
 ]
@@ -159,10 +163,16 @@ def test_cancel_in_a_graph_is_an_interruption_and_not_an_error(studio, host, che
         "save": ("EtaSaveInversion", dict(inversion=["invert", 0], filename_prefix="cancelled/inversion")),
     }
     monkeypatch.setattr(
-        comfy.utils, "PROGRESS_BAR_HOOK", lambda value, total, preview, node_id=None: value == 2 and cancel(None)
+        comfy.utils,
+        "PROGRESS_BAR_HOOK",
+        lambda value, total, preview, node_id=None: value == 2 and cancel(None),
     )
-    outcome = host.run({name: {"class_type": kind, "inputs": inputs} for name, (kind, inputs) in graph.items()})
+    outcome = host.run(
+        {name: {"class_type": kind, "inputs": inputs} for name, (kind, inputs) in graph.items()}
+    )
     events = [event for event, _ in outcome.executor.status_messages]
     assert not outcome.success and outcome.error == ""
     assert "execution_interrupted" in events
-    assert not (host.base / "output/cancelled").exists() or not list((host.base / "output/cancelled").iterdir())
+    assert not (host.base / "output/cancelled").exists() or not list(
+        (host.base / "output/cancelled").iterdir()
+    )

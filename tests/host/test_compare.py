@@ -18,7 +18,9 @@ def compare(host, **inputs):
 
 
 def shown(host, saved) -> np.ndarray:
-    return np.asarray(Image.open(host.base / saved["type"] / saved["subfolder"] / saved["filename"]).convert("RGB"))
+    return np.asarray(
+        Image.open(host.base / saved["type"] / saved["subfolder"] / saved["filename"]).convert("RGB")
+    )
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +39,10 @@ def test_the_difference_is_the_pictures_own_times_gain(host, pictures):
 
 def test_one_picture_is_compared_with_each_of_a_batch(host, pictures):
     difference, views = compare(host, before=pictures[:1], after=pictures, reconstruction=pictures[:1])
-    assert len(difference) == len(views["after"]) == 2 and len(views["before"]) == len(views["reconstruction"]) == 1
+    assert (
+        len(difference) == len(views["after"]) == 2
+        and len(views["before"]) == len(views["reconstruction"]) == 1
+    )
     assert difference[0].max() == 0 < difference[1].max()
 
 

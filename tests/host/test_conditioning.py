@@ -22,16 +22,27 @@ def call(studio, node: str, **inputs):
 @pytest.fixture
 def apart(host, monkeypatch):
     """Switches the joining of branches into one network call off."""
-    return lambda: monkeypatch.setattr(pack(host, "host.sampling").BranchGuider, "_can_join", lambda *names: False)
+    return lambda: monkeypatch.setattr(
+        pack(host, "host.sampling").BranchGuider, "_can_join", lambda *names: False
+    )
 
 
 def ranged(studio, start: float, end: float, text: str = SOURCE) -> list:
-    return call(studio, "ConditioningSetTimestepRange", conditioning=studio.encode(text), start=start, end=end)
+    return call(
+        studio, "ConditioningSetTimestepRange", conditioning=studio.encode(text), start=start, end=end
+    )
 
 
 def in_area(studio, x: int, text: str = SOURCE) -> list:
     return call(
-        studio, "ConditioningSetArea", conditioning=studio.encode(text), width=32, height=64, x=x, y=0, strength=1.0
+        studio,
+        "ConditioningSetArea",
+        conditioning=studio.encode(text),
+        width=32,
+        height=64,
+        x=x,
+        y=0,
+        strength=1.0,
     )
 
 
@@ -78,7 +89,9 @@ def test_a_word_of_the_third_chunk_has_its_region(studio):
     encoded = studio.encode(source)
     assert encoded[0][0].shape[1] == 231
     inversion = studio.invert(positive=encoded)
-    cat, street = (studio.region(inversion, word, threshold=0.0, source_prompt=source)[0] for word in ("cat", "street"))
+    cat, street = (
+        studio.region(inversion, word, threshold=0.0, source_prompt=source)[0] for word in ("cat", "street")
+    )
     assert not torch.equal(cat, street)
     edited, reconstruction = studio.edit_both(inversion, positive=studio.encode(LONG + TARGET))
     assert close(reconstruction, picture()["samples"]) and not close(edited, reconstruction, 0.01)
@@ -102,11 +115,16 @@ def test_a_weighted_prompt_has_its_words(studio, weighted):
     "node, inputs",
     [
         ("ConditioningConcat", dict(conditioning_to=SOURCE, conditioning_from="in the rain")),
-        ("ConditioningAverage", dict(conditioning_to=SOURCE, conditioning_from="a dog", conditioning_to_strength=0.7)),
+        (
+            "ConditioningAverage",
+            dict(conditioning_to=SOURCE, conditioning_from="a dog", conditioning_to_strength=0.7),
+        ),
     ],
 )
 def test_prompts_put_together_are_inverted_and_their_words_asked_for(studio, caplog, node, inputs):
-    mixed = call(studio, node, **{k: studio.encode(v) if isinstance(v, str) else v for k, v in inputs.items()})
+    mixed = call(
+        studio, node, **{k: studio.encode(v) if isinstance(v, str) else v for k, v in inputs.items()}
+    )
     inversion = studio.invert(positive=mixed)
     assert close(studio.edit_both(inversion)[1], picture()["samples"])
     mask, _ = studio.region(inversion, "cat", source_prompt=SOURCE)
@@ -117,7 +135,13 @@ def test_prompts_put_together_are_inverted_and_their_words_asked_for(studio, cap
 
 def phases(studio, first: str, then: str) -> list:
     parts = [
-        call(studio, "ConditioningSetTimestepRange", conditioning=studio.encode(text), start=start, end=start + 0.5)
+        call(
+            studio,
+            "ConditioningSetTimestepRange",
+            conditioning=studio.encode(text),
+            start=start,
+            end=start + 0.5,
+        )
         for text, start in ((first, 0.0), (then, 0.5))
     ]
     return call(studio, "ConditioningCombine", conditioning_1=parts[0], conditioning_2=parts[1])
@@ -127,7 +151,9 @@ def test_a_target_may_change_on_the_way(studio, inversion):
     edited = studio.edit(inversion, positive=phases(studio, TARGET, "a tree"))
     for text in (TARGET, "a tree"):
         assert not close(edited, studio.edit(inversion, positive=studio.encode(text)), 1e-3)
-    assert close(studio.edit(inversion, positive=phases(studio, TARGET, TARGET)), studio.edit(inversion), 1e-4)
+    assert close(
+        studio.edit(inversion, positive=phases(studio, TARGET, TARGET)), studio.edit(inversion), 1e-4
+    )
 
 
 def test_an_area_of_the_target_leaves_the_rest_to_the_other_prompt(studio, inversion):
@@ -162,7 +188,9 @@ def lora(host, studio) -> str:
 
 def hooked(studio, lora: str, text: str, strength: float) -> list:
     hooks = call(studio, "CreateHookLora", lora_name=lora, strength_model=strength, strength_clip=0.0)
-    clip = call(studio, "SetClipHooks", clip=studio.clip, hooks=hooks, apply_to_conds=True, schedule_clip=False)
+    clip = call(
+        studio, "SetClipHooks", clip=studio.clip, hooks=hooks, apply_to_conds=True, schedule_clip=False
+    )
     return call(studio, "CLIPTextEncode", clip=clip, text=text)
 
 
@@ -175,7 +203,9 @@ def test_a_lora_hook_of_the_target_stays_with_the_target(studio, inversion, lora
 
 
 def test_a_lora_hook_of_strength_0_is_none(studio, inversion, lora):
-    assert close(studio.edit(inversion, positive=hooked(studio, lora, TARGET, 0.0)), studio.edit(inversion), 1e-4)
+    assert close(
+        studio.edit(inversion, positive=hooked(studio, lora, TARGET, 0.0)), studio.edit(inversion), 1e-4
+    )
 
 
 def test_a_lora_hook_of_the_source_is_part_of_the_inversion(studio, inversion, lora):
@@ -189,9 +219,13 @@ def scheduled(studio, lora, *keyframes: tuple[float, float]) -> list:
     hooks = studio.host.call("CreateHookLora", lora_name=lora, strength_model=1.0, strength_clip=0.0)[0]
     made = None
     for strength, start in keyframes:
-        made = call(studio, "CreateHookKeyframe", strength_mult=strength, start_percent=start, prev_hook_kf=made)
+        made = call(
+            studio, "CreateHookKeyframe", strength_mult=strength, start_percent=start, prev_hook_kf=made
+        )
     hooks = call(studio, "SetHookKeyframes", hooks=hooks, hook_kf=made)
-    clip = call(studio, "SetClipHooks", clip=studio.clip, hooks=hooks, apply_to_conds=True, schedule_clip=False)
+    clip = call(
+        studio, "SetClipHooks", clip=studio.clip, hooks=hooks, apply_to_conds=True, schedule_clip=False
+    )
     return call(studio, "CLIPTextEncode", clip=clip, text=SOURCE)
 
 
@@ -215,8 +249,12 @@ def gligen(host, studio):
         fuser = seeded(GatedSelfAttentionDense(320, 768, 8, 40)) | dict(
             alpha_attn=torch.tensor(1.0), alpha_dense=torch.tensor(1.0)
         )
-        state |= {f"input_blocks.{i}.1.transformer_blocks.0.fuser.{name}": value for name, value in fuser.items()}
-    net = {name: value for name, value in seeded(PositionNet(768, 768)).items() if not name.startswith("fourier")}
+        state |= {
+            f"input_blocks.{i}.1.transformer_blocks.0.fuser.{name}": value for name, value in fuser.items()
+        }
+    net = {
+        name: value for name, value in seeded(PositionNet(768, 768)).items() if not name.startswith("fourier")
+    }
     state |= {f"position_net.{name}": value for name, value in net.items()}
     path = host.base / "models/gligen/test_gligen.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -254,7 +292,9 @@ def test_unclip_pictures_are_part_of_both_branches(family_studio, monkeypatch): 
         families.FAMILIES,
         "SD2.1 unCLIP",
         families.Family(
-            "SD21UnclipH", families.SHALLOW | dict(num_classes="sequential", adm_in_channels=2048), families.clip_h
+            "SD21UnclipH",
+            families.SHALLOW | dict(num_classes="sequential", adm_in_channels=2048),
+            families.clip_h,
         ),
     )
     studio: Quick = family_studio("SD2.1 unCLIP")
@@ -271,9 +311,13 @@ def test_unclip_pictures_are_part_of_both_branches(family_studio, monkeypatch): 
     friendly = studio.invert(positive=with_picture(SOURCE), inverter="edit_friendly")
     played = studio.edit(friendly, positive=with_picture(SOURCE), eta=studio.neutral())
     assert close(played, picture()["samples"], 1e-4)
-    noisy = with_picture(SOURCE, 0.3)  # by noise on the picture shown: the inversion's, whatever the edit's seed
+    noisy = with_picture(
+        SOURCE, 0.3
+    )  # by noise on the picture shown: the inversion's, whatever the edit's seed
     inversion = studio.invert(positive=noisy)
-    one, other = (studio.edit(inversion, positive=noisy, cfg=1.0, eta=studio.neutral(), seed=seed) for seed in (0, 7))
+    one, other = (
+        studio.edit(inversion, positive=noisy, cfg=1.0, eta=studio.neutral(), seed=seed) for seed in (0, 7)
+    )
     assert close(one, other, 1e-6)
 
 

@@ -32,7 +32,9 @@ def contract_of(node) -> dict:
 def describe(socket) -> dict:
     about = {"id": socket.id, "type": socket.get_io_type(), "optional": bool(socket.optional)}
     about |= {
-        name: getattr(socket, name) for name in ("default", "min", "max") if getattr(socket, name, None) is not None
+        name: getattr(socket, name)
+        for name in ("default", "min", "max")
+        if getattr(socket, name, None) is not None
     }
     return about | ({"options": list(socket.options)} if socket.id in OWN_CHOICES else {})
 

@@ -47,7 +47,9 @@ class DemoStudio(Studio):
         )
 
     def invert(self, **changes):
-        return super().invert(**dict(positive=self.encode(SOURCE), latent_image=self.latent, steps=STEPS) | changes)
+        return super().invert(
+            **dict(positive=self.encode(SOURCE), latent_image=self.latent, steps=STEPS) | changes
+        )
 
     def edit(self, inversion, **changes):
         return super().edit(inversion, **dict(positive=self.encode(TARGET), cfg=5.0) | changes)
@@ -108,8 +110,12 @@ def test_a_controlnet_on_both_works_with_a_method(demo, hint):
     inputs = dict(positive=target, negative=negative)
     both = demo.edit(steered, edit=method, **inputs)
     assert bool(both.isfinite().all())
-    assert not close(both, demo.edit(steered, **inputs), 1e-2), "the method has no effect beside the ControlNet"
-    assert not close(both, demo.edit(steered, edit=method), 1e-2), "the ControlNet has no effect beside the method"
+    assert not close(both, demo.edit(steered, **inputs), 1e-2), (
+        "the method has no effect beside the ControlNet"
+    )
+    assert not close(both, demo.edit(steered, edit=method), 1e-2), (
+        "the ControlNet has no effect beside the method"
+    )
 
 
 def test_the_model_forgets_a_controlnet(demo, inverted, hint):

@@ -50,7 +50,9 @@ def test_more_steps_than_noise_levels(studio):
 
 
 def test_a_scheduler_without_levels_for_the_steps(studio):
-    with raises("the scheduler kl_optimal has no noise levels for 1 steps", "use more steps, or another scheduler"):
+    with raises(
+        "the scheduler kl_optimal has no noise levels for 1 steps", "use more steps, or another scheduler"
+    ):
         studio.invert(steps=1, scheduler="kl_optimal")
 
 
@@ -63,7 +65,9 @@ def test_a_scheduler_that_repeats_a_level_names_it(studio):
 
 def test_steps_that_end_far_from_the_noise(studio, caplog):
     studio.invert(steps=2)
-    assert "2 steps of ddim_uniform end at t = 0.50" in caplog.text and "use the scheduler normal" in caplog.text
+    assert (
+        "2 steps of ddim_uniform end at t = 0.50" in caplog.text and "use the scheduler normal" in caplog.text
+    )
     caplog.clear()
     studio.invert(steps=2, scheduler="normal")
     assert "end at t" not in caplog.text
@@ -225,7 +229,9 @@ def test_a_background_lock_without_a_mask(studio, inversion):
 
 def test_an_inversion_of_another_prediction_type(studio, inversion):
     with raises("another kind of model", "prediction EPS against V_PREDICTION"):
-        studio.edit(inversion, model=patched(studio, "ModelSamplingDiscrete", sampling="v_prediction", zsnr=False))
+        studio.edit(
+            inversion, model=patched(studio, "ModelSamplingDiscrete", sampling="v_prediction", zsnr=False)
+        )
 
 
 def test_an_inversion_of_another_noise_range(studio, inversion):
@@ -393,7 +399,9 @@ def test_conditioning_that_no_file_can_hold(studio, inversion):
     prompt = [[cond, extras | {"control": object()}] for cond, extras in studio.encode(SOURCE)]
     with raises("'control'", "cannot hold"):
         studio.host.call(
-            "EtaSaveInversion", inversion=replace(inversion, positive=prompt), filename_prefix="errors/control"
+            "EtaSaveInversion",
+            inversion=replace(inversion, positive=prompt),
+            filename_prefix="errors/control",
         )
 
 
@@ -489,7 +497,9 @@ def test_the_user_reads_that_the_mask_has_another_shape(refusal):
 
 
 def test_the_user_reads_what_differs_between_two_models(refusal):
-    other = {"other": ("ModelSamplingDiscrete", dict(model=["loader", 0], sampling="v_prediction", zsnr=False))}
+    other = {
+        "other": ("ModelSamplingDiscrete", dict(model=["loader", 0], sampling="v_prediction", zsnr=False))
+    }
     assert "prediction EPS against V_PREDICTION" in refusal(other, edit=dict(model=["other", 0]))
 
 

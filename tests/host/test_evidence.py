@@ -100,7 +100,9 @@ def test_a_picture_that_the_vae_cropped_is_measured_against_what_it_saw(studio, 
     assert cropped.shape[1:3] == (32, 48)
     assert metrics(host, source, cropped)[2]["background_mse"] == 0
     for other in (cropped[:, :24], cropped[:, :, 1:], source[:, 1:]):
-        with raises("source is 51x37", f"edited picture {other.shape[2]}x{other.shape[1]}", "one size", "resize"):
+        with raises(
+            "source is 51x37", f"edited picture {other.shape[2]}x{other.shape[1]}", "one size", "resize"
+        ):
             metrics(host, source, other)
     with raises("source is 48x32", "edited picture 51x37"):
         metrics(host, cropped, source)
@@ -175,7 +177,9 @@ def clip(host):
 def vision_config(tmp_path_factory):
     def write(**changes) -> str:
         config = dict(flow.CLIP, image_size=28, patch_size=14, num_channels=3, hidden_act="quick_gelu")
-        config |= dict(model_type="clip_vision_model", projection_dim=flow.WIDTH, layer_norm_eps=1e-5) | changes
+        config |= (
+            dict(model_type="clip_vision_model", projection_dim=flow.WIDTH, layer_norm_eps=1e-5) | changes
+        )
         path = tmp_path_factory.mktemp("vision") / "config.json"
         path.write_text(json.dumps(config))
         return str(path)
@@ -259,15 +263,21 @@ def test_flux_clip_is_projected_although_flux_itself_does_not(host, clip, clip_v
         (("clip", "clip_vision"), {"target_prompt": " "}, "target_prompt is empty"),
     ],
 )
-def test_without_its_inputs_clip_is_not_measured_and_the_reason_is_said(host, clip, clip_vision, wired, inputs, why):
+def test_without_its_inputs_clip_is_not_measured_and_the_reason_is_said(
+    host, clip, clip_vision, wired, inputs, why
+):
     both = {"clip": clip, "clip_vision": clip_vision}
-    found, _, numbers = metrics(host, plain(0.5), plain(0.6), **{name: both[name] for name in wired}, **inputs)
+    found, _, numbers = metrics(
+        host, plain(0.5), plain(0.6), **{name: both[name] for name in wired}, **inputs
+    )
     assert found["not_measured"]["clip_similarity"] == why
     assert math.isnan(numbers["clip_similarity"]) and found["mean"]["clip_similarity"] is None
 
 
 def test_what_clip_cannot_say_without_mask_or_source_prompt(host, clip, clip_vision):
-    found, _, numbers = metrics(host, plain(0.5), plain(0.6), clip=clip, clip_vision=clip_vision, target_prompt="a dog")
+    found, _, numbers = metrics(
+        host, plain(0.5), plain(0.6), clip=clip, clip_vision=clip_vision, target_prompt="a dog"
+    )
     assert not math.isnan(numbers["clip_similarity"])
     assert found["not_measured"]["clip_similarity_edited"] == "connect a mask"
     assert "source_prompt is empty" in found["not_measured"]["clip_directional"]
@@ -281,7 +291,9 @@ def test_halves_that_do_not_belong_together_are_refused(host, studio, clip, clip
         metrics(host, clip=studio.clip, clip_vision=clip_vision, **inputs)
     siglip = small_vision(vision_config(model_type="siglip_vision_model", projection_dim=flow.WIDTH))
     del siglip.model.visual_projection
-    siglip.model.visual_projection = lambda x: x  # what the host gives it, whose own SigLIP has no projection_dim
+    siglip.model.visual_projection = lambda x: (
+        x
+    )  # what the host gives it, whose own SigLIP has no projection_dim
     with raises("clip_vision is a CLIPVisionModelProjection", "without a projection", "CLIP-ViT-L"):
         metrics(host, clip=clip, clip_vision=siglip, **inputs)
 
@@ -315,7 +327,10 @@ def folder(host):
 
 def test_without_weights_the_json_and_the_table_say_what_belongs_where(host):
     found, _, numbers = metrics(host, plain(0.5), plain(0.6))
-    assert found["not_measured"]["pie_lpips"] == "put squeezenet1_1-b8a52dc0.pth and squeeze.pth into models/lpips"
+    assert (
+        found["not_measured"]["pie_lpips"]
+        == "put squeezenet1_1-b8a52dc0.pth and squeeze.pth into models/lpips"
+    )
     assert found["not_measured"]["structure_distance"] == "put dino_vitbase8_pretrain.pth into models/dino"
     assert math.isnan(numbers["structure_distance"])
 

@@ -67,7 +67,9 @@ def test_outside_a_locked_mask_nothing_changes(family, inverted):
     assert close(edited[..., 4:], source[..., 4:]) and not close(edited[..., :4], source[..., :4], 0.01)
 
 
-@pytest.mark.parametrize("method", [prompt_to_prompt, masa_ctrl, plug_and_play], ids=lambda make: make.__name__)
+@pytest.mark.parametrize(
+    "method", [prompt_to_prompt, masa_ctrl, plug_and_play], ids=lambda make: make.__name__
+)
 def test_methods_steer_it(family, inverted, plain, method):
     edited = family.edit(inverted, edit=method(family, inverted))
     assert bool(edited.isfinite().all()) and not close(edited, plain, 0.01)
@@ -106,7 +108,10 @@ def told(studio, texts: tuple[str, ...]) -> list:
     conditions = [[[cond, dict(extra)] for cond, extra in studio.encode(text)] for text in texts]
     for condition in conditions:
         for _, extra in condition:
-            extra["concat_latent_image"], extra["concat_mask"] = picture(seed=2)["samples"], left_half()[:, None]
+            extra["concat_latent_image"], extra["concat_mask"] = (
+                picture(seed=2)["samples"],
+                left_half()[:, None],
+            )
     return conditions
 
 
@@ -153,7 +158,10 @@ def sampled(studio, **inputs):
 
 
 FORMS = {  # the picture that a network's output stands for at x, sigma
-    "v_prediction": ("V_PREDICTION", lambda v, x, sigma: x / (1 + sigma**2) - v * sigma / (1 + sigma**2) ** 0.5),
+    "v_prediction": (
+        "V_PREDICTION",
+        lambda v, x, sigma: x / (1 + sigma**2) - v * sigma / (1 + sigma**2) ** 0.5,
+    ),
     "x0": ("X0", lambda x0, x, sigma: x0),
 }
 

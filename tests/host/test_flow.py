@@ -60,7 +60,12 @@ def test_the_hosts_euler_sampler_plays_the_inversion_on_as_eta_0_does(flow, inve
     (sigmas,) = flow.host.call("EtaSigmas", inversion=inversion)
     (silence,) = flow.host.call("DisableNoise")
     stock, _ = flow.host.call(
-        "SamplerCustomAdvanced", noise=silence, guider=guider, sampler=sampler, sigmas=sigmas, latent_image=noise
+        "SamplerCustomAdvanced",
+        noise=silence,
+        guider=guider,
+        sampler=sampler,
+        sigmas=sigmas,
+        latent_image=noise,
     )
     ours = flow.edit(inversion, eta=flow.eta(end_eta=0.0), cfg=1.0)
     assert close(ours, stock["samples"], 1e-3)
@@ -89,7 +94,8 @@ def test_more_iterations_play_back_closer(flow):
     same = dict(positive=flow.encode(SOURCE), cfg=1.0, eta=flow.eta(end_eta=0.0))
     source = flow.picture()["samples"]
     errors = [
-        (flow.edit(flow.invert(inverter="fixed_point", iterations=n), **same) - source).abs().mean() for n in (1, 5)
+        (flow.edit(flow.invert(inverter="fixed_point", iterations=n), **same) - source).abs().mean()
+        for n in (1, 5)
     ]
     assert errors[1] < 0.5 * errors[0]
 
@@ -146,7 +152,9 @@ def test_reading_joint_attention_changes_no_bit_and_leaves_the_other_packs_in_fo
     changed = mmdit.invert(model=model).trajectory
     assert len(seen) == 6 and changed.maps is not None
     assert not close(changed.x, plain.x, 1e-3)
-    model.model_options["transformer_options"]["optimized_attention_override"] = lambda attend, *a, **k: attend(*a, **k)
+    model.model_options["transformer_options"]["optimized_attention_override"] = lambda attend, *a, **k: (
+        attend(*a, **k)
+    )
     assert torch.equal(mmdit.invert(model=model).trajectory.x, plain.x)
 
 
@@ -225,7 +233,13 @@ def test_the_workflow_runs_in_the_executor(mmdit):
                     invert=False,
                 ),
                 "eta": node(
-                    "EtaSchedule", preset="paper_strong", start_t=0.0, start_eta=0.0, end_t=1.0, end_eta=0.4, power=1.0
+                    "EtaSchedule",
+                    preset="paper_strong",
+                    start_t=0.0,
+                    start_eta=0.0,
+                    end_t=1.0,
+                    end_eta=0.4,
+                    power=1.0,
                 ),
                 "edit": node(
                     "EtaSampler",
@@ -268,7 +282,9 @@ def test_a_word_of_t5_is_a_whole_word(flux):
 def test_a_word_of_t5_is_found_however_it_is_written(flux):
     prompt = "a Cat and a dog"
     inversion = flux.invert(positive=flux.encode(prompt), steps=2)
-    regions = [flux.region(inversion, word, threshold=0.0, source_prompt=prompt)[0] for word in ("Cat", "cat", "CAT")]
+    regions = [
+        flux.region(inversion, word, threshold=0.0, source_prompt=prompt)[0] for word in ("Cat", "cat", "CAT")
+    ]
     assert regions[0].any() and all(region.equal(regions[0]) for region in regions)
 
 
@@ -281,7 +297,9 @@ def test_a_word_of_t5_is_found_however_it_is_written(flux):
     ],
 )
 def test_a_word_of_t5_beside_punctuation_has_its_region(flux, source, target):
-    positive, _, words, *_ = flux.host.call("EtaPromptPair", clip=flux.clip, source_prompt=source, target_prompt=target)
+    positive, _, words, *_ = flux.host.call(
+        "EtaPromptPair", clip=flux.clip, source_prompt=source, target_prompt=target
+    )
     inversion = flux.invert(positive=positive, steps=2)
     assert flux.region(inversion, words, threshold=0.0, source_prompt=source)[0].any()
 

@@ -114,7 +114,9 @@ def test_prompt_to_prompt_refinement_is_the_references(studio, inverted, near):
         **PAPERS_PROMPT_TO_PROMPT,
     )
     region, _ = studio.region(inverted[0], "cat", threshold=0.2)
-    edited, _ = edit(studio, inverted[0], eta=studio.eta(preset="paper_gentle"), mask=region, seed=3, edit=method)
+    edited, _ = edit(
+        studio, inverted[0], eta=studio.eta(preset="paper_gentle"), mask=region, seed=3, edit=method
+    )
     near("eta_paper_mask_ptp_refine edited", edited, case("eta_paper_mask_ptp_refine")["edited"])
 
 
@@ -143,7 +145,12 @@ def play_back(studio, inversion, latent: dict, prompt: str, cfg: float) -> torch
     (sampler,) = call("EtaSamplerSelect", eta=studio.eta(end_eta=0.0))
     (noise,) = call("DisableNoise")
     played, _ = call(
-        "SamplerCustomAdvanced", noise=noise, guider=guider, sampler=sampler, sigmas=sigmas, latent_image=latent
+        "SamplerCustomAdvanced",
+        noise=noise,
+        guider=guider,
+        sampler=sampler,
+        sigmas=sigmas,
+        latent_image=latent,
     )
     return played["samples"] * SCALE / float(1 + sigmas[-1] ** 2) ** 0.5
 

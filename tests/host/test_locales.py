@@ -23,7 +23,8 @@ def definition_of(node) -> dict:
     if any(getattr(socket, "control_after_generate", None) for socket in schema.inputs):
         inputs["control_after_generate"] = {"name": "control after generate"}
     outputs = {
-        str(i): {"name": socket.display_name, "tooltip": socket.tooltip} for i, socket in enumerate(schema.outputs)
+        str(i): {"name": socket.display_name, "tooltip": socket.tooltip}
+        for i, socket in enumerate(schema.outputs)
     }
     texts = {"display_name": schema.display_name, "description": schema.description, "inputs": inputs}
     return texts | ({"outputs": outputs} if outputs else {})
@@ -66,7 +67,9 @@ def test_no_text_holds_what_the_page_takes_for_code(language):
 
 def test_japanese_is_translated():
     texts = flat(read("ja", "nodeDefs.json")) | flat(read("ja", "main.json"))
-    assert not [f"{key}: {t}" for key, t in texts.items() if not JAPANESE.search(t) and t not in SAME_IN_JAPANESE]
+    assert not [
+        f"{key}: {t}" for key, t in texts.items() if not JAPANESE.search(t) and t not in SAME_IN_JAPANESE
+    ]
 
 
 def test_japanese_keeps_the_options_of_a_choice(ours):
@@ -83,4 +86,6 @@ def test_japanese_keeps_every_number(ours):
     """Neutral values and the paper's ranges are the same in every language."""
     english, japanese = flat(read("en", "nodeDefs.json")), flat(read("ja", "nodeDefs.json"))
     for key, text in english.items():
-        assert set(re.findall(r"\d+(?:\.\d+)?", text)) <= set(re.findall(r"\d+(?:\.\d+)?", japanese[key])), key
+        assert set(re.findall(r"\d+(?:\.\d+)?", text)) <= set(re.findall(r"\d+(?:\.\d+)?", japanese[key])), (
+            key
+        )

@@ -30,7 +30,9 @@ PROMPT_TO_PROMPT = dict(
 
 def prompt_to_prompt(studio, inversion, target: str = TARGET, **changes):
     inputs = dict(clip=studio.clip, positive=studio.encode(target), target_prompt=target)
-    return studio.host.call("EtaPromptToPrompt", inversion=inversion, **PROMPT_TO_PROMPT | inputs | changes)[0]
+    return studio.host.call("EtaPromptToPrompt", inversion=inversion, **PROMPT_TO_PROMPT | inputs | changes)[
+        0
+    ]
 
 
 def masa_ctrl(studio, inversion=None, **changes):
@@ -80,7 +82,9 @@ def test_a_neutral_method_is_no_method_to_the_bit(studio, inversion, method, neu
 
 
 def test_a_local_blend_of_nothing_is_the_source(studio, inversion):
-    method = prompt_to_prompt(studio, inversion, local_blend=True, blend_start=0.0, blend_mask=torch.zeros(1, 64, 64))
+    method = prompt_to_prompt(
+        studio, inversion, local_blend=True, blend_start=0.0, blend_mask=torch.zeros(1, 64, 64)
+    )
     edited, source = studio.edit_both(inversion, edit=method)
     assert close(edited, source, 1e-6)
 
@@ -88,7 +92,8 @@ def test_a_local_blend_of_nothing_is_the_source(studio, inversion):
 def test_a_local_blend_of_everything_is_none(studio, inversion):
     everything = prompt_to_prompt(studio, inversion, local_blend=True, blend_mask=torch.ones(1, 64, 64))
     assert torch.equal(
-        studio.edit(inversion, edit=everything), studio.edit(inversion, edit=prompt_to_prompt(studio, inversion))
+        studio.edit(inversion, edit=everything),
+        studio.edit(inversion, edit=prompt_to_prompt(studio, inversion)),
     )
 
 
@@ -111,7 +116,9 @@ def test_more_steps_of_self_attention_keep_more_of_the_source(studio):
     plain = studio.eta(end_eta=0.0)
 
     def distance(end: float) -> float:
-        method = prompt_to_prompt(studio, inverted, cross_replace_end=end, self_replace_end=end, equalizer=1.0)
+        method = prompt_to_prompt(
+            studio, inverted, cross_replace_end=end, self_replace_end=end, equalizer=1.0
+        )
         edited, source = studio.edit_both(inverted, edit=method, eta=plain)
         return float((edited - source).square().mean())
 
@@ -119,7 +126,8 @@ def test_more_steps_of_self_attention_keep_more_of_the_source(studio):
 
 
 @pytest.mark.parametrize(
-    "target", ["a dog sitting on a red wooden bench", "a corgi on a bench", "a dog " * 30, "(a dog:1.3) on a bench"]
+    "target",
+    ["a dog sitting on a red wooden bench", "a corgi on a bench", "a dog " * 30, "(a dog:1.3) on a bench"],
 )
 @pytest.mark.parametrize("mode", ["auto", "refine"])
 def test_prompts_of_any_length_are_aligned(studio, inversion, target, mode):
@@ -164,7 +172,9 @@ def test_masactrl_with_masks_of_everything_is_masactrl(studio, inversion):
 @pytest.fixture
 def apart(host, monkeypatch):
     """Makes every branch a call of its own."""
-    return lambda: monkeypatch.setattr(pack(host, "host.sampling").BranchGuider, "_can_join", lambda *names: False)
+    return lambda: monkeypatch.setattr(
+        pack(host, "host.sampling").BranchGuider, "_can_join", lambda *names: False
+    )
 
 
 @pytest.fixture
@@ -199,7 +209,11 @@ def test_positive_and_negative_apart_give_what_one_call_gives(studio, inversion,
     """With little memory the host splits a call; the target, of another length, is asked after the source."""
     model, rows = calls
     long = "a dog sitting on a bench " * 20
-    edit = method(studio, inversion) if method in (masa_ctrl, plug_and_play) else method(studio, inversion, target=long)
+    edit = (
+        method(studio, inversion)
+        if method in (masa_ctrl, plug_and_play)
+        else method(studio, inversion, target=long)
+    )
     inputs = dict(model=model, positive=studio.encode(long), edit=edit, eta=studio.eta(end_eta=0.0))
     together = studio.edit(inversion, **inputs)
     assert set(rows) == {2}
@@ -309,9 +323,17 @@ def test_packs_that_reshape_attention_leave_the_method_out_there_and_say_so(stud
 
 def test_an_area_of_the_target_leaves_the_method_out_there_and_says_so(studio, inversion, caplog):
     (area,) = studio.host.call(
-        "ConditioningSetArea", conditioning=studio.encode("a dog"), width=32, height=64, x=0, y=0, strength=1.0
+        "ConditioningSetArea",
+        conditioning=studio.encode("a dog"),
+        width=32,
+        height=64,
+        x=0,
+        y=0,
+        strength=1.0,
     )
-    (both,) = studio.host.call("ConditioningCombine", conditioning_1=studio.encode(TARGET), conditioning_2=area)
+    (both,) = studio.host.call(
+        "ConditioningCombine", conditioning_1=studio.encode(TARGET), conditioning_2=area
+    )
     edited = studio.edit(inversion, positive=both, edit=masa_ctrl(studio))
     assert bool(edited.isfinite().all()) and "changes the attention's shape" in caplog.text
 
@@ -341,10 +363,18 @@ def test_an_area_of_the_negative_prompt_costs_no_maps(studio):
 def test_deep_shrink_changes_the_grid_for_some_steps_alone(studio, block):
     """PatchModelAddDownscale halves the grid of the first half of the steps."""
     inputs = dict(
-        block_number=block, downscale_factor=2.0, start_percent=0.0, end_percent=0.5, downscale_after_skip=True
+        block_number=block,
+        downscale_factor=2.0,
+        start_percent=0.0,
+        end_percent=0.5,
+        downscale_after_skip=True,
     )
     (model,) = studio.host.call(
-        "PatchModelAddDownscale", model=studio.model, downscale_method="bicubic", upscale_method="bicubic", **inputs
+        "PatchModelAddDownscale",
+        model=studio.model,
+        downscale_method="bicubic",
+        upscale_method="bicubic",
+        **inputs,
     )
     latent = picture(size=(16, 16))
     plain, inverted = (studio.invert(model=m, latent_image=latent) for m in (studio.model, model))
@@ -358,7 +388,9 @@ def test_an_area_of_the_source_does_not_leak_into_the_target(studio):
     (area,) = studio.host.call(
         "ConditioningSetArea", conditioning=studio.encode(SOURCE), width=32, height=64, x=0, y=0, strength=1.0
     )
-    (both,) = studio.host.call("ConditioningCombine", conditioning_1=studio.encode("a bench"), conditioning_2=area)
+    (both,) = studio.host.call(
+        "ConditioningCombine", conditioning_1=studio.encode("a bench"), conditioning_2=area
+    )
     inverted = studio.invert(positive=both)
     read = studio.edit(inverted, noise_candidates=2, noise_blend=0.0, eta=studio.eta(end_eta=1e-9))
     unread = studio.edit(inverted, eta=studio.eta(end_eta=0.0))
@@ -403,7 +435,8 @@ def test_where_two_regions_meet_the_later_lies_over_or_under(studio, inversion):
         )
 
     dog, fox = (
-        studio.edit(inversion, edit=region_edit(studio, text, whole), **inputs) for text in (TARGET, "a red fox")
+        studio.edit(inversion, edit=region_edit(studio, text, whole), **inputs)
+        for text in (TARGET, "a red fox")
     )
     assert close(overlapping("over"), fox, 1e-4) and close(overlapping("under"), dog, 1e-4)
     shared = overlapping("share")
@@ -412,7 +445,9 @@ def test_where_two_regions_meet_the_later_lies_over_or_under(studio, inversion):
 
 def test_a_region_has_its_own_eta_guidance_and_method(studio, inversion):
     def run(**changes):
-        return studio.edit(inversion, edit=region_edit(studio, TARGET, left_half(), **changes), noise_candidates=1)
+        return studio.edit(
+            inversion, edit=region_edit(studio, TARGET, left_half(), **changes), noise_candidates=1
+        )
 
     usual = run()
     for changes in (dict(eta_scale=0.0), dict(cfg=6.0), dict(method=masa_ctrl(studio))):
@@ -426,17 +461,25 @@ def test_methods_on_several_edits_are_each_its_own(studio, inversion, method):
     late = masa_ctrl(studio, start=0.25, start_layer=0.0)
     region = region_edit(studio, TARGET, right, method=late)
     both = studio.edit(
-        inversion, eta=eta, edit=region_edit(studio, TARGET, right, method=late, edit=method(studio, inversion))
+        inversion,
+        eta=eta,
+        edit=region_edit(studio, TARGET, right, method=late, edit=method(studio, inversion)),
     )
     alone = studio.edit(inversion, eta=eta, edit=region)
     assert not close(both[..., :4], alone[..., :4], 1e-2)
-    everywhere = region_edit(studio, TARGET, torch.ones(1, 64, 64), method=late, edit=method(studio, inversion))
-    assert close(studio.edit(inversion, eta=eta, edit=everywhere), studio.edit(inversion, eta=eta, edit=late), 1e-4)
+    everywhere = region_edit(
+        studio, TARGET, torch.ones(1, 64, 64), method=late, edit=method(studio, inversion)
+    )
+    assert close(
+        studio.edit(inversion, eta=eta, edit=everywhere), studio.edit(inversion, eta=eta, edit=late), 1e-4
+    )
 
 
 def test_a_local_blend_leaves_other_edits_regions_alone(studio, inversion):
     """The blend holds all of the target on the source; the region's edit stays."""
-    nothing = prompt_to_prompt(studio, inversion, local_blend=True, blend_start=0.0, blend_mask=torch.zeros(1, 64, 64))
+    nothing = prompt_to_prompt(
+        studio, inversion, local_blend=True, blend_start=0.0, blend_mask=torch.zeros(1, 64, 64)
+    )
     edit = region_edit(studio, "a red fox", 1 - left_half(), edit=nothing)
     edited, source = studio.edit_both(inversion, edit=edit)
     assert close(edited[..., :4], source[..., :4], 1e-6) and not close(edited[..., 4:], source[..., 4:], 0.1)
@@ -447,7 +490,10 @@ def test_a_guided_region_beside_an_unguided_target_is_steered_whole(studio, inve
     whole, method = torch.ones(1, 64, 64), masa_ctrl(studio, start_layer=0.0)
     unguided, nearly = (
         studio.edit(
-            inversion, cfg=cfg, noise_candidates=1, edit=region_edit(studio, TARGET, whole, cfg=7.5, method=method)
+            inversion,
+            cfg=cfg,
+            noise_candidates=1,
+            edit=region_edit(studio, TARGET, whole, cfg=7.5, method=method),
         )
         for cfg in (1.0, 1.0001)
     )
@@ -486,7 +532,9 @@ def test_fixed_point_iterations_play_back_better_and_report_their_residual(studi
 
 
 def test_one_fixed_point_iteration_is_ddim(studio, inversion):
-    assert torch.equal(studio.invert(inverter="fixed_point", iterations=1).trajectory.x, inversion.trajectory.x)
+    assert torch.equal(
+        studio.invert(inverter="fixed_point", iterations=1).trajectory.x, inversion.trajectory.x
+    )
 
 
 def test_negative_prompt_inversion_plays_back_at_any_guidance(studio, inversion):
@@ -521,7 +569,9 @@ def test_edit_friendly_noise_depends_on_its_seed(studio):
 @pytest.mark.parametrize("scheduler", ["simple", "karras"])
 def test_edit_friendly_noise_gives_the_source_back_with_schedules_that_end_at_0(studio, scheduler):
     inverted = studio.invert(inverter="edit_friendly", scheduler=scheduler)
-    edited, source = studio.edit_both(inverted, positive=studio.encode(SOURCE), cfg=1.0, eta=studio.eta(end_eta=0.0))
+    edited, source = studio.edit_both(
+        inverted, positive=studio.encode(SOURCE), cfg=1.0, eta=studio.eta(end_eta=0.0)
+    )
     assert close(edited, source, 1e-4)
 
 
@@ -565,7 +615,9 @@ def test_layers_come_from_the_model(host, studio, family, count, features):
     model.add_object_patch("diffusion_model", unet)
     attention = pack(host, "host.attention")
     layers = attention.attention_layers(model)
-    assert len(layers) == count and [layer.share for layer in layers.values()] == [i / count for i in range(count)]
+    assert len(layers) == count and [layer.share for layer in layers.values()] == [
+        i / count for i in range(count)
+    ]
     assert attention.feature_block(unet) == features
     if family == "SD15":
         assert list(layers)[10] == ("output", 6, 0)
@@ -599,11 +651,17 @@ def test_reweighting_prompts_that_differ(studio, inversion):
 @pytest.mark.parametrize(
     "changes, words",
     [
-        (dict(equalizer_words="zebra:2"), ("equalizer_words: ['zebra'] not in the target prompt", "dog, sitting")),
+        (
+            dict(equalizer_words="zebra:2"),
+            ("equalizer_words: ['zebra'] not in the target prompt", "dog, sitting"),
+        ),
         (dict(word_steps="zebra:0.5"), ("word_steps: ['zebra'] not in the target prompt",)),
         (dict(word_steps="dog"), ("word_steps: 'dog' has no steps", "dog:0-0.2")),
         (dict(word_steps="dog:0.8-0.2"), ("word_steps of 'dog' runs from 0.8 to 0.2", "start <= end")),
-        (dict(local_blend=True, blend_words="zebra"), ("blend_words: ['zebra'] not in the two prompts", "cat", "dog")),
+        (
+            dict(local_blend=True, blend_words="zebra"),
+            ("blend_words: ['zebra'] not in the two prompts", "cat", "dog"),
+        ),
         (dict(cross_replace_start=0.7), ("cross_replace runs from 0.7 to 0.5", "start <= end")),
         (dict(equalizer_words="dog:99"), ("the factor 99 of 'dog'", "0..10")),
     ],
@@ -680,7 +738,10 @@ def test_a_method_on_a_model_without_cross_attention(studio, inversion):
 
 def test_a_prompt_pair_encodes_both_and_hands_on_what_changed(studio):
     source, target, gone, new, source_text, target_text = studio.host.call(
-        "EtaPromptPair", clip=studio.clip, source_prompt=SOURCE, target_prompt="a big dog sitting on a red bench"
+        "EtaPromptPair",
+        clip=studio.clip,
+        source_prompt=SOURCE,
+        target_prompt="a big dog sitting on a red bench",
     )
     assert torch.equal(source[0][0], studio.encode(SOURCE)[0][0])
     assert torch.equal(target[0][0], studio.encode("a big dog sitting on a red bench")[0][0])
@@ -788,7 +849,10 @@ def graph(checkpoint):
                     invert=False,
                 ),
             ),
-            "method": ("EtaPromptToPrompt", dict(inversion=["invert", 0], clip=["loader", 1], positive=target, **p2p)),
+            "method": (
+                "EtaPromptToPrompt",
+                dict(inversion=["invert", 0], clip=["loader", 1], positive=target, **p2p),
+            ),
             "eta": (
                 "EtaSchedule",
                 dict(preset="linear", start_t=0.0, start_eta=0.0, end_t=1.0, end_eta=0.4, power=1.0),
@@ -809,7 +873,10 @@ def graph(checkpoint):
                     edit=["method", 0],
                 ),
             ),
-            "save": ("SaveLatent", dict(samples=["edit", 0], filename_prefix=f"methods/{'pair' if pair else 'plain'}")),
+            "save": (
+                "SaveLatent",
+                dict(samples=["edit", 0], filename_prefix=f"methods/{'pair' if pair else 'plain'}"),
+            ),
         }
         return {name: {"class_type": kind, "inputs": inputs} for name, (kind, inputs) in nodes.items()}
 
@@ -829,7 +896,9 @@ def test_a_prompt_pair_and_plain_encoding_make_the_same_edit(host, graph):
     assert torch.equal(plain, paired)
 
 
-@pytest.mark.parametrize(("node", "inputs"), [("Mahiro", {}), ("RenormCFG", dict(cfg_trunc=100.0, renorm_cfg=1.0))])
+@pytest.mark.parametrize(
+    ("node", "inputs"), [("Mahiro", {}), ("RenormCFG", dict(cfg_trunc=100.0, renorm_cfg=1.0))]
+)
 def test_guidance_over_a_whole_call_sees_one_branch_alone(studio, inversion, node, inputs):
     """The source branch is evaluated beside the target where there is a choice of noise; with hardly any eta that must not matter."""
     model = studio.host.call(node, model=studio.model, **inputs)[0]

@@ -10,7 +10,9 @@ from tests.host.studio import SOURCE, STEPS, TARGET, left_half, picture
 
 def pack(host, module: str):
     """A module of the pack, as the host imported it."""
-    return sys.modules[host.nodes.NODE_CLASS_MAPPINGS["EtaInversion"].__module__.rpartition(".")[0] + f".{module}"]
+    return sys.modules[
+        host.nodes.NODE_CLASS_MAPPINGS["EtaInversion"].__module__.rpartition(".")[0] + f".{module}"
+    ]
 
 
 def close(a: torch.Tensor, b: torch.Tensor, tolerance: float = 1e-5) -> bool:
@@ -24,7 +26,9 @@ def close(a: torch.Tensor, b: torch.Tensor, tolerance: float = 1e-5) -> bool:
 @pytest.fixture
 def blind(host, monkeypatch):
     """Switches the recording of attention off."""
-    return lambda: monkeypatch.setattr(pack(host, "host").MapRecorder, "install", lambda self, options: options)
+    return lambda: monkeypatch.setattr(
+        pack(host, "host").MapRecorder, "install", lambda self, options: options
+    )
 
 
 def test_recording_attention_changes_no_bit_of_the_trajectory(studio, inversion, blind):
@@ -123,7 +127,8 @@ def test_a_mask_of_everything_is_no_mask(studio, inversion):
 
 def test_a_soft_mask_lies_between(studio, inversion):
     nothing, half, everything = (
-        studio.edit(inversion, mask=torch.full((1, 64, 64), value), noise_candidates=1) for value in (0.0, 0.5, 1.0)
+        studio.edit(inversion, mask=torch.full((1, 64, 64), value), noise_candidates=1)
+        for value in (0.0, 0.5, 1.0)
     )
     weaker_eta = studio.edit(inversion, eta=studio.eta(end_eta=0.2), noise_candidates=1)
     assert close(half, weaker_eta, 1e-4)
@@ -148,7 +153,9 @@ def test_the_hosts_schedules_are_its_own_noise_levels(studio, scheduler):
     import comfy.samplers
 
     inverted = studio.invert(scheduler=scheduler)
-    expected = comfy.samplers.calculate_sigmas(studio.model.get_model_object("model_sampling"), scheduler, STEPS)
+    expected = comfy.samplers.calculate_sigmas(
+        studio.model.get_model_object("model_sampling"), scheduler, STEPS
+    )
     (sigmas,) = studio.host.call("EtaSigmas", inversion=inverted)
     assert torch.equal(sigmas, expected)
     edited, source = studio.edit_both(inverted)
@@ -156,7 +163,9 @@ def test_the_hosts_schedules_are_its_own_noise_levels(studio, scheduler):
 
 
 def test_a_v_prediction_model_inverts_and_edits(studio, inversion):
-    (model,) = studio.host.call("ModelSamplingDiscrete", model=studio.model, sampling="v_prediction", zsnr=False)
+    (model,) = studio.host.call(
+        "ModelSamplingDiscrete", model=studio.model, sampling="v_prediction", zsnr=False
+    )
     inverted = studio.invert(model=model)
     assert not close(inverted.trajectory.x, inversion.trajectory.x, 1e-3)
     assert bool(studio.edit(inverted, model=model).isfinite().all())
@@ -200,7 +209,12 @@ def custom(studio, sampler, sigmas, latent: dict, seed: int = 5) -> torch.Tensor
     )
     (noise,) = call("DisableNoise") if seed is None else call("RandomNoise", noise_seed=seed)
     return call(
-        "SamplerCustomAdvanced", noise=noise, guider=guider, sampler=sampler, sigmas=sigmas, latent_image=latent
+        "SamplerCustomAdvanced",
+        noise=noise,
+        guider=guider,
+        sampler=sampler,
+        sigmas=sigmas,
+        latent_image=latent,
     )[0]["samples"]
 
 
@@ -210,12 +224,16 @@ def eta_select(studio, end_eta: float, mask=None):
 
 @pytest.fixture(scope="module")
 def sigmas(studio):
-    return studio.host.call("BasicScheduler", model=studio.model, scheduler="normal", steps=STEPS, denoise=1.0)[0]
+    return studio.host.call(
+        "BasicScheduler", model=studio.model, scheduler="normal", steps=STEPS, denoise=1.0
+    )[0]
 
 
 def test_the_eta_sampler_without_eta_is_the_hosts_euler(studio, sigmas):
     (euler,) = studio.host.call("KSamplerSelect", sampler_name="euler")
-    assert close(custom(studio, eta_select(studio, 0.0), sigmas, picture()), custom(studio, euler, sigmas, picture()))
+    assert close(
+        custom(studio, eta_select(studio, 0.0), sigmas, picture()), custom(studio, euler, sigmas, picture())
+    )
 
 
 def test_the_eta_sampler_draws_noise_from_the_runs_seed(studio, sigmas):
@@ -226,7 +244,9 @@ def test_the_eta_sampler_draws_noise_from_the_runs_seed(studio, sigmas):
 
 
 def test_a_step_of_the_eta_sampler_brings_noise_only_into_the_mask(studio, sigmas):
-    plain, masked = (custom(studio, eta_select(studio, eta, left_half()), sigmas[:2], picture()) for eta in (0.0, 0.7))
+    plain, masked = (
+        custom(studio, eta_select(studio, eta, left_half()), sigmas[:2], picture()) for eta in (0.0, 0.7)
+    )
     assert close(masked[..., 4:], plain[..., 4:], 1e-6)
     assert not close(masked[..., :4], plain[..., :4], 0.01)
 
@@ -234,7 +254,10 @@ def test_a_step_of_the_eta_sampler_brings_noise_only_into_the_mask(studio, sigma
 def test_an_inversion_is_played_back_from_its_latent_as_the_eta_sampler_node_plays_it(studio):
     inverted, noise_end = studio.invert_both()
     (sigmas,) = studio.host.call("EtaSigmas", inversion=inverted)
-    played = custom(studio, eta_select(studio, 0.0), sigmas, noise_end, seed=None) / float(1 + sigmas[-1] ** 2) ** 0.5
+    played = (
+        custom(studio, eta_select(studio, 0.0), sigmas, noise_end, seed=None)
+        / float(1 + sigmas[-1] ** 2) ** 0.5
+    )
     assert close(played, studio.edit(inverted, eta=studio.eta(end_eta=0.0)), 1e-4)
 
 
@@ -280,7 +303,9 @@ def test_a_guided_inversion_costs_two(studio, counted):
 def test_the_source_branch_is_evaluated_only_where_the_noise_reads_it(studio, counted, changes, source_steps):
     model, rows = counted
     inverted = studio.invert(steps=10)
-    studio.edit(inverted, model=model, **changes | ({"eta": studio.eta(**changes["eta"])} if "eta" in changes else {}))
+    studio.edit(
+        inverted, model=model, **changes | ({"eta": studio.eta(**changes["eta"])} if "eta" in changes else {})
+    )
     assert sum(rows) == 2 * (source_steps + 10)
 
 
@@ -289,7 +314,9 @@ def test_progress_counts_every_step_to_its_end(studio, monkeypatch):
 
     seen = []
     monkeypatch.setattr(
-        comfy.utils, "PROGRESS_BAR_HOOK", lambda value, total, preview, node_id=None: seen.append((value, total))
+        comfy.utils,
+        "PROGRESS_BAR_HOOK",
+        lambda value, total, preview, node_id=None: seen.append((value, total)),
     )
     inverted = studio.invert()
     assert seen[-1] == (STEPS, STEPS) and seen == sorted(seen)
@@ -313,7 +340,9 @@ def test_a_source_with_an_area_is_inverted_without_maps(studio):
     (area,) = studio.host.call(
         "ConditioningSetArea", conditioning=studio.encode(SOURCE), width=32, height=64, x=0, y=0, strength=1.0
     )
-    (both,) = studio.host.call("ConditioningCombine", conditioning_1=studio.encode("a bench"), conditioning_2=area)
+    (both,) = studio.host.call(
+        "ConditioningCombine", conditioning_1=studio.encode("a bench"), conditioning_2=area
+    )
     inverted = studio.invert(positive=both)
     assert inverted.trajectory.maps is None and inverted.trajectory.no_maps
     assert bool(studio.edit(inverted).isfinite().all())
@@ -391,7 +420,10 @@ def cached(outcome) -> set:
 def saved(host, name: str) -> list[torch.Tensor]:
     from safetensors.torch import load_file
 
-    return [load_file(path)["latent_tensor"] for path in sorted((host.base / "output/graph").glob(f"{name}*.latent"))]
+    return [
+        load_file(path)["latent_tensor"]
+        for path in sorted((host.base / "output/graph").glob(f"{name}*.latent"))
+    ]
 
 
 def test_an_inversion_serves_several_samplers_and_survives_the_hosts_cache(host, graph):
@@ -420,7 +452,7 @@ def test_a_saved_inversion_keeps_its_size_small(studio, inversion):
 
 def test_the_loader_lists_what_was_saved(host, studio, inversion):
     studio.host.call("EtaSaveInversion", inversion=inversion, filename_prefix="listed/inversion")
-    files = host.nodes.NODE_CLASS_MAPPINGS["EtaLoadInversion"].GET_NODE_INFO_V1()["input"]["required"]["file"][1][
-        "options"
-    ]
+    files = host.nodes.NODE_CLASS_MAPPINGS["EtaLoadInversion"].GET_NODE_INFO_V1()["input"]["required"][
+        "file"
+    ][1]["options"]
     assert "listed/inversion_00001_.eta.safetensors [output]" in files

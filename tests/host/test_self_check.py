@@ -10,7 +10,9 @@ from tests.host.studio import SOURCE, STEPS, picture
 
 def check(studio, **changes):
     """The node's whole output, run as the executor runs it."""
-    inputs = dict(model=studio.model, positive=studio.encode(SOURCE), latent_image=picture(), steps=STEPS, cfg=1.0)
+    inputs = dict(
+        model=studio.model, positive=studio.encode(SOURCE), latent_image=picture(), steps=STEPS, cfg=1.0
+    )
     inputs |= dict(scheduler="ddim_uniform", self_check=True)
     node = studio.host.nodes.NODE_CLASS_MAPPINGS["EtaInversion"]
     with torch.inference_mode():
@@ -62,7 +64,9 @@ def test_edit_friendly_needs_no_check(studio, said):
     assert "plays back exactly" in said.text
 
 
-@pytest.mark.parametrize("latent", [torch.zeros(1, 4, 8, 8), 1e-4 * picture()["samples"]], ids=["flat", "nearly flat"])
+@pytest.mark.parametrize(
+    "latent", [torch.zeros(1, 4, 8, 8), 1e-4 * picture()["samples"]], ids=["flat", "nearly flat"]
+)
 def test_a_flat_latent_is_not_measured(studio, said, latent):
     assert check(studio, latent_image={"samples": latent}).ui is None
     assert "the latent is flat" in said.text

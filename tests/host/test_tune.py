@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from eta_core.metrics import background_psnr
-from eta_core.tune import PROBES
+from eta_core.evidence.metrics import background_psnr
+from eta_core.evidence.tune import PROBES
 from tests.host.flow import FAMILIES
 from tests.host.studio import SOURCE, STEPS, TARGET, left_half, picture
 from tests.host.test_clean import At, before, cancel, explode, spoil, unharmed  # noqa: F401
@@ -102,7 +102,9 @@ def dotted() -> torch.Tensor:
 def measured(studio, vae, image, edited: torch.Tensor, mask: torch.Tensor | None = None) -> float:
     """The background's PSNR by the nodes behind the sampler."""
     (decoded,) = studio.host.call("VAEDecode", vae=vae, samples={"samples": edited})
-    found = studio.host.call("EtaMetrics", source=image, edited=decoded, mask=left_half() if mask is None else mask)[0]
+    found = studio.host.call(
+        "EtaMetrics", source=image, edited=decoded, mask=left_half() if mask is None else mask
+    )[0]
     return json.loads(found)["pictures"][0]["background_psnr"]
 
 
@@ -127,7 +129,8 @@ def test_its_settings_make_the_same_curve_in_eta_schedule(studio, tuned):
 
 def test_it_draws_the_trials_and_the_curve(tuned):
     assert (
-        tuple(tuned.drawn.shape) == (1, 288, 1024, 3) and 0 <= float(tuned.drawn.min()) < float(tuned.drawn.max()) <= 1
+        tuple(tuned.drawn.shape) == (1, 288, 1024, 3)
+        and 0 <= float(tuned.drawn.min()) < float(tuned.drawn.max()) <= 1
     )
 
 
@@ -190,7 +193,9 @@ def test_a_flow_model_is_tuned_in_its_own_frame(host):
     mask = left_half(*image.shape[1:3])
     inputs = dict(image=image, inversion=inversion, positive=flow.encode(TARGET), mask=mask)
     (examples,) = host.call("EtaTuneExample", **inputs)
-    settings = dict(cfg=3.0, seed=7, background_limit=0.0, curve="start, peak, power", trials=4, noise_candidates=3)
+    settings = dict(
+        cfg=3.0, seed=7, background_limit=0.0, curve="start, peak, power", trials=4, noise_candidates=3
+    )
     eta, _, found = host.call(
         "EtaTune", model=flow.model, vae=vae, examples=examples, negative=flow.encode(""), **settings
     )
@@ -201,7 +206,9 @@ def test_a_flow_model_is_tuned_in_its_own_frame(host):
 
 
 def test_a_limit_that_nothing_keeps_is_told_with_the_nearest(example, tune):
-    rule = r"background_limit is 98 dB, and none of 4 curves keeps it: the nearest comes to \d+\.\d+ \(curve 0"
+    rule = (
+        r"background_limit is 98 dB, and none of 4 curves keeps it: the nearest comes to \d+\.\d+ \(curve 0"
+    )
     with pytest.raises(ValueError, match=rule):
         tune(example(), background_limit=98.0)
 
@@ -209,7 +216,10 @@ def test_a_limit_that_nothing_keeps_is_told_with_the_nearest(example, tune):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        (lambda studio: {"positive": studio.encode(SOURCE)}, "example 1: the target prompt is the source prompt"),
+        (
+            lambda studio: {"positive": studio.encode(SOURCE)},
+            "example 1: the target prompt is the source prompt",
+        ),
         (lambda studio: {"mask": torch.ones(1, 64, 64)}, "example 1: the mask, with those .* is nowhere 0"),
         (lambda studio: {"mask": dotted()}, "example 1: the mask, with those .* is nowhere 0"),
         (
@@ -222,7 +232,10 @@ def test_a_limit_that_nothing_keeps_is_told_with_the_nearest(example, tune):
             lambda studio: {"image": torch.zeros(1, 48, 64, 3)},
             "example 1: image is 64x48 pixels, the edited picture 64x64",
         ),
-        (lambda studio: {"image": torch.zeros(3, 64, 64, 3)}, "example 1: image has 3 pictures, the inversion 1"),
+        (
+            lambda studio: {"image": torch.zeros(3, 64, 64, 3)},
+            "example 1: image has 3 pictures, the inversion 1",
+        ),
     ],
 )
 def test_an_example_that_cannot_be_measured_is_refused_before_anything_runs(

@@ -49,13 +49,17 @@ def expected(maps: torch.Tensor, *occurrences: list[int]) -> torch.Tensor:
     ],
 )
 def test_words_mean_the_tokens_they_were_made_into(seen, prompt, words, occurrences):
-    torch.testing.assert_close(seen(words, prompt), expected(seen.maps(prompt), *occurrences), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        seen(words, prompt), expected(seen.maps(prompt), *occurrences), atol=1e-6, rtol=0
+    )
 
 
 def test_a_word_beyond_the_first_75_tokens_is_found_in_the_second_chunk(studio, seen):
     prompt = "a dog " * 40 + "and a cat"
     assert studio.encode(prompt)[0][0].shape[1] == 154
-    torch.testing.assert_close(seen("cat", prompt), expected(seen.maps(prompt), [77 + 1 + 82 - 75]), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        seen("cat", prompt), expected(seen.maps(prompt), [77 + 1 + 82 - 75]), atol=1e-6, rtol=0
+    )
 
 
 def test_a_piece_of_a_word_is_not_the_word(seen):
@@ -130,7 +134,9 @@ def run(host, checkpoint):
             **({"between": between} if between else {}),
             **more,
         }
-        return host.run({name: {"class_type": kind, "inputs": inputs} for name, (kind, inputs) in nodes.items()})
+        return host.run(
+            {name: {"class_type": kind, "inputs": inputs} for name, (kind, inputs) in nodes.items()}
+        )
 
     return run
 
@@ -142,7 +148,9 @@ def test_the_prompt_is_read_from_the_graph(run):
 
 
 def test_the_prompt_is_found_behind_other_nodes(run):
-    outcome = run(between=("ConditioningSetTimestepRange", dict(conditioning=["prompt", 0], start=0.0, end=1.0)))
+    outcome = run(
+        between=("ConditioningSetTimestepRange", dict(conditioning=["prompt", 0], start=0.0, end=1.0))
+    )
     assert outcome.success, outcome.error
 
 
@@ -159,7 +167,9 @@ def test_the_text_of_another_node_is_found(run):
 def test_a_prompt_that_no_text_encodes_to_is_an_error_that_says_the_way_out(run):
     outcome = run(between=mixed(0.5), other=OTHER)
     assert not outcome.success
-    assert "was not found in the graph above EtaInversion" in outcome.error and "source_prompt" in outcome.error
+    assert (
+        "was not found in the graph above EtaInversion" in outcome.error and "source_prompt" in outcome.error
+    )
 
 
 def test_the_text_may_be_given_to_the_mask(run):
@@ -168,5 +178,7 @@ def test_the_text_may_be_given_to_the_mask(run):
 
 
 def test_another_clip_than_the_prompts_is_an_error(run):
-    outcome = run(clip=("other", 0), other=("CLIPSetLastLayer", dict(clip=["loader", 1], stop_at_clip_layer=-4)))
+    outcome = run(
+        clip=("other", 0), other=("CLIPSetLastLayer", dict(clip=["loader", 1], stop_at_clip_layer=-4))
+    )
     assert "not the CLIP that encoded it" in outcome.error

@@ -16,7 +16,8 @@ import judge  # noqa: E402
 import scenes  # noqa: E402
 from prepare import CHECKPOINT, SOURCES, prepare  # noqa: E402
 
-from eta_core import masks, metrics  # noqa: E402
+from eta_core import masks  # noqa: E402
+from eta_core.evidence import metrics  # noqa: E402
 from pilot.graph import graph_of  # noqa: E402
 
 WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
@@ -71,7 +72,11 @@ def run(host, name: str, **changes: dict) -> dict[str, list[dict]]:
     outcome = host.run_on(executor(host), graph)
     assert outcome.success, outcome.error
     titles = {node_id: node["_meta"]["title"] for node_id, node in graph.items()}
-    return {titles[node_id]: output["images"] for node_id, output in outcome.outputs.items() if output.get("images")}
+    return {
+        titles[node_id]: output["images"]
+        for node_id, output in outcome.outputs.items()
+        if output.get("images")
+    }
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +98,9 @@ def scene():
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 def test_every_workflow_has_a_note_and_a_thumbnail(path):
-    assert any(node["type"] == "MarkdownNote" for node in json.loads(path.read_text(encoding="utf-8"))["nodes"])
+    assert any(
+        node["type"] == "MarkdownNote" for node in json.loads(path.read_text(encoding="utf-8"))["nodes"]
+    )
     assert Image.open(path.with_suffix(".jpg")).size[0] >= 256
 
 
@@ -131,7 +138,9 @@ def test_the_mask_is_where_the_cat_was(host, outcome, scene):
 
 @pytest.fixture(scope="module")
 def blueprint() -> dict:
-    text = BLUEPRINT.read_text(encoding="ascii")  # the host reads it in the system's encoding, whatever that is
+    text = BLUEPRINT.read_text(
+        encoding="ascii"
+    )  # the host reads it in the system's encoding, whatever that is
     (subgraph,) = json.loads(text)["definitions"]["subgraphs"]
     return subgraph
 
@@ -154,7 +163,10 @@ def test_the_blueprints_links_meet_the_slots_they_name(blueprint):
         for i, slot in enumerate(slots):
             assert slot["linkIds"], slot["name"]
             for link in map(links.get, slot["linkIds"]):
-                assert (end, i) in ((link["origin_id"], link["origin_slot"]), (link["target_id"], link["target_slot"]))
+                assert (end, i) in (
+                    (link["origin_id"], link["origin_slot"]),
+                    (link["target_id"], link["target_slot"]),
+                )
 
 
 def test_the_blueprint_changes_one_thing(host, blueprint):

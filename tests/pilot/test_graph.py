@@ -8,8 +8,16 @@ INFO = {
     "Source": {"input": {"required": {"image": [["a.png", "b.png"], {"image_upload": True}]}}},
     "Sampler": {
         "input": {
-            "required": {"latent": ["LATENT"], "seed": ["INT", {"control_after_generate": True}], "cfg": ["FLOAT", {}]},
-            "optional": {"mask": ["MASK"], "text": ["STRING", {"forceInput": True}], "parity": ["BOOLEAN", {}]},
+            "required": {
+                "latent": ["LATENT"],
+                "seed": ["INT", {"control_after_generate": True}],
+                "cfg": ["FLOAT", {}],
+            },
+            "optional": {
+                "mask": ["MASK"],
+                "text": ["STRING", {"forceInput": True}],
+                "parity": ["BOOLEAN", {}],
+            },
         }
     },
 }
@@ -45,10 +53,17 @@ def test_a_widget_with_a_link_takes_the_link_and_keeps_the_order():
     workflow = copy.deepcopy(WORKFLOW)
     workflow["nodes"][1]["inputs"].append({"name": "seed", "link": 10})
     workflow["links"].append([10, 1, 0, 2, 1, "INT"])
-    assert graph_of(workflow, INFO)["2"]["inputs"] == {"latent": ["1", 0], "seed": ["1", 0], "cfg": 7.5, "parity": True}
+    assert graph_of(workflow, INFO)["2"]["inputs"] == {
+        "latent": ["1", 0],
+        "seed": ["1", 0],
+        "cfg": 7.5,
+        "parity": True,
+    }
 
 
-@pytest.mark.parametrize(("change", "named"), [({"mode": 4}, "bypassed"), ({"type": "Missing"}, "no node Missing")])
+@pytest.mark.parametrize(
+    ("change", "named"), [({"mode": 4}, "bypassed"), ({"type": "Missing"}, "no node Missing")]
+)
 def test_what_only_the_page_can_run_is_named(change, named):
     workflow = copy.deepcopy(WORKFLOW)
     workflow["nodes"][0].update(change)

@@ -20,16 +20,30 @@ def as_json(tmp_path, *rows) -> list[items.Item]:
 def test_a_csv_of_every_column(tmp_path, delimiter):
     head = ["picture", "source_prompt", "target_prompt", "words", "target_words", "mask", "category", "seed"]
     row = ["пёс и кот/кот.png", "a cat", "a dog", "cat", "dog", "mask.png", "animals", "7"]
-    (item,) = listed(tmp_path, "items.csv", "\ufeff" + "\n".join(delimiter.join(line) for line in (head, row)) + "\n")
+    (item,) = listed(
+        tmp_path, "items.csv", "\ufeff" + "\n".join(delimiter.join(line) for line in (head, row)) + "\n"
+    )
     assert item == items.Item(
-        1, "пёс и кот/кот.png", tmp_path, "пёс и кот/кот.png", "a cat", "a dog", "cat", "dog", "mask.png", "animals", 7
+        1,
+        "пёс и кот/кот.png",
+        tmp_path,
+        "пёс и кот/кот.png",
+        "a cat",
+        "a dog",
+        "cat",
+        "dog",
+        "mask.png",
+        "animals",
+        7,
     )
 
 
 def test_the_three_formats_say_the_same(tmp_path):
     rows = [GOOD, GOOD | {"words": "cat, grass", "seed": 3}]
     head = ["picture", "source_prompt", "target_prompt", "words", "seed"]
-    csv = "\n".join(",".join(f'"{row.get(name, "")}"' for name in head) for row in ({n: n for n in head}, *rows))
+    csv = "\n".join(
+        ",".join(f'"{row.get(name, "")}"' for name in head) for row in ({n: n for n in head}, *rows)
+    )
     found = [
         as_json(tmp_path, *rows),
         listed(tmp_path, "items.jsonl", "\n".join(json.dumps(row) for row in rows)),
@@ -106,7 +120,9 @@ def test_only_a_new_line_ends_a_line_of_a_csv(tmp_path):
 
 
 def test_what_a_spreadsheet_leaves_beside_and_below_its_cells_is_nothing(tmp_path):
-    (item,) = listed(tmp_path, "items.csv", "picture,source_prompt,target_prompt,,\na.png,a cat,a dog,,\n,,,,\n")
+    (item,) = listed(
+        tmp_path, "items.csv", "picture,source_prompt,target_prompt,,\na.png,a cat,a dog,,\n,,,,\n"
+    )
     assert (item.error, item.unread) == ("", ())
 
 

@@ -35,7 +35,9 @@ def test_an_unchanged_file_is_hashed_once_and_a_changed_one_again(tmp_path):
     path = put(tmp_path / "loras")
     first = models.described(["a.safetensors"], [tmp_path], {})
     known = {"a.safetensors": first["a.safetensors"] | {"sha256": "as remembered"}}
-    assert models.described(["a.safetensors"], [tmp_path], known)["a.safetensors"]["sha256"] == "as remembered"
+    assert (
+        models.described(["a.safetensors"], [tmp_path], known)["a.safetensors"]["sha256"] == "as remembered"
+    )
     path.write_bytes(b"other")
     os.utime(path, ns=(1, 1))
     changed = models.described(["a.safetensors"], [tmp_path], known)["a.safetensors"]

@@ -85,7 +85,8 @@ def test_brackets_go_and_leave_no_gap(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "halves"), [("", ("", "")), (None, ("", "")), ("cat dog", ("cat", "dog")), ("a b c d", ("a b", "c d"))]
+    ("text", "halves"),
+    [("", ("", "")), (None, ("", "")), ("cat dog", ("cat", "dog")), ("a b c d", ("a b", "c d"))],
 )
 def test_blended_words(text, halves):
     assert pie_bench.blended(text) == halves
@@ -98,7 +99,10 @@ def test_no_word_is_guessed_where_the_benchmark_names_none(tmp_path):
 
 @pytest.mark.parametrize(
     ("wrong", "said"),
-    [({"blended_word": "a b c"}, "blended_word is 'a b c'"), ({"original_prompt": None}, "source_prompt is empty")],
+    [
+        ({"blended_word": "a b c"}, "blended_word is 'a b c'"),
+        ({"original_prompt": None}, "source_prompt is empty"),
+    ],
 )
 def test_a_wrong_entry_is_an_item_with_its_error(tmp_path, wrong, said):
     good, bad = loaded(tmp_path, a=entry(), b=entry(**wrong))
@@ -137,5 +141,7 @@ def test_the_table_has_the_published_rows_beside_ours(tmp_path):
     lines = pie_table.write(tmp_path).splitlines()
     assert lines[2] == "| Direct Inversion + PtP | 2 | 1 | - | 21.50 | - | - | - | - | - |"
     assert lines[3].startswith("| (published: Direct Inversion + PtP) | 700 |  | 11.65 | 27.22 |")
-    assert sum("published:" in line for line in lines) == 3  # of the rows that ran, and those that this pack cannot run
+    assert (
+        sum("published:" in line for line in lines) == 3
+    )  # of the rows that ran, and those that this pack cannot run
     assert (tmp_path / "table.md").read_text().splitlines() == lines

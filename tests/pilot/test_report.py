@@ -39,7 +39,18 @@ def row(key: str, verdict: str = "pass", mode: str = "auto", psnr: float | str |
 
 
 def failed(key: str, error: str = "the file is empty", mode: str = "auto") -> dict:
-    kept = ("key", "mode", "number", "name", "category", "source_prompt", "target_prompt", "words", "files", "finished")
+    kept = (
+        "key",
+        "mode",
+        "number",
+        "name",
+        "category",
+        "source_prompt",
+        "target_prompt",
+        "words",
+        "files",
+        "finished",
+    )
     return {name: value for name, value in row(key, mode=mode).items() if name in kept} | {
         "status": "error",
         "error": error,
@@ -95,7 +106,9 @@ def test_the_worst_come_first():
 def test_an_items_figure_is_the_mean_of_its_pictures():
     several = row("a", figures=[{"changed_area": 4.0}, {"changed_area": 8.0}, {"changed_area": None}])
     assert report.figure(several, "changed_area") == 6.0
-    assert math.isnan(report.figure(several, "background_psnr")) and math.isnan(report.figure(failed("b"), "seconds"))
+    assert math.isnan(report.figure(several, "background_psnr")) and math.isnan(
+        report.figure(failed("b"), "seconds")
+    )
     assert report.values_of([several, failed("b"), row("c", psnr="inf")], "background_psnr") == [math.inf]
 
 
@@ -120,10 +133,13 @@ def test_everything_a_user_wrote_is_escaped(tmp_path):
 def test_the_page_asks_nobody_for_anything(tmp_path):
     Image.new("RGB", (600, 300), (9, 99, 200)).save(tmp_path / "a.png")
     found = read(
-        tmp_path, [row("a", files={"source": "a.png", "edited": "a.png"}), row("b", files={"edited": "a.png"})]
+        tmp_path,
+        [row("a", files={"source": "a.png", "edited": "a.png"}), row("b", files={"edited": "a.png"})],
     )
     sources = [
-        value for name, value in found.attributes if name in ("src", "href", "srcset", "action", "data", "poster")
+        value
+        for name, value in found.attributes
+        if name in ("src", "href", "srcset", "action", "data", "poster")
     ]
     assert len(sources) == 3 and all(source.startswith("data:image/jpeg;base64,") for source in sources)
     assert ("content", page.POLICY) in found.attributes and "default-src 'none'" in page.POLICY
@@ -158,7 +174,10 @@ def test_items_without_words_are_said_to_have_had_no_mask(tmp_path):
 
 def test_as_many_cases_as_asked_for_have_pictures(tmp_path):
     found = read(tmp_path, [row(str(n), number=n) for n in range(9)], shown=4)
-    assert "Worst cases first: 4 of 9" in found.text and sum(value == "case pass" for _, value in found.attributes) == 4
+    assert (
+        "Worst cases first: 4 of 9" in found.text
+        and sum(value == "case pass" for _, value in found.attributes) == 4
+    )
 
 
 def test_categories_are_compared_where_there_are_several(tmp_path):
@@ -190,7 +209,10 @@ def test_settings_seeds_and_weights_are_in_it(tmp_path):
     }
     text = read(tmp_path, [row("a", seed=77)], about).text
     assert (
-        "sha256 " + "ab" * 32 in text and "known by its name only" in text and "steps 50" in text and "seed 77" in text
+        "sha256 " + "ab" * 32 in text
+        and "known by its name only" in text
+        and "steps 50" in text
+        and "seed 77" in text
     )
 
 

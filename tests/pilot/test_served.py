@@ -170,14 +170,18 @@ def many(folder: Path) -> tuple[Path, dict[str, str]]:
     return listed(folder, rows), said
 
 
-def test_a_run_whose_server_and_then_itself_are_killed_has_every_item_exactly_once(pilot, host, server, tmp_path):
+def test_a_run_whose_server_and_then_itself_are_killed_has_every_item_exactly_once(
+    pilot, host, server, tmp_path
+):
     items, said = many(tmp_path)
     out = tmp_path / "out"
     command = ("run", items, "--out", out, "--set", "EtaInversion.steps=2")
 
     def reached() -> list[dict]:
         """What needed the server."""
-        return [row for row in journal.rows(out) if row["status"] == "ok" or row["name"] == "no such word.png"]
+        return [
+            row for row in journal.rows(out) if row["status"] == "ok" or row["name"] == "no such word.png"
+        ]
 
     process = pilot(*command)
     until(reached, process)
@@ -231,7 +235,9 @@ def test_what_is_done_is_not_done_again_and_what_failed_only_when_asked(argument
         assert cli.main(command) == 0
         one, *failed = sorted(journal.rows(out), key=lambda row: (row["number"], row["mode"]))
         assert host.prompts() == before + 1
-        assert len(one["figures"]) == 2 and {"edited", "edited_2"} <= set(one["files"])  # each variant is measured
+        assert len(one["figures"]) == 2 and {"edited", "edited_2"} <= set(
+            one["files"]
+        )  # each variant is measured
         said = [(row["name"], row["mode"], row["error"][:19]) for row in failed]
         assert said == [
             ("a.png", "given", "the item has no mas"),
@@ -250,7 +256,9 @@ def test_what_is_lost_of_the_results_is_made_again_though_the_server_has_it_in_i
     arguments, server, tmp_path, monkeypatch, in_cache
 ):
     graphs, submit = [], Server.submit
-    monkeypatch.setattr(Server, "submit", lambda self, *given: graphs.append(given[1]) or submit(self, *given))
+    monkeypatch.setattr(
+        Server, "submit", lambda self, *given: graphs.append(given[1]) or submit(self, *given)
+    )
     out = tmp_path / "out"
     items = listed(tmp_path, [cat(tmp_path, "a.png")])
     command = arguments("run", items, "--out", out, "--set", "EtaInversion.steps=2")
@@ -268,13 +276,19 @@ def test_what_is_lost_of_the_results_is_made_again_though_the_server_has_it_in_i
             time.sleep(0.05)
     assert cli.main(command) == 0
     (after,) = journal.rows(out)
-    assert after["status"] == "ok" and after["figures"] == before["figures"] and after["files"] == before["files"]
+    assert (
+        after["status"] == "ok"
+        and after["figures"] == before["figures"]
+        and after["files"] == before["files"]
+    )
 
 
 def test_an_item_that_takes_too_long_is_stopped_and_ctrl_c_takes_back_the_rest(pilot, server, tmp_path):
     rows = [cat(tmp_path, f"{n}.png") | {"seed": n} for n in range(8)]
     out = tmp_path / "out"
-    process = pilot("run", listed(tmp_path, rows), "--out", out, "--set", "EtaInversion.steps=500", "--timeout", 2)
+    process = pilot(
+        "run", listed(tmp_path, rows), "--out", out, "--set", "EtaInversion.steps=500", "--timeout", 2
+    )
     until(lambda: journal.rows(out) and all(server.queue()), process)
     process.send_signal(signal.SIGINT)
     assert "the same command goes on" in finished(process, 130)
@@ -371,7 +385,11 @@ def test_no_example_workflow_is_forgotten():
 def test_the_tables_rows_fit_their_workflows(server, row):
     graph = workflow.read(cli.WORKFLOWS / f"{row.workflow}.json", server.object_info())
     found = form(workflow.override(graph, [*pie_table.COMMON, *row.settings]), row.mask, True, Clip())
-    masked = [node for node in found.graph.values() if node["class_type"] == "EtaSampler" and "mask" in node["inputs"]]
+    masked = [
+        node
+        for node in found.graph.values()
+        if node["class_type"] == "EtaSampler" and "mask" in node["inputs"]
+    ]
     assert bool(masked) == (row.mask != "none") and found.scored == "given"
 
 
@@ -383,11 +401,18 @@ def test_the_benchmarks_table_of_runs_with_their_own_and_with_the_given_masks(ar
     assert cli.main(arguments("pie", tmp_path, "--out", table, *options)) == 0
     lines = (table / "table.md").read_text(encoding="utf-8").splitlines()
     measured = {name: line.split(" | ") for name in names for line in lines if line.startswith(f"| {name} |")}
-    assert all(line[1:3] == ["1", "0"] and float(line[4]) > 10 for line in measured.values()) and len(measured) == 2
+    assert (
+        all(line[1:3] == ["1", "0"] and float(line[4]) > 10 for line in measured.values())
+        and len(measured) == 2
+    )
     for name in names:
         out = table / pie_table.ROWS[name].folder
         (row,) = journal.rows(out)
         assert (row["mask"], row["scored"]) == (pie_table.ROWS[name].mask, "given")
-        used, theirs = (Image.open(out / row["files"][which]).convert("L") for which in ("mask", "given_mask"))
-        assert theirs.size == (SIDE, SIDE) and theirs.getpixel((0, SIDE // 2)) == 255  # the borders count as edited
+        used, theirs = (
+            Image.open(out / row["files"][which]).convert("L") for which in ("mask", "given_mask")
+        )
+        assert (
+            theirs.size == (SIDE, SIDE) and theirs.getpixel((0, SIDE // 2)) == 255
+        )  # the borders count as edited
         assert (used.tobytes() == theirs.tobytes()) == (row["mode"] == "given")

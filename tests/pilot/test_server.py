@@ -29,7 +29,9 @@ def answering():
         server.server_close()
 
 
-@pytest.mark.parametrize("status, error", [(400, Refused), (500, Refused), (502, Unreachable), (503, Unreachable)])
+@pytest.mark.parametrize(
+    "status, error", [(400, Refused), (500, Refused), (502, Unreachable), (503, Unreachable)]
+)
 def test_a_server_that_fails_has_refused_and_one_behind_a_proxy_is_away(answering, status, error):
     with pytest.raises(error):
         answering(status).queue()

@@ -32,7 +32,9 @@ def main_graph() -> dict:
         "4": node("CLIPTextEncode", "Target prompt", text="old", clip=["1", 1]),
         "5": node("CLIPTextEncode", "Negative prompt", text="ugly", clip=["1", 1]),
         "6": node("VAEEncode", pixels=["2", 0], vae=["1", 2]),
-        "7": node("EtaInversion", model=["1", 0], positive=["3", 0], latent_image=["6", 0], steps=50, cfg=1.0),
+        "7": node(
+            "EtaInversion", model=["1", 0], positive=["3", 0], latent_image=["6", 0], steps=50, cfg=1.0
+        ),
         "8": node("AttentionMask", inversion=["7", 0], clip=["1", 1], words="old", image=["2", 0]),
         "9": node("EtaSchedule", preset="paper_gentle"),
         "10": node(
@@ -57,7 +59,12 @@ def graph() -> dict:
     return main_graph()
 
 
-def filled(graph: dict, mask: str = "auto", has_mask: bool = False, clip: Clip = Clip(), edited: str = "") -> dict:  # noqa: B008
+NO_CLIP = Clip()
+
+
+def filled(
+    graph: dict, mask: str = "auto", has_mask: bool = False, clip: Clip = NO_CLIP, edited: str = ""
+) -> dict:
     return form(graph, mask, has_mask, clip, edited).filled(VALUES)
 
 
@@ -77,7 +84,10 @@ def test_an_items_things_go_where_they_belong(graph):
 def test_a_mask_that_is_only_looked_at_is_not_the_edits(graph):
     """The given one still goes into the edit, and the picture's own does not stand in the automatic one's way."""
     graph["10"]["inputs"]["mask"] = ["14", 0]
-    graph |= {"14": node("LoadImageMask", image="mine.png", channel="red"), "15": node("MaskPreview", mask=["8", 0])}
+    graph |= {
+        "14": node("LoadImageMask", image="mine.png", channel="red"),
+        "15": node("MaskPreview", mask=["8", 0]),
+    }
     assert inputs(filled(graph, "given", True), "10")["mask"] == [workflow.GIVEN, 0]
     graph["15"]["inputs"]["mask"] = ["2", 1]
     assert inputs(filled(graph, "auto"), "10")["mask"] == ["14", 0]
@@ -242,10 +252,18 @@ def test_the_edit_can_be_named(graph, name):
 
 def test_overrides_by_type_title_and_id(graph):
     found = override(
-        graph, ["EtaInversion.steps=8", "Negative prompt.text=a=b.c", "10.seed=5", "EtaSchedule.preset=paper_strong"]
+        graph,
+        [
+            "EtaInversion.steps=8",
+            "Negative prompt.text=a=b.c",
+            "10.seed=5",
+            "EtaSchedule.preset=paper_strong",
+        ],
     )
     assert (
-        inputs(found, "7")["steps"] == 8 and inputs(found, "5")["text"] == "a=b.c" and inputs(found, "10")["seed"] == 5
+        inputs(found, "7")["steps"] == 8
+        and inputs(found, "5")["text"] == "a=b.c"
+        and inputs(found, "10")["seed"] == 5
     )
     assert inputs(found, "9")["preset"] == "paper_strong"
 
@@ -255,7 +273,9 @@ def test_what_an_override_places_is_not_looked_for(graph):
     graph["14"] = node("EtaRegionEdit", positive=["4", 0], mask=["8", 0])
     graph["15"] = node("CLIPTextEncode", "Ground", text="the snow", clip=["1", 1])
     inputs(graph, "10").update(edit=["14", 0], positive=["15", 0])
-    found = filled(override(graph, ["Target prompt.text={target}", "Negative prompt.text=no {words}, {target_words}"]))
+    found = filled(
+        override(graph, ["Target prompt.text={target}", "Negative prompt.text=no {words}, {target_words}"])
+    )
     assert [inputs(found, n)["text"] for n in ("4", "15", "5")] == ["a dog", "the snow", "no cat, dog"]
     assert inputs(found, "8")["words"] == "old"
 
@@ -289,7 +309,10 @@ def test_a_prompt_that_looks_like_a_place_is_put_in_as_it_is():
         ('{"a": {"inputs": {}}}', "is no workflow"),
         ('{"a": {"class_type": "Missing", "inputs": {}}}', "the server has no node Missing; install"),
         ('{"nodes": [{"id": 1, "type": "Missing"}], "links": []}', "no node Missing; or save it"),
-        ('{"nodes": [{"id": 1, "type": "EtaMetrics", "mode": 4}], "links": []}', "muted or bypassed; or save it"),
+        (
+            '{"nodes": [{"id": 1, "type": "EtaMetrics", "mode": 4}], "links": []}',
+            "muted or bypassed; or save it",
+        ),
     ],
 )
 def test_a_file_that_is_no_workflow_says_why(tmp_path, content, said):

@@ -35,7 +35,8 @@ def opened(browser, address, **settings):
     page.wait_for_function(READY, timeout=120_000)
     for name, value in settings.items():
         page.evaluate(
-            "([name, value]) => app.extensionManager.setting.set(name, value)", [name.replace("_", "."), value]
+            "([name, value]) => app.extensionManager.setting.set(name, value)",
+            [name.replace("_", "."), value],
         )
     page.wait_for_timeout(500)
     page.errors.clear()  # of the host's own start

@@ -109,7 +109,9 @@ def prompt_of(page, kind: str) -> dict:
 
 
 def test_every_node_is_there_by_its_name(classic):
-    titles = classic.evaluate("kinds => kinds.map(kind => LiteGraph.registered_node_types[kind]?.title)", list(NODES))
+    titles = classic.evaluate(
+        "kinds => kinds.map(kind => LiteGraph.registered_node_types[kind]?.title)", list(NODES)
+    )
     assert titles == [node["display_name"] for node in NODES.values()]
 
 
@@ -223,7 +225,9 @@ def test_the_curve_by_keys_and_double_click(page):
     assert values(page)["curve"] == "0.2:0.1, 0.71:0.52"
 
 
-@pytest.mark.parametrize("curve, index", [("0.5:0.1, 0.505:0.2, 0.51:0.3", 1), ("0:0, 0.004:0.5, 1:0.123", 0)])
+@pytest.mark.parametrize(
+    "curve, index", [("0.5:0.1, 0.505:0.2, 0.51:0.3", 1), ("0:0, 0.004:0.5, 1:0.123", 0)]
+)
 def test_a_point_with_no_room_moves_in_eta_alone_and_leaves_the_others_as_they_were(page, curve, index):
     add(page, "EtaSchedule")
     set_value(page, "preset", "custom")
@@ -279,7 +283,9 @@ def test_the_page_draws_the_nodes_own_curve(classic):
         )
         assert drawn == pytest.approx([schedule(**all_fields)(t) for t in times], abs=1e-9), changes
     for steps in (1, 7, 50, 999):
-        drawn = classic.evaluate("async ([module, n]) => (await import(module)).stepTimes(n)", [module, steps])
+        drawn = classic.evaluate(
+            "async ([module, n]) => (await import(module)).stepTimes(n)", [module, steps]
+        )
         assert drawn == pytest.approx(list(ddim_grid(steps, [1.0 + i for i in range(1000)]).times[:0:-1]))
 
 
@@ -314,9 +320,13 @@ def test_the_page_makes_the_nodes_own_region(classic, combine):
     soft = masks.join_phrases([torch.from_numpy(each)[None] for each in maps], [1.0, 0.5])
     planes = [{"width": 9, "height": 6, "values": each.ravel().tolist()} for each in maps]
     for settings in REGIONS:
-        whole = masks.enlarge(masks.harden(soft, settings["threshold"]), (48, 72), hard=settings["threshold"] > 0)
+        whole = masks.enlarge(
+            masks.harden(soft, settings["threshold"]), (48, 72), hard=settings["threshold"] > 0
+        )
         wanted = masks.blur(masks.grow(whole, settings["grow"]), settings["blur"])
-        wanted = masks.combine(1 - wanted if settings["invert"] else wanted, torch.from_numpy(mask)[None], combine)
+        wanted = masks.combine(
+            1 - wanted if settings["invert"] else wanted, torch.from_numpy(mask)[None], combine
+        )
         drawn = classic.evaluate(
             """async ([module, planes, settings, mask]) => {
                 const m = await import(module);
@@ -326,7 +336,12 @@ def test_the_page_makes_the_nodes_own_region(classic, combine):
                 const drawn = { width: 72, height: 48, scale: 1, mask: plane({ width: 72, height: 48, values: mask }) };
                 return [...m.regionOf(soft, settings, drawn).values];
             }""",
-            [f"/extensions/{PACK}/js/shared/region.js", planes, settings | {"combine": combine}, mask.ravel().tolist()],
+            [
+                f"/extensions/{PACK}/js/shared/region.js",
+                planes,
+                settings | {"combine": combine},
+                mask.ravel().tolist(),
+            ],
         )
         assert np.abs(np.array(drawn).reshape(48, 72) - wanted[0].numpy()).max() < 1e-5, settings
 
@@ -373,7 +388,9 @@ def test_a_workflow_is_run_from_the_page_and_its_previews_are_live(page, address
     )
     first = covered()
     assert 2 < first < 60 and first == pytest.approx(100 * mask, abs=0.5)  # the server's own mask
-    queued = page.evaluate("async () => (await fetch('/history')).json().then(all => Object.keys(all).length)")
+    queued = page.evaluate(
+        "async () => (await fetch('/history')).json().then(all => Object.keys(all).length)"
+    )
     set_value(page, "threshold", 0.8)
     page.wait_for_timeout(300)
     smaller = covered()
@@ -383,7 +400,10 @@ def test_a_workflow_is_run_from_the_page_and_its_previews_are_live(page, address
     page.locator(".eta-chips button").nth(4).click()
     page.wait_for_timeout(300)
     assert "%" in line.text_content() and values(page)["words"] == "cat, grass"
-    assert page.evaluate("async () => (await fetch('/history')).json().then(all => Object.keys(all).length)") == queued
+    assert (
+        page.evaluate("async () => (await fetch('/history')).json().then(all => Object.keys(all).length)")
+        == queued
+    )
 
     show_again(page)
     page.wait_for_function(previewed, timeout=10_000)
@@ -454,7 +474,9 @@ def test_a_mask_put_into_a_subgraph_reports_no_error(page):
 
 
 def test_the_steps_that_were_taken_are_drawn_on_the_curve(page):
-    steps = {"classic nodes": 6, "Nodes 2.0": 7}[page.name]  # what the server keeps from a run is not sent again
+    steps = {"classic nodes": 6, "Nodes 2.0": 7}[
+        page.name
+    ]  # what the server keeps from a run is not sent again
     load(page, MAIN, steps)
     take(page, "EtaInversion")
     set_value(page, "scheduler", "karras")
@@ -486,7 +508,9 @@ def test_before_and_after_are_compared(page):
     show(page, "compare")
     for i, width in ((1, 128), (2, 128), (3, 512)):
         tabs.nth(i).click()
-        page.wait_for_function(f"document.querySelector('.eta-frame img').naturalWidth === {width}", timeout=5_000)
+        page.wait_for_function(
+            f"document.querySelector('.eta-frame img').naturalWidth === {width}", timeout=5_000
+        )
         show(page, f"compare {i}")
         assert not over.is_visible() and not slider.is_visible()
 
@@ -536,7 +560,10 @@ def test_a_page_opened_in_japanese_has_the_packs_words(browser, address):
             "!!(window.app?.extensionManager && LiteGraph.registered_node_types.EtaSampler)", timeout=60_000
         )
         page.wait_for_timeout(2500)
-        assert page.evaluate("LiteGraph.createNode('EtaSampler').title") == JAPANESE["EtaSampler"]["display_name"]
+        assert (
+            page.evaluate("LiteGraph.createNode('EtaSampler').title")
+            == JAPANESE["EtaSampler"]["display_name"]
+        )
         page.evaluate("app.extensionManager.setting.set('Comfy.Locale', 'en')")
         page.wait_for_timeout(500)
         assert not [text for text in page.errors if "eta-inversion" in text]

@@ -86,7 +86,11 @@ def measure(
 
 
 def _check(source: Tensor, edited: Tensor, mask: Tensor | None) -> None:
-    if source.ndim != 4 or source.shape[:3] != edited.shape[:3] or min(source.shape[-1], edited.shape[-1]) < 3:
+    if (
+        source.ndim != 4
+        or source.shape[:3] != edited.shape[:3]
+        or min(source.shape[-1], edited.shape[-1]) < 3
+    ):
         raise ValueError(
             f"source is {list(source.shape)}, edited {list(edited.shape)}: both must be [batch, height, width, 3 or 4], of one batch and size"
         )
@@ -95,7 +99,9 @@ def _check(source: Tensor, edited: Tensor, mask: Tensor | None) -> None:
             f"the mask is {list(mask.shape)}: it must be [1 or {len(source)}, {source.shape[1]}, {source.shape[2]}], as the pictures"
         )
     if mask is not None and not bool(((mask >= 0) & (mask <= 1)).all()):
-        raise ValueError(f"the mask runs from {float(mask.min()):g} to {float(mask.max()):g}: it must lie in 0..1")
+        raise ValueError(
+            f"the mask runs from {float(mask.min()):g} to {float(mask.max()):g}: it must lie in 0..1"
+        )
     for name, picture in (("source", source), ("edited", edited)):
         if not bool(torch.isfinite(picture).all()):
             raise ValueError(f"{name} holds NaN or infinite pixels: decode it again, in single precision")

@@ -112,7 +112,9 @@ def _number(field: str, text: str, part: str, example: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise ValueError(f"{field}: '{text}' in '{part}' is not a number; write for example {example}") from None
+        raise ValueError(
+            f"{field}: '{text}' in '{part}' is not a number; write for example {example}"
+        ) from None
 
 
 def text_of(word: Sequence[Token]) -> str:
@@ -183,7 +185,9 @@ class Prompt:
         start = row - row % self.chunk
         if row == start:
             return -1
-        last = max((t.position for t in self.tokens if start < t.position < start + self.chunk), default=start)
+        last = max(
+            (t.position for t in self.tokens if start < t.position < start + self.chunk), default=start
+        )
         return None if row <= last else row - last - 1
 
 
@@ -225,7 +229,11 @@ def pair(x: Sequence, y: Sequence) -> list[int | None]:
 def align_refined(source: Prompt, target: Prompt) -> Alignment:
     """Equal tokens in equal order belong together, the target's others are new (Prompt-to-Prompt, refinement)."""
     partners = pair([t.id for t in source.tokens], [t.id for t in target.tokens])
-    found = {t.position: ((source.tokens[i].position, 1.0),) for t, i in zip(target.tokens, partners) if i is not None}
+    found = {
+        t.position: ((source.tokens[i].position, 1.0),)
+        for t, i in zip(target.tokens, partners)
+        if i is not None
+    }
     kept = set(filter(lambda i: i is not None, partners))
     return Alignment(
         _with_special(found, source, target),
@@ -251,7 +259,9 @@ def align_replaced(source: Prompt, target: Prompt) -> Alignment:
             added += [t.position for t in new]
         for k, token in enumerate(new):
             one_to_one = len(old) == len(new)
-            shares = ((old[k].position, 1.0),) if one_to_one else tuple((t.position, 1 / len(new)) for t in old)
+            shares = (
+                ((old[k].position, 1.0),) if one_to_one else tuple((t.position, 1 / len(new)) for t in old)
+            )
             found[token.position] = shares
     return Alignment(_with_special(found, source, target), tuple(removed), tuple(added))
 

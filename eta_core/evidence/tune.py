@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributions import Normal
 from torch.quasirandom import SobolEngine
 
-from .eta import EtaSchedule, paper_gentle, paper_strong
+from ..eta import EtaSchedule, paper_gentle, paper_strong
 
 KNOTS = (0.0, 0.25, 0.5, 0.75, 1.0)  # times of the free curve
 POOL = 512  # curves among which each next one is chosen
@@ -31,7 +31,9 @@ class Trial(NamedTuple):
 
 def _parametric(start: float, peak: float, power: float) -> EtaSchedule:
     """(start, 0) -> (1, peak); start 0..0.9, power 1/4..4, on a logarithmic scale with 1 in the middle."""
-    return EtaSchedule(((round(0.9 * start, 2), 0.0), (1.0, round(peak, 2))), round(20 * 4 ** (2 * power - 1)) / 20)
+    return EtaSchedule(
+        ((round(0.9 * start, 2), 0.0), (1.0, round(peak, 2))), round(20 * 4 ** (2 * power - 1)) / 20
+    )
 
 
 def _free(*etas: float) -> EtaSchedule:
@@ -63,7 +65,9 @@ SHAPES = {
 }
 
 
-def search(measure: Callable[[EtaSchedule], tuple[float, float]], limit: float, shape: str, trials: int) -> list[Trial]:
+def search(
+    measure: Callable[[EtaSchedule], tuple[float, float]], limit: float, shape: str, trials: int
+) -> list[Trial]:
     """`trials` curves of a shape of SHAPES with what `measure` found for each, (edit, background in dB), in the order tried.
 
     After the shape's first ones each is where the expected gain over the best curve that keeps `limit`, times the probability that
@@ -89,7 +93,9 @@ def search(measure: Callable[[EtaSchedule], tuple[float, float]], limit: float, 
 
 def best(trials: Sequence[Trial], limit: float) -> Trial | None:
     """The trial with the most edit whose background keeps the limit; None where none does."""
-    return max((trial for trial in trials if trial.background >= limit), key=lambda trial: trial.edit, default=None)
+    return max(
+        (trial for trial in trials if trial.background >= limit), key=lambda trial: trial.edit, default=None
+    )
 
 
 def frontier(trials: Sequence[Trial]) -> list[Trial]:
@@ -109,8 +115,12 @@ def _values(schedules: Sequence[EtaSchedule]) -> Tensor:
 def _promise(trials: Sequence[Trial], values: Tensor, limit: float) -> Tensor:
     """Constrained expected improvement at each of the curves `values`; -inf at those already tried."""
     at = _values([trial.schedule for trial in trials])
-    edit, edit_spread = _posterior(at, torch.tensor([trial.edit for trial in trials], dtype=torch.float64), values)
-    dB, dB_spread = _posterior(at, torch.tensor([trial.background for trial in trials], dtype=torch.float64), values)
+    edit, edit_spread = _posterior(
+        at, torch.tensor([trial.edit for trial in trials], dtype=torch.float64), values
+    )
+    dB, dB_spread = _posterior(
+        at, torch.tensor([trial.background for trial in trials], dtype=torch.float64), values
+    )
     normal, chosen = Normal(0.0, 1.0), best(trials, limit)
     keeps = normal.cdf((dB - limit) / dB_spread)
     if chosen is None:
@@ -159,6 +169,8 @@ def prefers_target(
     generator, shares = torch.Generator().manual_seed(0), []
     for sigma in sigmas:
         x = clean + sigma * torch.randn(clean.shape[1:], generator=generator).to(clean)
-        source, target = (((found.to(clean) - clean).square() * region).sum((1, 2, 3)) for found in predict(x, sigma))
+        source, target = (
+            ((found.to(clean) - clean).square() * region).sum((1, 2, 3)) for found in predict(x, sigma)
+        )
         shares.append((source - target) / (source + target).clamp(min=1e-12))
     return torch.stack(shares).mean(0)

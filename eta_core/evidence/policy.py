@@ -27,9 +27,9 @@ class Range:
         return self.low <= other.low and other.high <= self.high
 
     def __str__(self) -> str:
-        ends = [f"at least {self.low:g}"] * math.isfinite(self.low) + [f"at most {self.high:g}"] * math.isfinite(
-            self.high
-        )
+        ends = [f"at least {self.low:g}"] * math.isfinite(self.low) + [
+            f"at most {self.high:g}"
+        ] * math.isfinite(self.high)
         return " and ".join(ends)
 
 
@@ -126,7 +126,9 @@ def _limits(name: str, limits: object) -> Limits:
 
 def _range(where: str, ends: object) -> Range:
     if not isinstance(ends, dict) or not ends or not set(ends) <= {"min", "max"}:
-        raise ValueError(f'the policy\'s {where} is {json.dumps(ends)}: it takes "min", "max" or both; {EXAMPLE}')
+        raise ValueError(
+            f'the policy\'s {where} is {json.dumps(ends)}: it takes "min", "max" or both; {EXAMPLE}'
+        )
     for end in ends.values():
         if isinstance(end, bool) or not isinstance(end, (int, float)) or not math.isfinite(end):
             raise ValueError(f"the policy's {where} has the limit {json.dumps(end)}: limits are numbers")
@@ -155,7 +157,9 @@ def worst(verdicts: tuple[Verdict, ...]) -> str:
 
 def _judge(report: Report, index: int, policy: Policy) -> Verdict:
     found = list(_findings(report, index, policy))
-    return Verdict(max((v for v, _ in found), key=VERDICTS.index), tuple(why for v, why in found if v != "pass"))
+    return Verdict(
+        max((v for v, _ in found), key=VERDICTS.index), tuple(why for v, why in found if v != "pass")
+    )
 
 
 def _findings(report: Report, index: int, policy: Policy) -> Iterator[tuple[str, str]]:

@@ -31,7 +31,9 @@ def mean_to_text(q: Tensor, k: Tensor, tokens: int) -> Tensor:
     q [B, heads, Q, d] of the picture, k [B, heads, tokens + picture, d]. Returns [B, Q, tokens] in float32.
     """
     maps = 0.0
-    for queries, keys in zip(q.unbind(1), k.unbind(1)):  # one head at a time: all would take heads times the memory
+    for queries, keys in zip(
+        q.unbind(1), k.unbind(1)
+    ):  # one head at a time: all would take heads times the memory
         scores = queries.float() @ keys.float().transpose(-1, -2) / q.shape[-1] ** 0.5
         maps = maps + scores.softmax(-1)[..., :tokens]
     return maps / q.shape[1]
@@ -52,7 +54,9 @@ def replaced(previous: Tensor, change: Tensor, v: Tensor, heads: int) -> Tensor:
     return previous + (change @ split_heads(v, heads).float()).transpose(1, 2).flatten(-2).to(previous)
 
 
-def outside_and_inside(attend: Attend, q: Tensor, k: Tensor, v: Tensor, keys: Tensor, queries: Tensor) -> Tensor:
+def outside_and_inside(
+    attend: Attend, q: Tensor, k: Tensor, v: Tensor, keys: Tensor, queries: Tensor
+) -> Tensor:
     """Attention inside and outside a region apart (MasaCtrl, eq. 5 and 6).
 
     keys [B, K]: where the source's thing is, queries [B, Q]: where the target's; both 0..1, keys hard. A picture

@@ -24,7 +24,8 @@ class Report:
         """Of each figure over the pictures that have it; nan where none has."""
         names = dict.fromkeys(name for picture in self.pictures for name in picture)
         return {
-            name: _mean([p[name] for p in self.pictures if not math.isnan(p.get(name, math.nan))]) for name in names
+            name: _mean([p[name] for p in self.pictures if not math.isnan(p.get(name, math.nan))])
+            for name in names
         }
 
     def to_json(self) -> str:
@@ -54,7 +55,9 @@ def report_of_json(text: str) -> Report:
     try:
         found = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"the figures are no JSON ({error}): connect the output figures of EtaMetrics") from error
+        raise ValueError(
+            f"the figures are no JSON ({error}): connect the output figures of EtaMetrics"
+        ) from error
     if isinstance(found, dict) and "pictures" not in found:
         found = {"pictures": [found]}
     pictures = found["pictures"] if isinstance(found, dict) else None

@@ -48,7 +48,9 @@ def _squeezenet(picture: Tensor, weights: Weights) -> list[Tensor]:
             x = convolve(x, "0", stride=2)
         else:
             x = convolve(x, f"{layer}.squeeze")
-            x = torch.cat((convolve(x, f"{layer}.expand1x1"), convolve(x, f"{layer}.expand3x3", padding=1)), 1)
+            x = torch.cat(
+                (convolve(x, f"{layer}.expand1x1"), convolve(x, f"{layer}.expand3x3", padding=1)), 1
+            )
         if layer in TAPS:
             found.append(x)
     return found
@@ -75,10 +77,15 @@ def _keys(picture: Tensor, weights: Weights) -> Tensor:
     def norm(x: Tensor, name: str) -> Tensor:
         return F.layer_norm(x, x.shape[-1:], weights[f"{name}.weight"], weights[f"{name}.bias"], 1e-6)
 
-    small = F.interpolate(picture.movedim(-1, 1), (DINO_SIZE,) * 2, mode="bilinear", antialias=True).movedim(1, -1)
+    small = F.interpolate(picture.movedim(-1, 1), (DINO_SIZE,) * 2, mode="bilinear", antialias=True).movedim(
+        1, -1
+    )
     x = ((small - mean.to(small)) / deviation.to(small)).movedim(-1, 1)
     patches = F.conv2d(x, weights["patch_embed.proj.weight"], weights["patch_embed.proj.bias"], stride=PATCH)
-    x = torch.cat((weights["cls_token"].expand(len(x), -1, -1), patches.flatten(2).mT), 1) + weights["pos_embed"]
+    x = (
+        torch.cat((weights["cls_token"].expand(len(x), -1, -1), patches.flatten(2).mT), 1)
+        + weights["pos_embed"]
+    )
     for i in range(LAYERS):
         qkv = linear(norm(x, f"blocks.{i}.norm1"), f"blocks.{i}.attn.qkv")
         q, k, v = qkv.unflatten(-1, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)

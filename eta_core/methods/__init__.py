@@ -82,7 +82,9 @@ class LocalBlend:
                 "the local blend has no words: name words of either prompt in blend_words, or switch it off"
             )
         if not 0 <= self.threshold < 1:
-            raise ValueError(f"blend_threshold = {self.threshold:g}: it runs from 0 to below 1 (reference: 0.3)")
+            raise ValueError(
+                f"blend_threshold = {self.threshold:g}: it runs from 0 to below 1 (reference: 0.3)"
+            )
 
     def acts(self, done: int, steps: int) -> bool:
         return done >= int(self.start * steps)
