@@ -22,31 +22,34 @@ def invert(
 ) -> tuple[Tensor, float]:
     """DDIM inversion of `latent` [B, C, H, W] (the model's scaled space) along `grid`.
 
-    `close_step()` follows every step. iterations: evaluations a step; 1 is the reference's, more look for the fixed point
-    of x' = x + (sigma' - sigma) eps(x', sigma') (ReNoise, arXiv 2403.14602; AIDI, arXiv 2309.04907).
-    Returns x at every grid point, [N + 1, B, C, H, W] on the CPU, and the residual: how much, relative to x, the last
-    iteration still moved the worst step (nan for one iteration).
+    `close_step()` follows every step. iterations: evaluations a step; 1 is the reference's, more look for the
+    fixed point of x' = x + (sigma' - sigma) eps(x', sigma') (ReNoise, arXiv 2403.14602; AIDI, arXiv
+    2309.04907). Returns x at every grid point, [N + 1, B, C, H, W] on the CPU, and the residual: how far the
+    last iteration still moved x at the worst step, relative to x (nan for one iteration).
     """
     x = latent * grid.scales[0]
-    points, residuals = [x.cpu()], []
+    points: list[Tensor] = [x.cpu()]
+    residuals: list[float] = []
     for sigma, sigma_next in pairwise(grid.sigmas):
         start, x = x, invert_step(denoise, x, sigma, sigma_next, grid.frame)
+        moved = math.nan
         for _ in range(iterations - 1):
             before, x = x, start + (sigma_next - sigma) * ((x - denoise(x, sigma_next)) / sigma_next)
-        if iterations > 1:
-            residuals.append(float((x - before).norm() / x.norm()))
+            moved = float((x - before).norm() / x.norm())
+        residuals.append(moved)
         points.append(x.cpu())
         close_step()
-    return torch.stack(points), max(residuals, default=math.nan)
+    return torch.stack(points), max(residuals)
 
 
 def record(
     denoise: Denoise, latent: Tensor, grid: Grid, seed: int, close_step: Callable[[], None] = lambda: None
 ) -> Tensor:
-    """The trajectory of edit-friendly DDPM inversion (Huberman-Spiegelglas et al. 2024, eq. 6): own noise at every level.
+    """The trajectory of edit-friendly DDPM inversion (Huberman-Spiegelglas et al. 2024, eq. 6): own noise at
+    every level.
 
-    The network is asked at every point for its attention alone. Every picture of a batch meets the same noise. Returns
-    [N + 1, B, C, H, W] on the CPU.
+    The network is asked at every point for its attention alone. Every picture of a batch meets the same
+    noise. Returns [N + 1, B, C, H, W] on the CPU.
     """
     generator = torch.Generator("cpu").manual_seed(seed)
     points = [(latent * grid.scales[0]).cpu()]
@@ -59,10 +62,12 @@ def record(
 
 
 def play_back(denoise: Denoise, x: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
-    """DDIM sampling from a trajectory's noise end on, under the prompt it was inverted with: how far it drifts from `x`.
+    """DDIM sampling from a trajectory's noise end on, under the prompt it was inverted with: how far it
+    drifts from `x`.
 
-    x: [N + 1, B, C, H, W]. Returns the drift at every grid point, [N + 1]: root mean square in the model's scaled space
-    over the source's standard deviation. 0 is exact; 1 is as far as an unrelated flat picture. And the end, [B, C, H, W].
+    x: [N + 1, B, C, H, W]. Returns the drift at every grid point, [N + 1]: root mean square in the model's
+    scaled space over the source's standard deviation. 0 is exact; 1 is as far as an unrelated flat picture.
+    And the end, [B, C, H, W].
     """
     deviation = (x[0] / grid.scales[0]).std()
     drift, played = torch.zeros(len(x)), x[-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 import torch.nn.functional as F
@@ -10,16 +11,17 @@ from torch import Tensor
 
 
 class MapAverage:
-    """Per-token attention maps of a whole inversion, gathered layer by layer and step by step (paper, section 4.3).
+    """Per-token attention maps of a whole inversion, gathered layer by layer and step by step (paper, section
+    4.3).
 
-    Per step: the mean over layers, and over the steps so far, of the cross-attention probabilities, each token's map
-    divided by its maximum. The result is the mean over steps.
+    Per step: the mean over layers, and over the steps so far, of the cross-attention probabilities, each
+    token's map divided by its maximum. The result is the mean over steps.
     """
 
     def __init__(self):
         self._layers: list[Tensor] = []
-        self._running: Tensor | float = 0.0
-        self._total: Tensor | float = 0.0
+        self._running: Tensor | None = None
+        self._total: Tensor | None = None
         self._steps = 0
 
     def add(self, probabilities: Tensor) -> None:
@@ -29,16 +31,16 @@ class MapAverage:
     def close_step(self) -> None:
         if not self._layers:
             return
-        self._running = self._running + torch.stack(self._layers).mean(0)
-        self._total = self._total + self._running / self._running.amax((-2, -1), keepdim=True).clamp(
-            min=1e-12
-        )
+        layers = torch.stack(self._layers).mean(0)
+        self._running = layers if self._running is None else self._running + layers
+        step = self._running / self._running.amax((-2, -1), keepdim=True).clamp(min=1e-12)
+        self._total = step if self._total is None else self._total + step
         self._steps += 1
         self._layers.clear()
 
     def result(self) -> Tensor | None:
         """[B, tokens, h, w] in 0..1 on the CPU, or None when no layer was ever recorded."""
-        return (self._total / self._steps).cpu() if self._steps else None
+        return None if self._total is None else (self._total / self._steps).cpu()
 
 
 def phrase_map(maps: Tensor, occurrences: Sequence[Sequence[int]], size: tuple[int, int]) -> Tensor:
@@ -58,17 +60,17 @@ def join_phrases(phrase_maps: Sequence[Tensor], weights: Sequence[float]) -> Ten
     return torch.stack([m * w for m, w in zip(phrase_maps, weights)]).amax(0).clamp(0, 1)
 
 
-def harden(soft: Tensor, threshold: float) -> Tensor:
-    """1 where `soft` exceeds the threshold (paper: 0.2), else 0; threshold 0 leaves it soft."""
-    return (soft > threshold).to(soft.dtype) if threshold > 0 else soft
+def threshold(soft: Tensor, level: float) -> Tensor:
+    """1 where `soft` exceeds the level (paper: 0.2), else 0; level 0 leaves it soft."""
+    return (soft > level).to(soft.dtype) if level > 0 else soft
 
 
-def grow(mask: Tensor, pixels: int) -> Tensor:
+def dilate(mask: Tensor, pixels: int) -> Tensor:
     """Dilate [B, H, W] by a disc of radius `pixels`; negative erodes."""
     if pixels == 0:
         return mask
     if pixels < 0:
-        return 1 - grow(1 - mask, -pixels)
+        return 1 - dilate(1 - mask, -pixels)
     offsets = torch.arange(-pixels, pixels + 1)
     rows = [int((pixels * pixels - dy * dy) ** 0.5) for dy in offsets.tolist()]
     padded = F.pad(mask, (0, 0, pixels, pixels))
@@ -111,7 +113,9 @@ def enlarge(values: Tensor, size: tuple[int, int], hard: bool = False) -> Tensor
 
 
 def resize_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
-    """[B, H, W] to another size: the mean of the pixels covered when it shrinks, the nearest pixel when it grows."""
+    """[B, H, W] to another size: the mean of the pixels covered when it shrinks, the nearest pixel when it
+    grows.
+    """
     if tuple(mask.shape[-2:]) == tuple(size):
         return mask
     shrinks = size[0] <= mask.shape[-2] and size[1] <= mask.shape[-1]
@@ -123,12 +127,13 @@ def _over(before: list[Tensor], mask: Tensor) -> list[Tensor]:
 
 
 def _under(before: list[Tensor], mask: Tensor) -> list[Tensor]:
-    return [*before, mask * (1 - sum(before, torch.zeros_like(mask))).clamp(0, 1)]
+    taken = reduce(torch.add, before, torch.zeros_like(mask))
+    return [*before, mask * (1 - taken).clamp(0, 1)]
 
 
 def _share(before: list[Tensor], mask: Tensor) -> list[Tensor]:
     weights = [*before, mask]
-    total = sum(weights).clamp(min=1.0)
+    total = reduce(torch.add, weights).clamp(min=1.0)
     return [weight / total for weight in weights]
 
 
@@ -136,15 +141,19 @@ OVERLAP = {"over": _over, "under": _under, "share": _share}
 
 
 def resolve(regions: Sequence[tuple[Tensor, str]]) -> list[Tensor]:
-    """Masks of several edits as weights whose sum is at most 1, each laid over, under or beside those before it."""
+    """Masks of several edits as weights whose sum is at most 1, each laid over, under or beside those before
+    it.
+    """
     weights: list[Tensor] = []
     for mask, overlap in regions:
         weights = OVERLAP[overlap](weights, mask)
     return weights
 
 
-def for_rows(values: Tensor, rows: int) -> Tensor:
-    """Values [B, ...] of a batch, or of all its pictures [1, ...], for `rows` rows: variants of it one after the other."""
+def tile_batch(values: Tensor, rows: int) -> Tensor:
+    """Values [B, ...] of a batch, or [1, ...] of all its pictures, repeated to `rows` rows, one variant after
+    the other.
+    """
     return values if len(values) == rows else values.repeat(rows // len(values), *[1] * (values.ndim - 1))
 
 
@@ -152,5 +161,5 @@ def compose(base: Tensor, others: Sequence[Tensor], weights: Sequence[Tensor]) -
     """`base` [V * B, C, H, W] with each of `others` in its place by weight [B or 1, 1, H, W]."""
     composed = base
     for other, weight in zip(others, weights):
-        composed = composed + for_rows(weight.to(base), len(base)) * (other - base)
+        composed = composed + tile_batch(weight.to(base), len(base)) * (other - base)
     return composed

@@ -1,17 +1,167 @@
-"""The fresh noise of a step: candidates from a seed, the best of them, and its blend with the optimal noise."""
+"""The fresh noise of each sampling step: where it comes from, and how the best of several candidates is
+chosen.
+"""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from .ddim import ancestral_step, optimal_noise
+from .eta import EtaSchedule
+from .masks import tile_batch
+from .schedule import Step
+
+
+@dataclass(frozen=True)
+class NoiseSettings:
+    """What a user sets about the fresh noise.
+
+    eta: the noise's strength over time. seeds: one variant of the result for each. candidates: noises drawn a
+    step, of which the nearest to the optimal one is taken (paper: 10). blend: share of the optimal noise
+    mixed in, 0..1. region: [B or 1, 1, H, W], multiplies eta per pixel; None is everywhere. choose_in_region:
+    weigh the choice of the candidate by the region (False: by all pixels, as the paper's program does).
+    Raises ValueError where eta times region exceeds 1.
+    """
+
+    eta: EtaSchedule
+    seeds: tuple[int, ...]
+    candidates: int = 10
+    blend: float = 0.0
+    region: Tensor | None = None
+    choose_in_region: bool = True
+
+    def __post_init__(self):
+        most = 1.0 if self.region is None else float(self.region.max())
+        peak = max(eta for _, eta in self.eta.points)
+        if most * peak > 1 + 1e-5:  # shares of regions add up to 1 only up to rounding
+            raise ValueError(
+                f"eta reaches {peak:g} and a region scales it by {most:g}: the product must stay within 1; "
+                "lower "
+                "eta_scale or the schedule"
+            )
+
+    def to(self, like: Tensor) -> NoiseSettings:
+        """The same settings with the region on the device of `like`."""
+        return self if self.region is None else replace(self, region=self.region.to(like))
+
+    def acts(self, step: Step) -> bool:
+        """Whether any pixel gets fresh noise at this step."""
+        reaches = self.region is None or bool((self.region > 0).any())
+        return reaches and step.sigma_next > 0 and self.eta(step.time) > 0
+
+
+class Renewal(NamedTuple):
+    """A step's sigma_down and sigma_up (see ddim.ancestral_step) and its noise [V * B, C, H, W]; None where
+    no noise comes in.
+    """
+
+    sigma_down: Tensor | float
+    sigma_up: Tensor | float
+    noise: Tensor | None
+
+
+class FreshNoise(ABC):
+    """A source of fresh noise for one sampling of a trajectory [N + 1, B, C, H, W].
+
+    Every variant draws its candidates at every step, used or not, so that a seed's noise does not depend on
+    where eta acts.
+    """
+
+    def __init__(self, settings: NoiseSettings, trajectory: Tensor):
+        self.settings, self.trajectory = settings.to(trajectory), trajectory
+        shape = tuple(trajectory.shape[2:])
+        self._draws = [NoiseCandidates(seed, settings.candidates, shape) for seed in settings.seeds]
+        self.rows = len(settings.seeds) * trajectory.shape[1]
+
+    @abstractmethod
+    def reads_source(self, step: Step) -> bool:
+        """Whether `renewal` needs the denoised source at this step."""
+
+    @abstractmethod
+    def renewal(self, step: Step, source: Tensor | None) -> Renewal:
+        """The noise of the next step in order. source: the denoised source [B, C, H, W], where it is needed."""
+
+    def _drawn(self) -> list[Tensor]:
+        return [draws.draw() for draws in self._draws]
+
+    def _chosen(self, drawn: list[Tensor], optimal: Tensor | None) -> Tensor:
+        """The noise of every variant, one after the other [V * B, C, H, W] (paper, eq. 11 and 12)."""
+        return torch.cat([self._choose(candidates.to(self.trajectory), optimal) for candidates in drawn])
+
+    def _choose(self, candidates: Tensor, optimal: Tensor | None) -> Tensor:
+        if optimal is None:
+            return candidates[0].expand(self.trajectory.shape[1:])
+        settings = self.settings
+        noise = closest(candidates, optimal, settings.region if settings.choose_in_region else None)
+        return blend(noise, optimal, settings.blend) if settings.blend else noise
+
+    def _optimal(self, step: Step, source: Tensor | None, down: Tensor | float, up: Tensor | float) -> Tensor:
+        """The noise that takes the source branch to its next point (paper, eq. 11), [B, C, H, W]."""
+        if source is None:
+            raise ValueError(f"step {step.index} needs the denoised source")
+        x, x_next = self.trajectory[step.index], self.trajectory[step.index - 1]
+        return optimal_noise(x_next, x, source.to(x), step.sigma, down, up)
+
+
+class EtaNoise(FreshNoise):
+    """The paper's noise: eta says how much of the predicted noise is replaced (eq. 9 to 13)."""
+
+    def reads_source(self, step: Step) -> bool:
+        chooses = self.settings.candidates > 1 or self.settings.blend > 0.0
+        return chooses and self.settings.acts(step)
+
+    def renewal(self, step: Step, source: Tensor | None) -> Renewal:
+        drawn, settings = self._drawn(), self.settings
+        if not settings.acts(step):
+            return Renewal(step.sigma_next, 0.0, None)
+        eta, optimal = settings.eta(step.time), None
+        if self.reads_source(step):
+            optimal = self._optimal(step, source, *ancestral_step(eta, step.sigma, step.sigma_next))
+        region = None if settings.region is None else tile_batch(settings.region, self.rows)
+        down, up = ancestral_step(eta, step.sigma, step.sigma_next, region)
+        return Renewal(down, up, self._chosen(drawn, optimal))
+
+
+class RecordedNoise(FreshNoise):
+    """The noise that edit-friendly inversion recorded (Huberman-Spiegelglas et al. 2024, eq. 5).
+
+    Each step puts the source's own noise back, and eta says how much of that noise fresh noise replaces.
+    """
+
+    def reads_source(self, step: Step) -> bool:
+        return True
+
+    def renewal(self, step: Step, source: Tensor | None) -> Renewal:
+        drawn, settings = self._drawn(), self.settings
+        if step.sigma_next == 0:
+            # The last step has no noise to put back. The source's own remainder x - x0 takes its place.
+            if source is None:
+                raise ValueError(f"step {step.index} needs the denoised source")
+            remainder = self.trajectory[step.index - 1] - source.to(self.trajectory)
+            return Renewal(0.0, 1.0, tile_batch(remainder, self.rows))
+        down, up = ancestral_step(1.0, step.sigma, step.sigma_next)
+        optimal = self._optimal(step, source, down, up)
+        recorded = tile_batch(optimal, self.rows)
+        if not settings.acts(step):
+            return Renewal(down, up, recorded)
+        renewed = settings.eta(step.time) * torch.ones_like(recorded[:, :1])
+        if settings.region is not None:
+            renewed = renewed * tile_batch(settings.region, self.rows)
+        kept = torch.sqrt((1 - renewed * renewed).clamp(min=0))  # so that the mixture has unit variance
+        return Renewal(down, up, kept * recorded + renewed * self._chosen(drawn, optimal))
+
 
 class NoiseCandidates:
-    """`count` candidates a step from one CPU generator, so a seed means the same noise on every device.
+    """`count` candidates a step from one CPU generator, so that a seed means the same noise on every device.
 
-    Every picture of a batch chooses among the same candidates: picture i of a batch equals that picture alone.
+    Every picture of a batch chooses among the same candidates: picture i of a batch equals that picture
+    alone. Raises ValueError for a count below 1.
     """
 
     def __init__(self, seed: int, count: int, shape: tuple[int, ...]):
@@ -21,12 +171,8 @@ class NoiseCandidates:
         self._shape = (count, 1, *shape)
 
     def draw(self) -> Tensor:
-        """[count, 1, *shape], standard normal; one call a step, whether it is used or not, keeps steps comparable."""
+        """[count, 1, *shape], standard normal."""
         return torch.randn(self._shape, generator=self._generator)
-
-
-def _per_picture(values: Tensor, picture: Tensor) -> Tensor:
-    return values.view(-1, *([1] * (picture.ndim - 1)))
 
 
 def closest(candidates: Tensor, target: Tensor, region: Tensor | None = None) -> Tensor:
@@ -35,16 +181,19 @@ def closest(candidates: Tensor, target: Tensor, region: Tensor | None = None) ->
     candidates [n, 1, C, H, W], target [B, C, H, W], region broadcastable to target: weights of the mean.
     """
     weight = 1.0 if region is None else region
-    # one candidate at a time: all at once would take n times the memory
+    # One candidate at a time: all at once would take n times the memory.
     distances = [((noise - target).square() * weight).flatten(1).mean(-1) for noise in candidates.unbind()]
     return candidates[torch.stack(distances).argmin(0), 0]
 
 
 def blend(noise: Tensor, optimal: Tensor, amount: float) -> Tensor:
-    """sqrt(1 - l^2) noise + l optimal, the optimal noise scaled to unit variance in each picture."""
+    """sqrt(1 - l^2) noise + l optimal, with the optimal noise scaled to unit variance in each picture.
+
+    Raises ValueError for an amount l outside 0..1.
+    """
     if not 0.0 <= amount <= 1.0:
         raise ValueError(
             f"noise_blend = {amount}: it runs from 0 (the paper's noise) to 1 (the source's own)"
         )
-    std = optimal.flatten(1).std(1).clamp(min=1e-12)
-    return math.sqrt(1.0 - amount * amount) * noise + amount * optimal / _per_picture(std, optimal)
+    deviation = optimal.flatten(1).std(1).clamp(min=1e-12).view(-1, *[1] * (optimal.ndim - 1))
+    return math.sqrt(1.0 - amount * amount) * noise + amount * optimal / deviation

@@ -6,14 +6,14 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
 
-import numpy as np
+from .frame import DIFFUSION, Flow, Frame
 
-from .ddim import SCALE, Frame, flow_sigma, flow_time
+NEAR_NOISE = 1 - 2**-10  # float32 holds it and 1 minus it exactly; the host divides by the latter
 
 
-class Step(NamedTuple):
+@dataclass(frozen=True)
+class Step:
     """One step from the noise towards the image: from grid point `index` to `index - 1`."""
 
     index: int
@@ -24,26 +24,28 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True)
 class Grid:
-    """N + 1 noise levels, ascending from the image end, and their times in 0..1: t / (T - 1), of a flow model tau.
+    """N + 1 noise levels sigma, ascending from the image end, and their times in 0..1 (Frame.time).
 
     Raises ValueError unless there are two levels or more, finite, not negative and strictly ascending.
     """
 
     sigmas: tuple[float, ...]
     times: tuple[float, ...]
-    frame: Frame = "diffusion"
+    frame: Frame = DIFFUSION
 
     def __post_init__(self):
         if len(self.sigmas) < 2 or len(self.sigmas) != len(self.times):
             raise ValueError(
-                f"a grid needs at least 2 noise levels with one time each, got {len(self.sigmas)} levels and {len(self.times)} times"
+                f"a grid needs at least 2 noise levels with one time each, got {len(self.sigmas)} levels and "
+                f"{len(self.times)} times"
             )
         if not all(map(math.isfinite, self.sigmas + self.times)) or self.sigmas[0] < 0:
             raise ValueError(f"noise levels must be finite and not negative, got {self.sigmas}")
         for i, (low, high) in enumerate(pairwise(self.sigmas)):
             if high <= low:
                 raise ValueError(
-                    f"noise levels must ascend strictly from the image end: level {i} of {self.steps} is {low:g}, the next {high:g}; "
+                    f"noise levels must ascend strictly from the image end: level {i} of {self.steps} is "
+                    f"{low:g}, the next {high:g}; "
                     "use fewer steps, or another scheduler"
                 )
 
@@ -54,12 +56,12 @@ class Grid:
     @property
     def scales(self) -> tuple[float, ...]:
         """x / z at every level: from the model's own latents z to x."""
-        return tuple(map(SCALE[self.frame], self.sigmas))
+        return tuple(self.frame.scale(sigma) for sigma in self.sigmas)
 
     @property
-    def model_sigmas(self) -> tuple[float, ...]:
-        """The levels as the model counts them: a flow model's are its times tau."""
-        return tuple(map(flow_time, self.sigmas)) if self.frame == "flow" else self.sigmas
+    def levels(self) -> tuple[float, ...]:
+        """The noise levels as the model counts them: tau for a flow model."""
+        return tuple(self.frame.level(sigma) for sigma in self.sigmas)
 
     def downward(self) -> Iterator[Step]:
         """The N steps of sampling, from the noise end to the image end."""
@@ -67,38 +69,26 @@ class Grid:
             yield Step(i, self.sigmas[i], self.sigmas[i - 1], self.times[i])
 
 
-def time_of(sigma: float, table: Sequence[float]) -> float:
-    """Time t / (T - 1) of a noise level, interpolated in log sigma between the T training levels of `table`."""
-    if sigma <= 0:
-        return 0.0
-    t = np.interp(math.log(sigma), np.log(np.asarray(table, dtype=np.float64)), np.arange(len(table)))
-    return float(t) / (len(table) - 1)
+def grid_from_levels(descending: Sequence[float], frame: Frame, table: Sequence[float]) -> Grid:
+    """The grid of a sampler's own schedule: levels as the model counts them, noise end first, as samplers
+    take them.
 
-
-def grid_from_sigmas(descending: Sequence[float], table: Sequence[float]) -> Grid:
-    """The grid of a sampler's own schedule (noise end first, as samplers take it)."""
-    sigmas = tuple(float(s) for s in reversed(descending))
-    return Grid(sigmas, tuple(time_of(s, table) for s in sigmas))
-
-
-NEAR_NOISE = 1 - 2**-10  # exact in float32, as is 1 minus it, by which the host scales
-
-
-def flow_grid(descending: Sequence[float]) -> Grid:
-    """The grid of a flow model's own schedule of times tau, noise end first.
-
-    At tau = 1 no picture is left to play back from: the noise end stops just short of it.
+    `table`: the model's training levels, ascending. At the noise itself (tau = 1) no picture is left to play
+    back from, so the noise end of a flow model's grid stops just short of it.
     """
-    taus = [float(tau) for tau in reversed(descending)]
-    if len(taus) > 1 and taus[-1] >= 1.0:
-        taus[-1] = max(NEAR_NOISE, (1 + taus[-2]) / 2)
-    return Grid(tuple(map(flow_sigma, taus)), tuple(taus), "flow")
+    levels = [float(level) for level in reversed(descending)]
+    if isinstance(frame, Flow) and len(levels) > 1 and levels[-1] >= 1.0:
+        levels[-1] = max(NEAR_NOISE, (1 + levels[-2]) / 2)
+    sigmas = tuple(frame.sigma(level) for level in levels)
+    return Grid(sigmas, tuple(frame.time(level, table) for level in levels), frame)
 
 
 def ddim_grid(steps: int, table: Sequence[float]) -> Grid:
-    """The DDIM grid of the paper's program: t = 1, 1 + T // N, ..., its image end the first training level, not 0.
+    """The DDIM grid of the paper's program: t = 1, 1 + T // N, ..., its image end the first training level,
+    not 0.
 
-    `table` holds the T training noise levels, ascending. Raises ValueError when T has no room for `steps` steps.
+    `table` holds the T training noise levels, ascending. Raises ValueError when T has no room for `steps`
+    steps.
     """
     last = len(table) - 1
     if not 1 <= steps <= last:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from .frame import frame_named
 from .schedule import Grid
 
 FORMAT = "eta-inversion-1"
@@ -30,11 +31,11 @@ class TrajectoryFileError(ValueError):
 class Trajectory:
     """An inverted batch of pictures.
 
-    x: [N + 1, B, C, H, W] float32 in sigma space, from the image end to the noise end.
-    signature: names and values that tell the model, to compare with the model of an edit.
-    maps: per-token attention [B, tokens, h, w] in 0..1 at the layers' own size, or None; `no_maps` then says why.
-    prompts: texts that may have made the source conditioning. fingerprint: digest of that conditioning.
-    scale: pixels of the picture per latent pixel. inverter: how x was found, which tells an edit what to make of it.
+    x: [N + 1, B, C, H, W] float32 in sigma space, from the image end to the noise end. signature: names and
+    values that tell the model, to compare with the model of an edit. maps: per-token attention
+    [B, tokens, h, w] in 0..1 at the layers' own size, or None; `no_maps` then says why. prompts: texts that
+    may have made the source conditioning. fingerprint: digest of that conditioning. scale: pixels of the
+    picture per latent pixel. inverter: how x was found, which tells an edit what to make of it.
     """
 
     x: Tensor
@@ -50,7 +51,8 @@ class Trajectory:
     def __post_init__(self):
         if self.x.ndim != 5 or len(self.x) != self.grid.steps + 1:
             raise ValueError(
-                f"a trajectory over {self.grid.steps} steps needs x of shape [{self.grid.steps + 1}, B, C, H, W], got {tuple(self.x.shape)}"
+                f"a trajectory over {self.grid.steps} steps needs x of shape [{self.grid.steps + 1}, B, C, "
+                f"H, W], got {tuple(self.x.shape)}"
             )
         if self.inverter not in INVERTERS:
             raise ValueError(f"inverter '{self.inverter}' is unknown: use one of {', '.join(INVERTERS)}")
@@ -75,7 +77,7 @@ class Trajectory:
 
     @property
     def latents(self) -> Tensor:
-        """Every point in the model's scaled space: z = x / sqrt(1 + sigma^2), of a flow model x / (1 + sigma)."""
+        """Every point in the model's own latents z, [N + 1, B, C, H, W]."""
         scale = torch.tensor(self.grid.scales, dtype=self.x.dtype, device=self.x.device)
         return self.x / scale.view(-1, 1, 1, 1, 1)
 
@@ -88,7 +90,7 @@ def save(
     if trajectory.maps is not None:
         tensors["maps"] = trajectory.maps
     about = {
-        "grid": asdict(trajectory.grid),
+        "grid": _plain_grid(trajectory.grid),
         "signature": dict(trajectory.signature),
         "fingerprint": trajectory.fingerprint,
         "scale": trajectory.scale,
@@ -119,7 +121,8 @@ def load(path: Path) -> tuple[Trajectory, dict[str, Tensor], dict]:
         ) from error
     if metadata.get("format") != FORMAT:
         raise TrajectoryFileError(
-            f"'{path.name}' is a safetensors file but not a saved inversion (format {metadata.get('format')!r}, expected {FORMAT!r})"
+            f"'{path.name}' is a safetensors file but not a saved inversion (format "
+            f"{metadata.get('format')!r}, expected {FORMAT!r})"
         )
     if metadata.get("digest") != _digest(metadata.get("about", ""), tensors):
         raise TrajectoryFileError(
@@ -128,7 +131,8 @@ def load(path: Path) -> tuple[Trajectory, dict[str, Tensor], dict]:
     try:
         about = json.loads(metadata["about"])
         grid = about["grid"]
-        grid = Grid(tuple(grid["sigmas"]), tuple(grid["times"]), grid.get("frame", "diffusion"))
+        frame = frame_named(grid.get("frame", "diffusion"), grid.get("noise_scale", 1.0))
+        grid = Grid(tuple(grid["sigmas"]), tuple(grid["times"]), frame)
         trajectory = Trajectory(
             x=tensors["x"],
             grid=grid,
@@ -150,6 +154,11 @@ def load(path: Path) -> tuple[Trajectory, dict[str, Tensor], dict]:
         {k.removeprefix("extra."): v for k, v in tensors.items() if k.startswith("extra.")},
         notes,
     )
+
+
+def _plain_grid(grid: Grid) -> dict[str, object]:
+    frame = {"frame": grid.frame.name, "noise_scale": grid.frame.noise_scale}
+    return {"sigmas": grid.sigmas, "times": grid.times, **frame}
 
 
 def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:

@@ -175,9 +175,7 @@ class EtaInversion(io.ComfyNode):
 
         def loop(network, latent):
             def denoise(x, sigma):
-                denoised = network({"source": x}, sigma, lambda options, rows: recorder.install(options))[
-                    "source"
-                ]
+                denoised = network({"source": x}, sigma, recorder.install)["source"]
                 tick(x, denoised)
                 return denoised
 
@@ -186,7 +184,7 @@ class EtaInversion(io.ComfyNode):
             return invert(denoise, latent, grid, recorder.close_step, evaluations)
 
         branch = host.Branch("source", positive, negative, cfg)
-        x, residual = host.sample(model, [branch], z, grid.model_sigmas, 0, loop)
+        x, residual = host.sample(model, [branch], z, grid.levels, 0, loop)
         if not math.isnan(residual):
             host.say(f"fixed-point residual: {residual:.1e} of x at the worst step", cls.hidden.unique_id)
         trajectory = Trajectory(
@@ -232,7 +230,7 @@ def _check(model, branch: host.Branch, trajectory: Trajectory, vae, node_id) -> 
 
         return play_back(denoise, trajectory.x.to(latent), grid)
 
-    drift, end = host.sample(model, [branch], trajectory.source, grid.model_sigmas[::-1], 0, loop)
+    drift, end = host.sample(model, [branch], trajectory.source, grid.levels[::-1], 0, loop)
     found = (
         f"played back, the inversion drifts by {float(drift[0]):.2f} of the picture's deviation (0 = exact)"
     )

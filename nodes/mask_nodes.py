@@ -152,14 +152,14 @@ class AttentionMask(io.ComfyNode):
         soft = masks.join_phrases(
             [maps[phrase.text] for phrase in phrases], [phrase.weight for phrase in phrases]
         )
-        region = masks.harden(soft, threshold)
+        region = masks.threshold(soft, threshold)
         if not bool((region > 0).flatten(1).any(1).all()):
             raise ValueError(
                 f"no pixel of '{words}' is above threshold {threshold:g}: its attention reaches {float(soft.flatten(1).amax(1).min()):.2f}; "
                 "use a lower threshold"
             )
         size = trajectory.picture_size
-        region = masks.blur(masks.grow(masks.enlarge(region, size, hard=threshold > 0), grow), blur)
+        region = masks.blur(masks.dilate(masks.enlarge(region, size, hard=threshold > 0), grow), blur)
         region = 1 - region if invert else region
         if mask is not None:
             mask = host.fit_mask(mask, trajectory.batch, size, node_id)

@@ -10,7 +10,7 @@ from ..eta_core.methods import LocalBlend, MasaCtrl, PlugAndPlay, PromptToPrompt
 from ..eta_core.methods.alignment import Alignment, Prompt, parse_factors, parse_spans
 from . import host, prompt_text
 from .prompt_text import missing, places
-from .types import CATEGORY, Edit, EditSocket, Inversion, InversionSocket, RegionEdit, search_aliases
+from .types import CATEGORY, EditPlan, EditSocket, Inversion, InversionSocket, RegionEdit, search_aliases
 
 METHODS = f"{CATEGORY}/methods"
 EARLIER = "Methods or edits to use together with this one."
@@ -176,7 +176,7 @@ class EtaPromptToPrompt(io.ComfyNode):
             source_prompt=inversion.trajectory.fingerprint,
             target_prompt=host.text_fingerprint(positive),
         )
-        return io.NodeOutput((edit or Edit()).with_method(method))
+        return io.NodeOutput((edit or EditPlan()).with_method(method))
 
 
 ALIGN = {
@@ -294,7 +294,7 @@ class EtaMasaCtrl(io.ComfyNode):
             _check_not_empty(name, mask)
         regions = None if source_mask is None else (source_mask, target_mask)
         steps = Span(start, max(start, end)).check("MasaCtrl's steps")
-        return io.NodeOutput((edit or Edit()).with_method(MasaCtrl(steps, start_layer, regions)))
+        return io.NodeOutput((edit or EditPlan()).with_method(MasaCtrl(steps, start_layer, regions)))
 
 
 def _check_not_empty(name: str, mask: torch.Tensor | None) -> None:
@@ -332,7 +332,7 @@ class EtaPlugAndPlay(io.ComfyNode):
     @classmethod
     def execute(cls, feature_end, attention_end, edit=None) -> io.NodeOutput:
         method = PlugAndPlay(Span(0.0, feature_end), Span(0.0, attention_end))
-        return io.NodeOutput((edit or Edit()).with_method(method))
+        return io.NodeOutput((edit or EditPlan()).with_method(method))
 
 
 class EtaRegionEdit(io.ComfyNode):
@@ -382,7 +382,7 @@ class EtaRegionEdit(io.ComfyNode):
 
     @classmethod
     def execute(cls, positive, mask, eta_scale, cfg, overlap, edit=None, method=None) -> io.NodeOutput:
-        method = method or Edit()
+        method = method or EditPlan()
         if method.regions:
             raise ValueError(
                 "`method` holds further region edits: connect those to `edit`, and methods alone to `method`"
@@ -393,7 +393,7 @@ class EtaRegionEdit(io.ComfyNode):
             )
         _check_not_empty("mask", mask)
         region = RegionEdit(positive, mask, eta_scale, cfg, overlap, method.methods)
-        return io.NodeOutput((edit or Edit()).with_region(region))
+        return io.NodeOutput((edit or EditPlan()).with_region(region))
 
 
 NODES = [EtaPromptToPrompt, EtaMasaCtrl, EtaPlugAndPlay, EtaRegionEdit]

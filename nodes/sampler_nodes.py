@@ -7,7 +7,7 @@ from comfy_api.latest import io
 
 from ..eta_core.eta import EtaSchedule
 from . import host
-from .editing import prepare
+from .edit_run import prepare_run
 from .types import CATEGORY, EditSocket, EtaSocket, Inversion, InversionSocket, search_aliases
 
 
@@ -139,7 +139,7 @@ class EtaSampler(io.ComfyNode):
         edit=None,
         variants=1,
     ) -> io.NodeOutput:
-        run = prepare(
+        run = prepare_run(
             model,
             inversion,
             eta,
@@ -157,7 +157,7 @@ class EtaSampler(io.ComfyNode):
             node_id=cls.hidden.unique_id,
         )
         return io.NodeOutput(
-            host.to_latent(model, run()),
+            host.to_latent(model, run.sample()),
             host.to_latent(model, inversion.trajectory.source),
             ui={"eta_taken": run.eta_taken},
         )
@@ -201,7 +201,7 @@ class EtaSigmas(io.ComfyNode):
 
     @classmethod
     def execute(cls, inversion: Inversion) -> io.NodeOutput:
-        return io.NodeOutput(torch.tensor(inversion.trajectory.grid.model_sigmas[::-1], dtype=torch.float32))
+        return io.NodeOutput(torch.tensor(inversion.trajectory.grid.levels[::-1], dtype=torch.float32))
 
 
 NODES = [EtaSampler, EtaSamplerSelect, EtaSigmas]

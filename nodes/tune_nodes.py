@@ -15,11 +15,11 @@ from ..eta_core.eta import EtaSchedule
 from ..eta_core.evidence.metrics import background_psnr
 from ..eta_core.evidence.tune import PROBES, SHAPES, Trial, best, frontier, prefers_target, search
 from . import host
-from .editing import Run, prepare
+from .edit_run import EditRun, prepare_run
 from .plot import line_plot, scatter_plot
 from .types import (
     CATEGORY,
-    Edit,
+    EditPlan,
     EditSocket,
     EtaSocket,
     Example,
@@ -197,7 +197,7 @@ class EtaTune(io.ComfyNode):
         for i, example in enumerate(examples):
             try:
                 example, free = _fitted(example, node_id)
-                run = prepare(
+                run = prepare_run(
                     model,
                     example.inversion,
                     NO_NOISE,
@@ -212,7 +212,7 @@ class EtaTune(io.ComfyNode):
                 )
             except ValueError as error:
                 raise ValueError(f"example {i + 1}: {error}") from error
-            tests.append(_Test(run, vae, example, free, negative))
+            tests.append(_Test(run.sharing_source(), vae, example, free, negative))
         tick = host.progress(model, trials * sum(test.calls for test in tests))
         told: list[Trial] = []
 
@@ -251,7 +251,7 @@ def _fitted(example: Example, node_id: str | None) -> tuple[Example, Tensor]:
 
     ValueError where nothing could be measured.
     """
-    trajectory, edit = example.inversion.trajectory, example.edit or Edit()
+    trajectory, edit = example.inversion.trajectory, example.edit or EditPlan()
     if host.text_fingerprint(example.positive) == host.text_fingerprint(example.inversion.positive):
         raise ValueError(
             "the target prompt is the source prompt, so that nothing is edited; change a word of positive"
@@ -284,7 +284,7 @@ def _fitted(example: Example, node_id: str | None) -> tuple[Example, Tensor]:
 class _Test:
     """An example, edited and measured by one curve after another; free: where its picture may change."""
 
-    run: Run
+    run: EditRun
     vae: object
     example: Example
     free: Tensor
@@ -305,7 +305,7 @@ class _Test:
         self, schedule: EtaSchedule, tick: Callable[[Tensor, Tensor], None]
     ) -> tuple[Tensor, Tensor]:
         """How far the model sees the target prompt [B], and the background's PSNR [B] in dB."""
-        model, z = self.run.model, self.run.with_eta(schedule)(tick)
+        model, z = self.run.model, self.run.with_eta(schedule).sample(tick)
         pictures = self.vae.decode(host.to_latent(model, z)["samples"]).float().cpu().clamp(0, 1)
         if not bool(torch.isfinite(pictures).all()):
             raise ValueError(
@@ -333,7 +333,7 @@ class _Test:
             ).cpu()
 
         branches = [host.Branch(name, prompt, self.negative, 1.0) for name, prompt in prompts.items()]
-        levels = [*(grid.model_sigmas[i] for i in self.probes), 0.0]
+        levels = [*(grid.levels[i] for i in self.probes), 0.0]
         return host.sample(self.run.model, branches, z, levels, 0, loop, len(prompts))
 
 

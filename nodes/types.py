@@ -47,13 +47,13 @@ class RegionEdit:
 
 
 @dataclass(frozen=True, eq=False)
-class Edit:
+class EditPlan:
     """What EtaSampler lays over an inversion: methods for its own target prompt, and further prompts in regions."""
 
     methods: tuple[Method, ...] = ()
     regions: tuple[RegionEdit, ...] = ()
 
-    def with_method(self, method: Method) -> Edit:
+    def with_method(self, method: Method) -> EditPlan:
         """This edit with one method more. Raises ValueError where it has one of that kind."""
         kind = type(method).__name__
         if any(type(m) is type(method) for m in self.methods):
@@ -62,7 +62,7 @@ class Edit:
             )
         return replace(self, methods=(*self.methods, method))
 
-    def with_region(self, region: RegionEdit) -> Edit:
+    def with_region(self, region: RegionEdit) -> EditPlan:
         return replace(self, regions=(*self.regions, region))
 
 
@@ -74,4 +74,4 @@ class Example:
     inversion: Inversion
     positive: list
     mask: Tensor
-    edit: Edit | None = None
+    edit: EditPlan | None = None

@@ -1,6 +1,7 @@
 """Words of a prompt <-> positions of its tokens, on token ids.
 
-Pieces are those of a byte-level byte-pair encoding (Radford et al. 2019) as CLIP has it: `</w>` closes a word.
+Pieces are those of a byte-level byte-pair encoding (Radford et al. 2019) as CLIP has it: `</w>` closes a
+word.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ UNKNOWN = -(2**63)
 class Token:
     """One token of an encoded prompt: its position (row of the conditioning), id and piece of text.
 
-    A row of a textual-inversion embedding has a negative id, told by its values, and no text. UNKNOWN is the id of what the
-    vocabulary has no token for: one such word cannot be told from another.
+    A row of a textual-inversion embedding has a negative id, told by its values, and no text. UNKNOWN is the
+    id of what the vocabulary has no token for: one such word cannot be told from another.
     """
 
     position: int
@@ -42,25 +43,30 @@ class Phrase:
 
 
 def parse_phrases(text: str) -> tuple[Phrase, ...]:
-    """Phrases from text such as "cat, red ball:0.5" (commas or line ends between, `:weight` or `(phrase:weight)`).
+    """Phrases from text such as "cat, red ball:0.5" (commas or line ends between, `:weight` or
+    `(phrase:weight)`).
 
     Raises ValueError for empty text or a weight that is not a number above 0.
     """
     phrases = _weighted("words", text, 1.0, "cat:0.5")
     if not phrases:
         raise ValueError(
-            "words is empty: type one or more words of the source prompt, for example 'cat' or 'cat, red ball:0.5'"
+            "words is empty: type one or more words of the source prompt, for example 'cat' or 'cat, red "
+            "ball:0.5'"
         )
     for phrase in phrases:
         if not 0 < phrase.weight <= 10:
             raise ValueError(
-                f"words: the weight {phrase.weight:g} of '{phrase.text}' must be above 0 and at most 10 (1 = neutral)"
+                f"words: the weight {phrase.weight:g} of '{phrase.text}' must be above 0 and at most 10 (1 = "
+                "neutral)"
             )
     return phrases
 
 
 def parse_factors(field: str, text: str, default: float) -> tuple[Phrase, ...]:
-    """Phrases with a factor each, "dog, red:0.5"; those without get `default`. Raises ValueError outside 0..10."""
+    """Phrases with a factor each, "dog, red:0.5"; those without get `default`. Raises ValueError outside
+    0..10.
+    """
     phrases = _weighted(field, text, default, "dog:2")
     for phrase in phrases:
         if not 0 <= phrase.weight <= 10:
@@ -150,7 +156,9 @@ def spans(tokens: Sequence[Token], phrase: Sequence[Token]) -> list[tuple[int, .
 
 
 def _key(word: Sequence[Token]) -> tuple | None:
-    """What tells a word from others, however it is written and the tokenizer cut it up; None where nothing does."""
+    """What tells a word from others, however it is written and the tokenizer cut it up; None where nothing
+    does.
+    """
     if any(token.id == UNKNOWN for token in word):
         return None
     return (text_of(word).casefold(), *(token.id for token in word if token.id < 0))
@@ -158,7 +166,9 @@ def _key(word: Sequence[Token]) -> tuple | None:
 
 @dataclass(frozen=True)
 class Prompt:
-    """An encoded prompt: its text's tokens, and the rows of its conditioning in chunks of `chunk` (77 for CLIP)."""
+    """An encoded prompt: its text's tokens, and the rows of its conditioning in chunks of `chunk` (77 for
+    CLIP).
+    """
 
     tokens: tuple[Token, ...]
     rows: int
@@ -181,7 +191,9 @@ class Prompt:
         return tuple(t.position for i in found for word in self.words[i : i + len(wanted)] for t in word)
 
     def special(self, row: int) -> int | None:
-        """The row's place after the last word of its chunk (0 = the end token), -1 for a start token, None for a word."""
+        """The row's place after the last word of its chunk (0 = the end token), -1 for a start token, None
+        for a word.
+        """
         start = row - row % self.chunk
         if row == start:
             return -1
@@ -227,7 +239,9 @@ def pair(x: Sequence, y: Sequence) -> list[int | None]:
 
 
 def align_refined(source: Prompt, target: Prompt) -> Alignment:
-    """Equal tokens in equal order belong together, the target's others are new (Prompt-to-Prompt, refinement)."""
+    """Equal tokens in equal order belong together, the target's others are new (Prompt-to-Prompt,
+    refinement).
+    """
     partners = pair([t.id for t in source.tokens], [t.id for t in target.tokens])
     found = {
         t.position: ((source.tokens[i].position, 1.0),)
@@ -245,11 +259,13 @@ def align_refined(source: Prompt, target: Prompt) -> Alignment:
 def align_replaced(source: Prompt, target: Prompt) -> Alignment:
     """Word n of the target takes the place of word n of the source (Prompt-to-Prompt, replacement).
 
-    A word of other length shares its tokens' attention out evenly. Raises ValueError for another number of words.
+    A word of other length shares its tokens' attention out evenly. Raises ValueError for another number of
+    words.
     """
     if len(source.words) != len(target.words):
         raise ValueError(
-            f"mode replace needs prompts of equal length: the source prompt has {len(source.words)} words, the target {len(target.words)}; "
+            f"mode replace needs prompts of equal length: the source prompt has {len(source.words)} words, "
+            f"the target {len(target.words)}; "
             "use mode refine"
         )
     found, removed, added = {}, [], []
@@ -281,7 +297,9 @@ def _with_special(found: dict, source: Prompt, target: Prompt) -> tuple:
 
 
 def changed_words(prompt: Prompt, rows: Sequence[int]) -> tuple[str, ...]:
-    """The words that have a token among `rows`, in order, neighbours joined to one phrase; punctuation parts phrases."""
+    """The words that have a token among `rows`, in order, neighbours joined to one phrase; punctuation parts
+    phrases.
+    """
     phrases, open_phrase = [], False
     for word in prompt.words:
         text = text_of(word)
@@ -303,8 +321,8 @@ def align(source: Prompt, target: Prompt) -> Alignment:
 
 def _touches(source: Prompt, target: Prompt, aligned: Alignment) -> tuple[int, int]:
     """How many words of each prompt an alignment takes for changed."""
-    sides = (source, aligned.removed), (target, aligned.added)
-    return tuple(sum(_touched(word, rows) for word in prompt.words) for prompt, rows in sides)
+    removed = sum(_touched(word, aligned.removed) for word in source.words)
+    return removed, sum(_touched(word, aligned.added) for word in target.words)
 
 
 def _touched(word: Sequence[Token], rows: Sequence[int]) -> bool:

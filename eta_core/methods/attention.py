@@ -1,7 +1,7 @@
-"""Attention of the target branch that borrows from the source branch: pure functions on q, k, v.
+"""Attention of the target branch into which the source branch's is injected: pure functions on q, k and v.
 
-Shapes: q [B, Q, heads * d], k and v [B, K, heads * d] as projected; maps [B, heads, Q, K]. `Attend` is any attention
-(q, k, v) -> [B, Q, heads * d], so the user's own implementation stays in use.
+Shapes: q [B, Q, heads * d], k and v [B, K, heads * d] as projected; maps [B, heads, Q, K]. `Attend` is any
+attention (q, k, v) -> [B, Q, heads * d], so the user's own implementation stays in use.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ def probabilities(q: Tensor, k: Tensor, heads: int) -> Tensor:
 
 
 def mean_to_text(q: Tensor, k: Tensor, tokens: int) -> Tensor:
-    """The heads' mean attention of picture tokens to the text, the first `tokens` of a joint sequence (MM-DiT).
+    """The heads' mean attention of picture tokens to the text, the first `tokens` of a joint sequence
+    (MM-DiT).
 
     q [B, heads, Q, d] of the picture, k [B, heads, tokens + picture, d]. Returns [B, Q, tokens] in float32.
     """
-    maps = 0.0
-    for queries, keys in zip(
-        q.unbind(1), k.unbind(1)
-    ):  # one head at a time: all would take heads times the memory
+    maps = q.new_zeros((), dtype=torch.float32)
+    # One head at a time: all at once would take `heads` times the memory.
+    for queries, keys in zip(q.unbind(1), k.unbind(1), strict=True):
         scores = queries.float() @ keys.float().transpose(-1, -2) / q.shape[-1] ** 0.5
         maps = maps + scores.softmax(-1)[..., :tokens]
     return maps / q.shape[1]
@@ -42,15 +42,18 @@ def mean_to_text(q: Tensor, k: Tensor, tokens: int) -> Tensor:
 def transfer(source: Tensor, target: Tensor, shares: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
     """Prompt-to-Prompt's cross-attention (Hertz et al. 2022, eq. 4 to 6).
 
-    source [B, heads, Q, Ks], target [B, heads, Q, Kt]; shares [Ks, Kt]: how much of each source token's map a target
-    token takes, a column of zeros keeps the target's own; scale [Kt] multiplies; weight [Kt] in 0..1: how much of all this.
+    source [B, heads, Q, Ks], target [B, heads, Q, Kt]; shares [Ks, Kt]: how much of each source token's map a
+    target token takes, a column of zeros keeps the target's own; scale [Kt] multiplies; weight [Kt] in 0..1:
+    how much of all this.
     """
     new = (shares.sum(0) == 0).to(target)
     return torch.lerp(target, (source @ shares + target * new) * scale, weight)
 
 
 def replaced(previous: Tensor, change: Tensor, v: Tensor, heads: int) -> Tensor:
-    """An attention's output `previous` [B, Q, heads * d] after its maps change by `change`: keeps what others added."""
+    """An attention's output `previous` [B, Q, heads * d] after its maps change by `change`: keeps what others
+    added.
+    """
     return previous + (change @ split_heads(v, heads).float()).transpose(1, 2).flatten(-2).to(previous)
 
 
@@ -59,8 +62,8 @@ def outside_and_inside(
 ) -> Tensor:
     """Attention inside and outside a region apart (MasaCtrl, eq. 5 and 6).
 
-    keys [B, K]: where the source's thing is, queries [B, Q]: where the target's; both 0..1, keys hard. A picture
-    whose keys are all inside or all outside attends everywhere.
+    keys [B, K]: where the source's thing is, queries [B, Q]: where the target's; both 0..1, keys hard. A
+    picture whose keys are all inside or all outside attends everywhere.
     """
     answers = []
     for side in (keys > 0.5, keys <= 0.5):

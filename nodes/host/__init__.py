@@ -3,7 +3,6 @@
 Nothing is installed on a MODEL: what a run needs lives in a copy of its model options, inside that one sampling.
 """
 
-from .attention import MapRecorder
 from .folders import new_path, saved_files, saved_path
 from .latents import fit_mask, in_model_space, latent_mask, latent_tensor, to_latent
 from .messages import counted, say, warn
@@ -24,15 +23,17 @@ from .models import (
 from .perception import image_embeddings, text_embedding, weights_of, weights_there
 from .pictures import as_encoded, blocked
 from .prompts import chunk_length, encode, encodes_to, tokens_of, upstream_texts
-from .sampling import Branch, eta_sampler, progress, sample
-from .steering import SOURCE, Steering
+from .sampling import Branch, Network, eta_sampler, progress, sample
+from .steering import SOURCE, MethodPlan, plan_methods
+from .word_maps import MapRecorder
 
 __all__ = [
     "SCHEDULERS",
     "SOURCE",
     "Branch",
     "MapRecorder",
-    "Steering",
+    "MethodPlan",
+    "Network",
     "as_encoded",
     "blocked",
     "check_covered",
@@ -55,6 +56,7 @@ __all__ = [
     "make_grid",
     "needs_negative",
     "new_path",
+    "plan_methods",
     "progress",
     "sample",
     "say",

@@ -16,18 +16,21 @@ def latent_tensor(model, latent: dict, node_id: str | None = None) -> Tensor:
     """The samples of a LATENT, checked: [B, C, H, W] with the model's channels, finite."""
     if model.get_model_object("latent_format").latent_dimensions != 2:
         raise ValueError(
-            f"{type(model.model).__name__} works on latents of several frames [batch, channels, frames, height, width]: Eta Inversion edits "
+            f"{type(model.model).__name__} works on latents of several frames [batch, channels, frames, "
+            "height, width]: Eta Inversion edits "
             "pictures with models of single pictures (SD1, SD2, SDXL, SD3, Flux); load such a checkpoint"
         )
     samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
     if samples.ndim != 4 or samples.shape[1] != latent_channels(model):
         raise ValueError(
-            f"latent_image has shape {list(samples.shape)}: this model takes [batch, {latent_channels(model)}, height, width]; encode the "
+            f"latent_image has shape {list(samples.shape)}: this model takes [batch, "
+            f"{latent_channels(model)}, height, width]; encode the "
             "picture with the VAE of this checkpoint"
         )
     if not bool(torch.isfinite(samples).all()):
         raise ValueError(
-            "latent_image holds NaN or infinite values: the VAE overflowed, start the host with --fp32-vae and encode again"
+            "latent_image holds NaN or infinite values: the VAE overflowed, start the host with --fp32-vae "
+            "and encode again"
         )
     if "noise_mask" in latent:
         warn("the latent's noise_mask is not used: connect the mask to EtaSampler's mask instead", node_id)
@@ -44,9 +47,11 @@ def to_latent(model, z: Tensor) -> dict:
 
 
 def fit_mask(mask: Tensor, batch: int, size: tuple[int, int], node_id: str | None = None) -> Tensor:
-    """A user's MASK for `batch` pictures of `size` (height, width) in pixels: [1 or batch, H, W] in 0..1 on the CPU.
+    """A user's MASK for `batch` pictures of `size` (height, width) in pixels: [1 or batch, H, W] in 0..1 on
+    the CPU.
 
-    Another size of the same shape is resized with a warning. Raises ValueError for another aspect ratio, batch or range.
+    Another size of the same shape is resized with a warning. Raises ValueError for another aspect ratio,
+    batch or range.
     """
     mask = mask.reshape(-1, *mask.shape[-2:]).float().cpu()
     given = tuple(mask.shape[-2:])
@@ -62,7 +67,8 @@ def fit_mask(mask: Tensor, batch: int, size: tuple[int, int], node_id: str | Non
         return mask
     if abs(given[0] * size[1] - given[1] * size[0]) > 0.02 * size[0] * given[1]:
         raise ValueError(
-            f"the mask is {given[1]}x{given[0]} pixels, the picture {size[1]}x{size[0]}: they must have the same "
+            f"the mask is {given[1]}x{given[0]} pixels, the picture {size[1]}x{size[0]}: they must have the "
+            "same "
             "shape; crop or pad the mask"
         )
     warn(
@@ -75,7 +81,9 @@ def fit_mask(mask: Tensor, batch: int, size: tuple[int, int], node_id: str | Non
 def latent_mask(
     mask: Tensor, batch: int, size: tuple[int, int], scale: int = 8, node_id: str | None = None
 ) -> Tensor:
-    """A user's MASK at the latent's `size`, [1 or batch, 1, H, W]: each value the mean of the pixels it covers."""
+    """A user's MASK at the latent's `size`, [1 or batch, 1, H, W]: each value the mean of the pixels it
+    covers.
+    """
     return resize_mask(fit_mask(mask, batch, (size[0] * scale, size[1] * scale), node_id), tuple(size))[
         :, None
     ]

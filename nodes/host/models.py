@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Mapping
 from itertools import pairwise
 
 import comfy.model_sampling
 import comfy.samplers
 import torch
 
-from ...eta_core.ddim import Frame
-from ...eta_core.schedule import Grid, ddim_grid, flow_grid, grid_from_sigmas
+from ...eta_core.frame import DIFFUSION, FLOW, Frame
+from ...eta_core.schedule import Grid, ddim_grid, grid_from_levels
 from .messages import warn
 
 REFERENCE_SCHEDULER = "ddim_uniform"
@@ -29,38 +30,45 @@ FOREIGN = tuple(
 
 
 def noise_levels(sampling) -> list[float]:
-    """A model_sampling's training noise levels, ascending, as the model counts them. Raises ValueError for models without."""
+    """A model_sampling's training noise levels, ascending, as the model counts them. Raises ValueError for
+    models without.
+    """
     table = getattr(sampling, "sigmas", None)
     if table is None or isinstance(sampling, FOREIGN):
         raise ValueError(
-            f"this model predicts by {prediction(sampling)}: Eta Inversion needs a diffusion model with eps-, v- or x0-prediction (SD1, SD2, "
+            f"this model predicts by {prediction(sampling)}: Eta Inversion needs a diffusion model with "
+            "eps-, v- or x0-prediction (SD1, SD2, "
             "SDXL families) or a flow model (SD3, Flux); load such a checkpoint"
         )
     return table.double().cpu().tolist()
 
 
 def frame_of(sampling) -> Frame:
-    return "flow" if isinstance(sampling, comfy.model_sampling.CONST) else "diffusion"
+    return FLOW if isinstance(sampling, comfy.model_sampling.CONST) else DIFFUSION
 
 
 def prediction(sampling) -> str:
-    """Name of the host's class that turns the network's output into a denoised latent, such as EPS or V_PREDICTION."""
+    """Name of the host's class that turns the network's output into a denoised latent, such as EPS or
+    V_PREDICTION.
+    """
     return next(kind.__name__ for kind in type(sampling).__mro__ if "calculate_denoised" in vars(kind))
 
 
 def make_grid(model, scheduler: str, steps: int) -> Grid:
-    """The reference's grid for `ddim_uniform` and diffusion models, else the host's own schedule of that name."""
+    """The reference's grid for `ddim_uniform` and diffusion models, else the host's own schedule of that
+    name.
+    """
     sampling = model.get_model_object("model_sampling")
-    table = noise_levels(sampling)
-    flow = frame_of(sampling) == "flow"
-    if scheduler == REFERENCE_SCHEDULER and not flow:
+    table, frame = noise_levels(sampling), frame_of(sampling)
+    if scheduler == REFERENCE_SCHEDULER and frame is DIFFUSION:
         return ddim_grid(steps, table)
-    sigmas = comfy.samplers.calculate_sigmas(sampling, scheduler, steps).tolist()
-    if not all(map(math.isfinite, sigmas)):
+    levels = comfy.samplers.calculate_sigmas(sampling, scheduler, steps).tolist()
+    if not all(map(math.isfinite, levels)):
         raise ValueError(
-            f"the scheduler {scheduler} has no noise levels for {steps} steps: use more steps, or another scheduler"
+            f"the scheduler {scheduler} has no noise levels for {steps} steps: use more steps, or another "
+            "scheduler"
         )
-    return flow_grid(sigmas) if flow else grid_from_sigmas(sigmas, table)
+    return grid_from_levels(levels, frame, table)
 
 
 SHOWN = ("concat_latent_image", "concat_mask", "reference_latents")
@@ -84,8 +92,10 @@ def signature(model) -> dict[str, str]:
     }
 
 
-def check_same_model(model, expected: dict[str, str], node_id: str | None = None) -> None:
-    """ValueError where an inversion's model has another structure than `model`; a warning where its weights differ."""
+def check_same_model(model, expected: Mapping[str, str], node_id: str | None = None) -> None:
+    """ValueError where an inversion's model has another structure than `model`; a warning where its weights
+    differ.
+    """
     actual = signature(model)
     differences = {
         name: f"{name} {expected.get(name)} against {value}"
@@ -95,11 +105,13 @@ def check_same_model(model, expected: dict[str, str], node_id: str | None = None
     broken = [differences[name] for name in STRUCTURE if name in differences]
     if broken:
         raise ValueError(
-            f"the inversion was made with another kind of model ({'; '.join(broken)}): connect the model of EtaInversion, or invert again with this one"
+            f"the inversion was made with another kind of model ({'; '.join(broken)}): connect the model of "
+            "EtaInversion, or invert again with this one"
         )
     if differences:
         warn(
-            f"the inversion was made with another model ({'; '.join(differences.values())}): the edit may drift from the picture; invert again with this one",
+            f"the inversion was made with another model ({'; '.join(differences.values())}): the edit may "
+            "drift from the picture; invert again with this one",
             node_id,
         )
 
@@ -162,21 +174,26 @@ def fingerprint(conditioning: list) -> str:
 
 
 def check_same_picture(source: list, target: list, node_id: str | None = None) -> None:
-    """A warning where a target's conditioning shows an inpainting or editing model another picture or mask than the source's."""
+    """A warning where a target's conditioning shows an inpainting or editing model another picture or mask
+    than the source's.
+    """
     shown = [
         _digest(tensor for _, extra in each for key in SHOWN for tensor in _tensors_in(extra.get(key)))
         for each in (source, target)
     ]
     if shown[0] != shown[1]:
         warn(
-            "the source and the target prompt show the model different pictures or masks (InpaintModelConditioning, ReferenceLatent): pass both "
+            "the source and the target prompt show the model different pictures or masks "
+            "(InpaintModelConditioning, ReferenceLatent): pass both "
             "through it alike, or neither",
             node_id,
         )
 
 
 def check_covered(conditioning: list, name: str, node_id: str | None = None) -> None:
-    """A warning where a prompt is in force for a part of the steps or of the picture alone: elsewhere nothing is predicted."""
+    """A warning where a prompt is in force for a part of the steps or of the picture alone: elsewhere nothing
+    is predicted.
+    """
     ranges = [(extra.get("start_percent", 0.0), extra.get("end_percent", 1.0)) for _, extra in conditioning]
     partial = ["area" in extra or "mask" in extra for _, extra in conditioning]
     ends = sorted({0.0, 1.0, *(end for each in ranges for end in each if 0 < end < 1)})
@@ -186,7 +203,8 @@ def check_covered(conditioning: list, name: str, node_id: str | None = None) -> 
             continue
         what = "of the picture (an area or a mask)" if active else "of the steps (a timestep range)"
         warn(
-            f"{name} covers only a part {what}: where it does not the model predicts nothing, and the picture turns grey or black. Combine it with "
+            f"{name} covers only a part {what}: where it does not the model predicts nothing, and the "
+            "picture turns grey or black. Combine it with "
             "a prompt that covers the rest",
             node_id,
         )
@@ -199,8 +217,10 @@ def check_no_keyframes(conditioning: list) -> None:
         for hook in getattr(extra.get("hooks"), "hooks", ()):
             if len(hook.hook_keyframe.keyframes) > 1:
                 raise ValueError(
-                    "the source prompt has a LoRA schedule (Set Hook Keyframes): an inversion takes the steps from the image end, and the host's "
-                    "keyframes only go from the noise end on. Take the keyframes off the source prompt; the target prompt may have them"
+                    "the source prompt has a LoRA schedule (Set Hook Keyframes): an inversion takes the "
+                    "steps from the image end, and the host's "
+                    "keyframes only go from the noise end on. Take the keyframes off the source prompt; the "
+                    "target prompt may have them"
                 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Generic, NamedTuple, TypeVar
 
 import comfy.model_patcher
@@ -14,9 +15,9 @@ from comfy.patcher_extension import WrappersMP, add_wrapper
 from comfy.utils import repeat_to_batch_size
 from torch import Tensor
 
-from ...eta_core.ddim import SCALE, eta_step, flow_sigma, flow_time, split_noise
+from ...eta_core.ddim import ancestral_step, eta_step
 from ...eta_core.eta import EtaSchedule
-from ...eta_core.schedule import time_of
+from ...eta_core.frame import DIFFUSION, Frame, from_x, to_x
 from .latents import latent_mask
 from .messages import log
 from .models import SHOWN, frame_of, noise_levels, pixels_of
@@ -37,7 +38,8 @@ class Branch(NamedTuple):
 
 
 class BranchGuider(comfy.samplers.CFGGuider):
-    """The host's guider for several branches: loaded and hooked together, the conditioning of each processed alone.
+    """The host's guider for several branches: loaded and hooked together, the conditioning of each processed
+    alone.
 
     (Processed together, an area or a ControlNet of one branch would leak into the others.)
     """
@@ -60,7 +62,9 @@ class BranchGuider(comfy.samplers.CFGGuider):
             self._processed.clear()
 
     def groups(self, names: Sequence[str]) -> list[list[str]]:
-        """The branches in as few network calls as their conditionings allow, the first branch in the first call."""
+        """The branches in as few network calls as their conditionings allow, the first branch in the first
+        call.
+        """
         groups: list[list[str]] = []
         for name in names:
             group = next((group for group in groups if self._can_join(group[0], name)), None)
@@ -101,7 +105,9 @@ class BranchGuider(comfy.samplers.CFGGuider):
         return comfy.samplers.process_conds(self.inner_model, latent, conds, self._device, latent, seed=0)
 
     def _spread(self, entry: dict, count: int) -> dict:
-        """A copy of an entry whose pictures follow the rows: the host would spread p1 p2 over p1 p1 p2 p2, variants lie p1 p2 p1 p2."""
+        """A copy of an entry whose pictures follow the rows: the host would spread p1 p2 over p1 p1 p2 p2,
+        variants lie p1 p2 p1 p2.
+        """
         fitted = {
             key: value.repeat(count // self._pictures, *[1] * (value.ndim - 1))
             for key, value in entry.items()
@@ -143,30 +149,44 @@ def _joinable(one: list[dict], other: list[dict]) -> bool:
 
 
 class Network:
-    """The guided network inside one sampling: x of some branches in, their denoised latents out."""
+    """The guided network inside one sampling: x of some branches in (see eta_core.frame), their denoised
+    latents out.
+    """
 
     def __init__(self, guider: BranchGuider, sigmas: Tensor, options: dict, seed):
         self._guider, self._sigmas, self._options, self._seed = guider, sigmas, options, seed
-        self._flow = frame_of(guider.inner_model.model_sampling) == "flow"
+        self._frame = frame_of(guider.inner_model.model_sampling)
 
     def __call__(
         self, xs: Mapping[str, Tensor], sigma: float, patch: Patch | None = None
     ) -> dict[str, Tensor]:
-        """`patch(options, rows)` may add to a copy of the model options for each call; rows: of each branch in it."""
+        """`patch(options, rows)` may add to a copy of the model options for each call; rows: of each branch
+        in it.
+        """
         found: dict[str, Tensor] = {}
-        if self._flow:
-            xs, sigma = {name: x / SCALE["flow"](sigma) for name, x in xs.items()}, flow_time(sigma)
+        level = self._frame.level(sigma)
+        inputs = {name: host_latent(self._frame, x, sigma) for name, x in xs.items()}
         for names in self._guider.groups(tuple(xs)):
-            rows = {name: len(xs[name]) for name in names}
-            x = torch.cat([xs[name] for name in names])
+            rows = {name: len(inputs[name]) for name in names}
+            x = torch.cat([inputs[name] for name in names])
             options = self._options
             if patch is not None:
                 options = patch(comfy.model_patcher.create_model_options_clone(options), rows)
-            denoised = self._guider.predict(rows, x, x.new_full((len(x),), sigma), options, self._seed)
+            denoised = self._guider.predict(rows, x, x.new_full((len(x),), level), options, self._seed)
             if not bool(torch.isfinite(denoised).all()):
-                raise ValueError(_overflow(self._guider.inner_model, self._sigmas, sigma))
+                raise ValueError(_overflow(self._guider.inner_model, self._sigmas, level))
             found.update(zip(names, denoised.float().split(list(rows.values()))))
         return found
+
+
+def host_latent(frame: Frame, x: Tensor, sigma: float) -> Tensor:
+    """x as the host's samplers hold it: a diffusion model's as x itself, a flow model's as its own latent z."""
+    return x if frame is DIFFUSION else from_x(frame, x, sigma)
+
+
+def x_of_host(frame: Frame, latent: Tensor, sigma: float) -> Tensor:
+    """The inverse of `host_latent`."""
+    return latent if frame is DIFFUSION else to_x(frame, latent, sigma)
 
 
 def _overflow(model, sigmas: Tensor, sigma: float) -> str:
@@ -177,19 +197,24 @@ def _overflow(model, sigmas: Tensor, sigma: float) -> str:
         f"the model predicted NaN or infinite values at step {step} of {len(sigmas) - 1} (sigma {sigma:.4f})"
     )
     if precision in (torch.float32, torch.bfloat16):
-        return f"{where} in {precision}, which does not overflow: check the checkpoint, its LoRAs and what other packs patch"
+        return (
+            f"{where} in {precision}, which does not overflow: check the checkpoint, its LoRAs and what "
+            "other packs patch"
+        )
     return f"{where}: {precision} overflows; start the host with --bf16-unet or --fp32-unet"
 
 
 class LoopSampler(comfy.samplers.Sampler, Generic[Result]):
-    """A SAMPLER that hands `loop(network, latent)` the guider's predictions; noise and inpaint blending stay out."""
+    """A SAMPLER that hands `loop(network, latent)` the guider's predictions; noise and inpaint blending stay
+    out.
+    """
 
     def __init__(self, loop: Callable[[Network, Tensor], Result], z: Tensor):
         self._loop, self._z = loop, z
-        self.result: Result | None = None
+        self._results: list[Result] = []
         self.rows = 0
 
-    def sample(
+    def sample(  # pyright: ignore[reportIncompatibleMethodOverride]: the host's base names no parameters but passes these
         self,
         model_wrap,
         sigmas,
@@ -203,9 +228,14 @@ class LoopSampler(comfy.samplers.Sampler, Generic[Result]):
         options = comfy.model_patcher.create_model_options_clone(extra_args["model_options"])
         add_wrapper(WrappersMP.APPLY_MODEL, self._count, options, is_model_options=True)
         network = Network(model_wrap, sigmas, options, extra_args.get("seed"))
-        # not the host's latent_image: an all-zero latent does not come through its scaling
-        self.result = self._loop(network, self._z.to(latent_image.device, torch.float32))
+        # Not the host's latent_image: an all-zero latent does not come through its scaling.
+        self._results.append(self._loop(network, self._z.to(noise.device, torch.float32)))
         return latent_image
+
+    @property
+    def result(self) -> Result:
+        """What the loop returned."""
+        return self._results[-1]
 
     def _count(self, apply_model, x, *args, **kwargs):
         self.rows += len(x)
@@ -227,7 +257,8 @@ def sample(
     """
     if "easycache" in model.model_options["transformer_options"]:
         raise ValueError(
-            "EasyCache (LazyCache) is on this model: it puts older predictions in the place of new ones, which no inversion plays back. Connect the "
+            "EasyCache (LazyCache) is on this model: it puts older predictions in the place of new ones, "
+            "which no inversion plays back. Connect the "
             "model from before it"
         )
     guider = BranchGuider(model, branches, len(z))
@@ -262,33 +293,28 @@ def eta_sampler(eta: EtaSchedule, mask: Tensor | None) -> comfy.samplers.KSAMPLE
     def sample_eta_ddim(model, x, sigmas, extra_args=None, callback=None, disable=None):
         extra_args = extra_args or {}
         network = model.inner_model.inner_model
-        sampling = network.model_sampling
-        table, flow = noise_levels(sampling), frame_of(sampling) == "flow"
-        region = (
-            None
-            if mask is None
-            else latent_mask(mask, len(x), x.shape[-2:], pixels_of(network.latent_format)).to(x)
-        )
+        table, frame = noise_levels(network.model_sampling), frame_of(network.model_sampling)
+        region = None
+        if mask is not None:
+            region = latent_mask(mask, len(x), x.shape[-2:], pixels_of(network.latent_format)).to(x)
         if not bool((sigmas[1:] < sigmas[:-1]).all()):
             raise ValueError(
                 f"the sigmas {sigmas.tolist()} do not fall: eta-DDIM samples from noise to image"
             )
-        # the host drew the noise x starts from with `seed` itself: the fresh noise must be another
+        # The host drew the noise that x starts from with `seed` itself, so the fresh noise needs another
+        # seed.
         generator = torch.Generator("cpu").manual_seed(((extra_args.get("seed") or 0) + 1) % 2**64)
-        for i, (sigma, sigma_next) in enumerate(zip(sigmas[:-1].tolist(), sigmas[1:].tolist())):
-            denoised = model(x, x.new_full((len(x),), sigma), **extra_args)
+        for i, (level, level_next) in enumerate(pairwise(sigmas.tolist())):
+            denoised = model(x, x.new_full((len(x),), level), **extra_args)
             if not bool(torch.isfinite(denoised).all()):
-                raise ValueError(_overflow(network, sigmas, sigma))
+                raise ValueError(_overflow(network, sigmas, level))
             if callback is not None:
                 callback({"x": x, "i": i, "sigma": sigmas[i], "sigma_hat": sigmas[i], "denoised": denoised})
+            sigma, sigma_next = frame.sigma(level), frame.sigma(level_next)
+            down, up = ancestral_step(eta(frame.time(level, table)), sigma, sigma_next, region)
             noise = torch.randn(x.shape, generator=generator).to(x)
-            time = sigma if flow else time_of(sigma, table)
-            if flow:
-                sigma, sigma_next = flow_sigma(sigma), flow_sigma(sigma_next)
-                x = x * SCALE["flow"](sigma)
-            down, up = split_noise(eta(time), sigma, sigma_next, region)
-            x = eta_step(x, denoised, sigma, down, up, noise)
-            x = x / SCALE["flow"](sigma_next) if flow else x
+            moved = eta_step(x_of_host(frame, x, sigma), denoised, sigma, down, up, noise)
+            x = host_latent(frame, moved, sigma_next)
         return x
 
     return comfy.samplers.KSAMPLER(sample_eta_ddim)

@@ -164,11 +164,14 @@ def test_steps_that_cannot_be_read_are_named(text, named):
         parse_spans("word_steps", text)
 
 
-# --- alignment -------------------------------------------------------------------------------------------------------
+# --- alignment
+# -------------------------------------------------------------------------------------------------------
 
 
 def prompt(text: str, rows: int = 8, chunk: int = 8) -> Prompt:
-    """A prompt as encoded: words between blanks, pieces of a word between bars; each chunk with a start and an end."""
+    """A prompt as encoded: words between blanks, pieces of a word between bars; each chunk with a start and
+    an end.
+    """
     pieces = [piece for word in text.split() for piece in f"{word}</w>".split("|")]
     places = [i // (chunk - 2) * chunk + 1 + i % (chunk - 2) for i in range(len(pieces))]
     tokens = (Token(at, int.from_bytes(piece.encode()), piece) for at, piece in zip(places, pieces))

@@ -3,12 +3,15 @@
 import pytest
 import torch
 
-from eta_core.ddim import eta_step, split_noise
-from eta_core.edit import Steering, edit
+from eta_core.ddim import ancestral_step, eta_step
+from eta_core.edit import Prediction, sample_target
 from eta_core.eta import EtaSchedule, paper_strong
+from eta_core.frame import DIFFUSION
+from eta_core.hold import NO_HOLD, Hold
 from eta_core.invert import invert, record
 from eta_core.masks import resolve
-from eta_core.schedule import Grid, ddim_grid, grid_from_sigmas
+from eta_core.noise import EtaNoise, NoiseSettings, RecordedNoise
+from eta_core.schedule import Grid, ddim_grid, grid_from_levels
 from tests.core.toy import gaussian_denoiser, scaled_linear_table
 
 GRID = ddim_grid(20, scaled_linear_table())
@@ -28,99 +31,121 @@ def latent():
     return 0.5 + 0.8 * torch.randn(3, 4, 8, 6, generator=torch.Generator().manual_seed(1))
 
 
-def play(x, steering, target=TARGET, source=SOURCE, **more):
-    def predict(step, x_source, x_target):
-        return None if x_source is None else source(x_source, step.sigma), target(x_target, step.sigma)
+def play(
+    x,
+    settings,
+    target=TARGET,
+    source=SOURCE,
+    recorded=False,
+    hold=NO_HOLD,
+    blends=lambda step: (),
+    reads=lambda step: False,
+    grid=GRID,
+):
+    """The target sampled from the trajectory x. blends: hold masks by step; reads: steps that ask for the
+    source anyway.
+    """
 
-    return edit(predict, x, GRID, steering, **more)
+    def predict(step, x_source, x_target, needed):
+        seen = source(x_source, step.sigma) if needed or reads(step) else None
+        return Prediction(seen, target(x_target, step.sigma), blends(step))
+
+    noise = (RecordedNoise if recorded else EtaNoise)(settings, x)
+    return sample_target(predict, grid, noise, hold)
 
 
 def trajectory_of(latent, recorded=False):
     return record(SOURCE, latent, GRID, seed=11) if recorded else invert(SOURCE, latent, GRID)[0]
 
 
-def run(latent, steering, **more):
-    x = trajectory_of(latent, steering.recorded)
-    return x, play(x, steering, **more)
+def run(latent, settings, recorded=False, **more):
+    x = trajectory_of(latent, recorded)
+    return x, play(x, settings, recorded=recorded, **more)
+
+
+def reading_steps(settings, latent):
+    noise = EtaNoise(settings, trajectory_of(latent))
+    return [step for step in GRID.downward() if noise.reads_source(step)]
 
 
 def test_the_target_moves_to_its_own_data(latent):
-    _, edited = run(latent, Steering(paper_strong(), (0,)))
+    _, edited = run(latent, NoiseSettings(paper_strong(), (0,)))
     assert edited.mean().item() == pytest.approx(-1.5, abs=0.25)
 
 
 def test_a_picture_of_a_batch_equals_the_same_picture_alone(latent):
-    steering = Steering(LINEAR, (5,))
-    _, together = run(latent, steering)
+    settings = NoiseSettings(LINEAR, (5,))
+    _, together = run(latent, settings)
     for i in range(3):
-        _, alone = run(latent[i : i + 1], steering)
+        _, alone = run(latent[i : i + 1], settings)
         torch.testing.assert_close(together[i : i + 1], alone, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("recorded", [False, True])
 @pytest.mark.parametrize("region", [None, SOFT])
 def test_each_variant_of_each_picture_equals_a_run_of_its_own(latent, recorded, region):
-    """Variants stand one after the other, each with all pictures; every picture keeps its own region and mask."""
-    steering = Steering(LINEAR, (5, 6, 7), blend=0.3, region=region, recorded=recorded)
-    _, together = run(latent, steering, free=lambda step: [SOFT])
+    """Variants stand one after the other, each with all pictures; every picture keeps its own region and
+    mask.
+    """
+    settings = NoiseSettings(LINEAR, (5, 6, 7), blend=0.3, region=region)
+    _, together = run(latent, settings, recorded, hold=Hold(1 - SOFT))
     assert together.shape == (9, 4, 8, 6)
     for variant in range(3):
         for i in range(3):
             own = None if region is None else region[i : i + 1]
-            one = Steering(LINEAR, (5 + variant,), blend=0.3, region=own, recorded=recorded)
-            _, alone = run(latent[i : i + 1], one, free=lambda step, i=i: [SOFT[i : i + 1]])
+            one = NoiseSettings(LINEAR, (5 + variant,), blend=0.3, region=own)
+            _, alone = run(latent[i : i + 1], one, recorded, hold=Hold(1 - SOFT[i : i + 1]))
             torch.testing.assert_close(together[3 * variant + i], alone[0], rtol=0, atol=1e-6)
     assert not torch.allclose(together[:3], together[3:6], atol=1e-2)
 
 
 def test_skipping_the_source_branch_changes_nothing(latent):
     """Evaluating the source at every step, read or not, gives the same numbers."""
-    steering = Steering(paper_strong(), (2,))
+    settings = NoiseSettings(paper_strong(), (2,))
     calls = []
 
     def counted(x, sigma):
         calls.append(sigma)
         return SOURCE(x, sigma)
 
-    x, lazy = run(latent, steering, source=counted)
-    assert len(calls) == sum(map(steering.reads_source, GRID.downward())) == 8 < GRID.steps
-    eager = play(x, steering, source=counted, reads=lambda step: True)
+    x, lazy = run(latent, settings, source=counted)
+    assert len(calls) == len(reading_steps(settings, latent)) == 8 < GRID.steps
+    eager = play(x, settings, source=counted, reads=lambda step: True)
     assert torch.equal(lazy, eager)
     assert len(calls) == 8 + GRID.steps
 
 
-def test_the_source_branch_stands_on_the_trajectory_at_the_steps_that_read_it(latent):
+def test_the_source_branch_stands_on_the_trajectory_at_every_step(latent):
     x, seen = trajectory_of(latent), []
 
-    def predict(step, source, target):
-        if source is not None:
-            assert torch.equal(source, x[step.index])
-            seen.append(step.index)
-        return source, TARGET(target, step.sigma)
+    def predict(step, source, target, needed):
+        assert torch.equal(source, x[step.index]) and not needed
+        seen.append(step.index)
+        return Prediction(None, TARGET(target, step.sigma))
 
-    edit(predict, x, GRID, Steering(NO_ETA, (0,)), reads=lambda step: step.index in (20, 7, 1))
-    assert seen == [20, 7, 1]
+    sample_target(predict, GRID, EtaNoise(NoiseSettings(NO_ETA, (0,)), x))
+    assert seen == list(range(20, 0, -1))
 
 
 @pytest.mark.parametrize(
-    "steering",
+    "settings",
     [
-        Steering(NO_ETA, (0,)),
-        Steering(LINEAR, (0,), candidates=1),
-        Steering(LINEAR, (0,), region=torch.zeros(1, 1, 8, 6)),
+        NoiseSettings(NO_ETA, (0,)),
+        NoiseSettings(LINEAR, (0,), candidates=1),
+        NoiseSettings(LINEAR, (0,), region=torch.zeros(1, 1, 8, 6)),
     ],
 )
-def test_where_nothing_reads_it_the_source_is_never_computed(latent, steering):
-    assert not any(map(steering.reads_source, GRID.downward()))
-    run(latent, steering, source=None)
+def test_where_nothing_reads_it_the_source_is_never_computed(latent, settings):
+    assert reading_steps(settings, latent) == []
+    run(latent, settings, source=None)
 
 
 def test_a_region_of_zeros_is_eta_zero_and_of_ones_no_region(latent):
-    _, plain = run(latent, Steering(NO_ETA, (0,)))
-    _, masked = run(latent, Steering(LINEAR, (0,), region=torch.zeros(1, 1, 8, 6)))
+    _, plain = run(latent, NoiseSettings(NO_ETA, (0,)))
+    _, masked = run(latent, NoiseSettings(LINEAR, (0,), region=torch.zeros(1, 1, 8, 6)))
     assert torch.equal(plain, masked)
-    _, everywhere = run(latent, Steering(LINEAR, (0,)))
-    _, ones = run(latent, Steering(LINEAR, (0,), region=torch.ones(1, 1, 8, 6)))
+    _, everywhere = run(latent, NoiseSettings(LINEAR, (0,)))
+    _, ones = run(latent, NoiseSettings(LINEAR, (0,), region=torch.ones(1, 1, 8, 6)))
     torch.testing.assert_close(everywhere, ones, rtol=0, atol=1e-5)
 
 
@@ -131,7 +156,7 @@ def test_the_candidates_are_chosen_by_the_source_inside_the_region_alone_unless_
     other = LEFT * x + (1 - LEFT) * trajectory_of(latent.flip(0))
 
     def inside(points, chooses):
-        return play(points, Steering(LINEAR, (0,), region=LEFT, choose_in_region=chooses))[..., :3]
+        return play(points, NoiseSettings(LINEAR, (0,), region=LEFT, choose_in_region=chooses))[..., :3]
 
     assert torch.equal(inside(x, True), inside(other, True))
     assert not torch.allclose(inside(x, False), inside(other, False), atol=1e-2)
@@ -139,32 +164,32 @@ def test_the_candidates_are_chosen_by_the_source_inside_the_region_alone_unless_
 
 def test_a_region_above_1_scales_eta_up(latent):
     twice = EtaSchedule(((0.0, 0.0), (1.0, 0.8)))
-    _, scaled = run(latent, Steering(LINEAR, (0,), candidates=1, region=torch.full((1, 1, 8, 6), 2.0)))
-    _, plain = run(latent, Steering(twice, (0,), candidates=1))
+    _, scaled = run(latent, NoiseSettings(LINEAR, (0,), candidates=1, region=torch.full((1, 1, 8, 6), 2.0)))
+    _, plain = run(latent, NoiseSettings(twice, (0,), candidates=1))
     torch.testing.assert_close(scaled, plain, rtol=0, atol=1e-5)
 
 
 def test_a_region_that_takes_eta_above_1_is_refused():
     with pytest.raises(ValueError, match="eta reaches 0.4 and a region scales it by 3: .* lower eta_scale"):
-        Steering(LINEAR, (0,), region=LEFT * 3)
+        NoiseSettings(LINEAR, (0,), region=LEFT * 3)
 
 
 def test_a_full_lock_leaves_exactly_the_source_outside(latent):
-    x, edited = run(latent, Steering(LINEAR, (0,), region=LEFT), free=lambda step: [LEFT])
+    x, edited = run(latent, NoiseSettings(LINEAR, (0,), region=LEFT), hold=Hold(1 - LEFT))
     assert torch.equal(edited[..., 3:], x[0][..., 3:])
     assert not torch.equal(edited[..., :3], x[0][..., :3])
 
 
 def test_a_lock_that_frees_everything_is_no_lock(latent):
-    _, free = run(latent, Steering(LINEAR, (0,)))
-    _, locked = run(latent, Steering(LINEAR, (0,)), free=lambda step: [torch.ones(1, 1, 8, 6)])
+    _, free = run(latent, NoiseSettings(LINEAR, (0,)))
+    _, locked = run(latent, NoiseSettings(LINEAR, (0,)), hold=Hold(torch.zeros(1, 1, 8, 6)))
     assert torch.equal(free, locked)
 
 
 def test_only_what_every_mask_frees_is_free(latent):
     top = torch.zeros(1, 1, 8, 6)
     top[..., :4, :] = 1.0
-    x, edited = run(latent, Steering(LINEAR, (0,)), free=lambda step: [LEFT, top])
+    x, edited = run(latent, NoiseSettings(LINEAR, (0,)), hold=Hold(1 - LEFT), blends=lambda step: (1 - top,))
     held = (LEFT * top == 0).expand_as(edited)
     assert torch.equal(edited[held], x[0][held])
     assert (edited - x[0])[~held].abs().min() > 0
@@ -173,7 +198,7 @@ def test_only_what_every_mask_frees_is_free(latent):
 def test_a_mask_holds_the_end_of_the_step_it_is_asked_for(latent):
     """Held in the first half, the edit is that of the second half alone, begun on the trajectory."""
     x, half = trajectory_of(latent), torch.zeros(1, 1, 8, 6)
-    held = play(x, Steering(NO_ETA, (0,)), free=lambda step: [half] if step.index > 10 else [])
+    held = play(x, NoiseSettings(NO_ETA, (0,)), blends=lambda step: (1 - half,) if step.index > 10 else ())
     begun = x[10]
     for step in list(GRID.downward())[10:]:
         denoised = TARGET(begun, step.sigma)
@@ -181,29 +206,26 @@ def test_a_mask_holds_the_end_of_the_step_it_is_asked_for(latent):
     torch.testing.assert_close(held, begun, rtol=0, atol=1e-5)
 
 
-# --- edit-friendly: the noise of a recorded trajectory ---------------------------------------------------------------
+# --- edit-friendly: the noise of a recorded trajectory
+# ---------------------------------------------------------------
 
 
 def test_the_recorded_noise_leads_the_source_model_back_to_the_source(latent):
-    x, back = run(latent, Steering(NO_ETA, (0, 1), recorded=True), target=SOURCE)
+    x, back = run(latent, NoiseSettings(NO_ETA, (0, 1)), recorded=True, target=SOURCE)
     torch.testing.assert_close(back, torch.cat([x[0], x[0]]), rtol=0, atol=1e-5)
 
 
 def test_the_recorded_noise_leads_back_to_a_source_at_noise_level_0(latent):
     """The last step has no noise to put back; the source's remainder takes its place."""
     table = scaled_linear_table()
-    grid = grid_from_sigmas([*(table[i] for i in (999, 600, 300, 20)), 0.0], table)
+    grid = grid_from_levels([*(table[i] for i in (999, 600, 300, 20)), 0.0], DIFFUSION, table)
     x = record(SOURCE, latent, grid, seed=11)
-
-    def predict(step, source, target):
-        return SOURCE(source, step.sigma), SOURCE(target, step.sigma)
-
-    back = edit(predict, x, grid, Steering(NO_ETA, (0,), recorded=True))
+    back = play(x, NoiseSettings(NO_ETA, (0,)), target=SOURCE, recorded=True, grid=grid)
     torch.testing.assert_close(back, x[0], rtol=0, atol=1e-5)
 
 
 def test_the_recorded_noise_keeps_the_sources_structure_in_an_edit(latent):
-    x, edited = run(latent, Steering(NO_ETA, (0,), recorded=True))
+    x, edited = run(latent, NoiseSettings(NO_ETA, (0,)), recorded=True)
     assert edited.mean().item() == pytest.approx(-1.5, abs=0.25)
     assert torch.corrcoef(torch.stack([edited.flatten(), x[0].flatten()]))[0, 1].item() > 0.9
 
@@ -211,12 +233,14 @@ def test_the_recorded_noise_keeps_the_sources_structure_in_an_edit(latent):
 def test_eta_1_renews_all_of_the_recorded_noise(latent):
     """What is left is DDPM from the trajectory's noise end with the run's own noise."""
     x = trajectory_of(latent, recorded=True)
-    renewed = play(x, Steering(FULL, (3,), candidates=1, recorded=True))
-    assert torch.equal(renewed, play(x, Steering(FULL, (3,), candidates=1)))
+    renewed = play(x, NoiseSettings(FULL, (3,), candidates=1), recorded=True)
+    assert torch.equal(renewed, play(x, NoiseSettings(FULL, (3,), candidates=1)))
 
 
 def test_recorded_noise_is_renewed_in_the_region_alone(latent):
-    x, edited = run(latent, Steering(FULL, (3,), candidates=1, region=LEFT, recorded=True), target=SOURCE)
+    x, edited = run(
+        latent, NoiseSettings(FULL, (3,), candidates=1, region=LEFT), recorded=True, target=SOURCE
+    )
     torch.testing.assert_close(edited[..., 3:], x[0][..., 3:], rtol=0, atol=1e-5)
     assert (edited - x[0])[..., :3].std() > 0.3
 
@@ -227,11 +251,11 @@ def test_partly_renewed_noise_keeps_its_variance(latent):
     x = torch.stack([latent, 14 * latent.flip(0)])
 
     def end(eta):
-        steering = Steering(EtaSchedule(((0.0, eta),)), (3,), candidates=1, recorded=True)
-        return edit(lambda step, a, b: (SOURCE(a, step.sigma), TARGET(b, step.sigma)), x, grid, steering)
+        settings = NoiseSettings(EtaSchedule(((0.0, eta),)), (3,), candidates=1)
+        return play(x, settings, recorded=True, grid=grid)
 
     (step,) = grid.downward()
-    down, _ = split_noise(1.0, step.sigma, step.sigma_next)
+    down, _ = ancestral_step(1.0, step.sigma, step.sigma_next)
     mean = eta_step(x[1], TARGET(x[1], step.sigma), step.sigma, down, 0.0, None)
     torch.testing.assert_close(
         end(0.6), mean + 0.8 * (end(0.0) - mean) + 0.6 * (end(1.0) - mean), rtol=0, atol=1e-4
@@ -239,17 +263,14 @@ def test_partly_renewed_noise_keeps_its_variance(latent):
 
 
 def test_noise_blended_in_full_points_to_the_sources_next_point(latent):
-    """With noise_blend 1 the noise is the way from the step's mean to the source's next point, at unit variance."""
+    """With noise_blend 1 the noise is the way from the step's mean to the source's next point, at unit
+    variance.
+    """
     grid = Grid((GRID.sigmas[10], GRID.sigmas[20]), (0.5, 1.0))
     x, eta = torch.stack([latent, 14 * latent.flip(0)]), EtaSchedule(((0.0, 0.4),))
-    end = edit(
-        lambda step, a, b: (SOURCE(a, step.sigma), SOURCE(b, step.sigma)),
-        x,
-        grid,
-        Steering(eta, (3,), blend=1.0),
-    )
+    end = play(x, NoiseSettings(eta, (3,), blend=1.0), target=SOURCE, grid=grid)
     (step,) = grid.downward()
-    down, up = split_noise(0.4, step.sigma, step.sigma_next)
+    down, up = ancestral_step(0.4, step.sigma, step.sigma_next)
     mean = eta_step(x[1], SOURCE(x[1], step.sigma), step.sigma, down, 0.0, None)
     way = x[0] - mean
     unit = way / way.flatten(1).std(1).view(-1, 1, 1, 1)
@@ -259,4 +280,4 @@ def test_noise_blended_in_full_points_to_the_sources_next_point(latent):
 def test_shares_of_regions_that_add_up_to_one_are_within_eta_one():
     masks = torch.rand(3, 1, 1, 16, 16, generator=torch.Generator().manual_seed(0)) + 0.5
     region = sum(resolve([(mask.clamp(max=1), "share") for mask in masks]))
-    Steering(EtaSchedule(((0.0, 1.0),)), (0,), region=region)
+    NoiseSettings(EtaSchedule(((0.0, 1.0),)), (0,), region=region)

@@ -5,10 +5,12 @@ import math
 import pytest
 import torch
 
-from eta_core.ddim import invert_step, vp_scale
-from eta_core.edit import Steering, edit
+from eta_core.ddim import invert_step
+from eta_core.edit import Prediction, sample_target
 from eta_core.eta import EtaSchedule
+from eta_core.frame import DIFFUSION
 from eta_core.invert import invert, play_back, record
+from eta_core.noise import EtaNoise, NoiseSettings
 from eta_core.schedule import ddim_grid
 from tests.core.toy import gaussian_denoiser, scaled_linear_table, two_peaks_denoiser
 
@@ -22,11 +24,9 @@ def latent():
 
 
 def played_back(denoise, x):
-    return edit(
-        lambda step, source, x: (None, denoise(x, step.sigma)),
-        x,
-        GRID,
-        Steering(EtaSchedule(((0.0, 0.0),)), (0,)),
+    noise = EtaNoise(NoiseSettings(EtaSchedule(((0.0, 0.0),)), (0,)), x)
+    return sample_target(
+        lambda step, source, x, needed: Prediction(None, denoise(x, step.sigma)), GRID, noise
     )
 
 
@@ -38,7 +38,7 @@ def test_the_inversion_keeps_every_point_and_ends_in_the_models_noise(latent):
 
 def test_one_iteration_is_the_references_pass_and_has_no_residual(latent):
     x, residual = invert(PEAKS, latent, GRID, iterations=1)
-    expected = latent * vp_scale(GRID.sigmas[0])
+    expected = latent * DIFFUSION.scale(GRID.sigmas[0])
     for i in range(GRID.steps):
         assert torch.equal(x[i], expected)
         expected = invert_step(PEAKS, expected, GRID.sigmas[i], GRID.sigmas[i + 1])
@@ -79,7 +79,7 @@ def test_a_step_closes_once_after_all_its_evaluations(latent, iterations, events
 def test_a_recorded_point_is_the_picture_with_noise_of_its_level(latent):
     x = record(GAUSS, latent, GRID, seed=4)
     assert x.shape == (21, 3, 4, 8, 6)
-    assert torch.equal(x[0], latent * vp_scale(GRID.sigmas[0]))
+    assert torch.equal(x[0], latent * DIFFUSION.scale(GRID.sigmas[0]))
     noise = torch.stack([(x[i] - latent) / GRID.sigmas[i] for i in range(1, 21)])
     assert noise.flatten(1).std(1).tolist() == pytest.approx([1.0] * 20, abs=0.2)
     levels = torch.corrcoef(noise[:, 0].flatten(1)) - torch.eye(20)

@@ -41,17 +41,17 @@ def test_the_stronger_phrase_wins_at_each_pixel():
 
 def test_the_threshold_is_hard_and_zero_leaves_it_soft():
     soft = torch.tensor([[[0.1, 0.2, 0.3]]])
-    assert masks.harden(soft, 0.2).tolist() == [[[0.0, 0.0, 1.0]]]
-    assert torch.equal(masks.harden(soft, 0.0), soft)
+    assert masks.threshold(soft, 0.2).tolist() == [[[0.0, 0.0, 1.0]]]
+    assert torch.equal(masks.threshold(soft, 0.0), soft)
 
 
 @pytest.mark.parametrize(("pixels", "area"), [(0, 1), (1, 5), (2, 13)])
 def test_growing_is_by_a_disc(pixels, area):
     mask = torch.zeros(2, 9, 9)
     mask[:, 4, 4] = 1
-    grown = masks.grow(mask, pixels)
+    grown = masks.dilate(mask, pixels)
     assert grown.sum((1, 2)).tolist() == [area, area]
-    assert torch.equal(masks.grow(grown, -pixels)[:, 4, 4], torch.ones(2))
+    assert torch.equal(masks.dilate(grown, -pixels)[:, 4, 4], torch.ones(2))
 
 
 def test_blur_keeps_the_sum_and_a_constant():
@@ -134,5 +134,5 @@ def test_every_variant_is_composed_by_its_own_pictures_weight():
 
 
 def test_values_of_a_batch_are_repeated_as_a_whole():
-    assert masks.for_rows(torch.tensor([[1], [2]]), 4).tolist() == [[1], [2], [1], [2]]
-    assert masks.for_rows(torch.tensor([[1]]), 3).tolist() == [[1], [1], [1]]
+    assert masks.tile_batch(torch.tensor([[1], [2]]), 4).tolist() == [[1], [2], [1], [2]]
+    assert masks.tile_batch(torch.tensor([[1]]), 3).tolist() == [[1], [1], [1]]

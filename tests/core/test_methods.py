@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from eta_core.methods import NEVER, Borrow, Layer, LocalBlend, MasaCtrl, PlugAndPlay, PromptToPrompt, Span
+from eta_core.methods import NEVER, Injection, Layer, LocalBlend, MasaCtrl, PlugAndPlay, PromptToPrompt, Span
 
 STEPS = range(50)
 PARTS = ["input"] * 6 + ["middle"] + ["output"] * 9
@@ -15,19 +15,24 @@ def prompt_to_prompt(cross=NEVER, self_attention=NEVER, blend=None, rows=77):
     return PromptToPrompt(torch.eye(rows), torch.ones(rows), (cross,) * rows, self_attention, blend)
 
 
-def acts(method, done, kind=0):
+def acts(method, done, cond=True):
     """The numbers of the layers that borrow at a step, and what."""
-    found = {i: method.borrows(done, 50, layer, kind) for i, layer in enumerate(LAYERS)}
+    found = {i: method.injection(done, 50, layer, cond) for i, layer in enumerate(LAYERS)}
     return {i: borrowed for i, borrowed in found.items() if any(borrowed)}
 
 
+def control_acts(method, done, steps):
+    control = method.cross_control(done, steps)
+    return control is not None and control.steers
+
+
 def read_at(method):
-    return [done for done in STEPS if method.reads(done, 50)]
+    return [done for done in STEPS if method.reads_source(done, 50)]
 
 
 def test_prompt_to_prompt_steers_cross_attention_in_the_first_20_steps():
     method = prompt_to_prompt(cross=Span(0.0, 0.4))
-    assert [done for done in STEPS if method.steers_cross(done, 50)] == list(range(20)) == read_at(method)
+    assert [done for done in STEPS if control_acts(method, done, 50)] == list(range(20)) == read_at(method)
     assert [method.weight(done, 50).unique().tolist() for done in STEPS] == [[1.0]] * 20 + [[0.0]] * 30
 
 
@@ -49,41 +54,41 @@ def test_every_word_has_steps_of_its_own():
 
 def test_cross_attention_is_counted_over_one_step_more_as_in_the_reference():
     method = prompt_to_prompt(cross=Span(0.0, 0.9), self_attention=Span(0.0, 0.9))
-    assert [method.steers_cross(done, 5) for done in range(5)] == [True] * 5  # int(0.9 * 6) = 5
+    assert [control_acts(method, done, 5) for done in range(5)] == [True] * 5  # int(0.9 * 6) = 5
     assert [method.weight(done, 5).unique().tolist() for done in range(5)] == [[1.0]] * 5
-    assert [any(method.borrows(done, 5, LAYERS[4], 0)) for done in range(5)] == [True] * 4 + [False]
+    assert [any(method.injection(done, 5, LAYERS[4], True)) for done in range(5)] == [True] * 4 + [False]
 
 
 def test_prompt_to_prompt_takes_self_attention_of_half_size_and_less_in_the_first_30_steps():
     method = prompt_to_prompt(self_attention=Span(0.0, 0.6))
-    coarse = {i: Borrow(q=True, k=True) for i in range(2, 13)}
+    coarse = {i: Injection(q=True, k=True) for i in range(2, 13)}
     assert [acts(method, done) for done in STEPS] == [coarse] * 30 + [{}] * 20
     assert read_at(method) == list(range(30))
 
 
 def test_prompt_to_prompt_leaves_the_negative_prompts_rows_alone():
-    assert acts(prompt_to_prompt(self_attention=Span(0.0, 0.6)), 0, kind=1) == {}
+    assert acts(prompt_to_prompt(self_attention=Span(0.0, 0.6)), 0, cond=False) == {}
 
 
-@pytest.mark.parametrize("kind", [0, 1])
-def test_masactrl_looks_into_the_source_from_step_4_and_layer_10_on(kind):
+@pytest.mark.parametrize("cond", [True, False])
+def test_masactrl_looks_into_the_source_from_step_4_and_layer_10_on(cond):
     method = MasaCtrl(Span(0.08, 1.0))
-    decoder = {i: Borrow(k=True, v=True) for i in range(10, 16)}
-    assert [acts(method, done, kind) for done in STEPS] == [{}] * 4 + [decoder] * 46
+    decoder = {i: Injection(k=True, v=True) for i in range(10, 16)}
+    assert [acts(method, done, cond) for done in STEPS] == [{}] * 4 + [decoder] * 46
     assert read_at(method) == list(range(4, 50))
 
 
-@pytest.mark.parametrize("kind", [0, 1])
-def test_plug_and_play_takes_features_for_40_steps_and_late_attention_for_25(kind):
+@pytest.mark.parametrize("cond", [True, False])
+def test_plug_and_play_takes_features_for_40_steps_and_late_attention_for_25(cond):
     method = PlugAndPlay(Span(0.0, 0.8), Span(0.0, 0.5))
-    late = {i: Borrow(q=True, k=True) for i in range(8, 16)}
-    assert [acts(method, done, kind) for done in STEPS] == [late] * 25 + [{}] * 25
+    late = {i: Injection(q=True, k=True) for i in range(8, 16)}
+    assert [acts(method, done, cond) for done in STEPS] == [late] * 25 + [{}] * 25
     assert [done for done in STEPS if method.features.covers(done, 50)] == list(range(40)) == read_at(method)
 
 
 def test_two_methods_borrow_together():
-    assert Borrow(q=True, k=True) | Borrow(k=True, v=True) == Borrow(True, True, True)
-    assert Borrow(q=True) | Borrow() == Borrow(q=True)
+    assert Injection(q=True, k=True) | Injection(k=True, v=True) == Injection(True, True, True)
+    assert Injection(q=True) | Injection() == Injection(q=True)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +105,7 @@ def test_two_methods_borrow_together():
 )
 def test_a_neutral_method_takes_nothing_and_never_reads_the_source(method):
     assert read_at(method) == []
-    assert all(not acts(method, done, kind) for done in STEPS for kind in (0, 1))
+    assert all(not acts(method, done, cond) for done in STEPS for cond in (True, False))
 
 
 def test_a_local_blend_with_words_of_the_source_reads_it_at_every_step():
@@ -128,7 +133,8 @@ def test_a_span_that_is_one_passes():
     assert Span(0.2, 0.2).check("cross_replace") == Span(0.2, 0.2)
 
 
-# --- local blend -----------------------------------------------------------------------------------------------------
+# --- local blend
+# -----------------------------------------------------------------------------------------------------
 
 
 def test_the_local_blend_begins_after_a_fifth_of_the_steps():

@@ -1,6 +1,7 @@
 import pytest
 
-from eta_core.schedule import Grid, ddim_grid, flow_grid, grid_from_sigmas, time_of
+from eta_core.frame import DIFFUSION, FLOW
+from eta_core.schedule import Grid, ddim_grid, grid_from_levels
 from tests.core.toy import scaled_linear_table
 
 TABLE = scaled_linear_table()
@@ -23,14 +24,14 @@ def test_steps_the_model_has_no_room_for_are_refused(steps):
 
 
 def test_a_level_of_the_table_has_its_own_time():
-    assert time_of(TABLE[981], TABLE) == pytest.approx(981 / 999, abs=1e-12)
-    assert time_of(0.0, TABLE) == 0.0
+    assert DIFFUSION.time(TABLE[981], TABLE) == pytest.approx(981 / 999, abs=1e-12)
+    assert DIFFUSION.time(0.0, TABLE) == 0.0
     assert TABLE[500] < (middle := (TABLE[500] * TABLE[501]) ** 0.5) < TABLE[501]
-    assert time_of(middle, TABLE) == pytest.approx(500.5 / 999, abs=1e-9)
+    assert DIFFUSION.time(middle, TABLE) == pytest.approx(500.5 / 999, abs=1e-9)
 
 
 def test_a_sampler_schedule_is_taken_from_its_noise_end():
-    grid = grid_from_sigmas([14.6, 1.0, 0.0], TABLE)
+    grid = grid_from_levels([14.6, 1.0, 0.0], DIFFUSION, TABLE)
     assert grid.sigmas == (0.0, 1.0, 14.6)
     assert [s.sigma for s in grid.downward()] == [14.6, 1.0]
 
@@ -46,12 +47,12 @@ def test_a_level_that_is_not_a_number_is_refused():
 
 
 def test_a_flows_grid_has_its_own_times_and_stops_short_of_pure_noise():
-    grid = flow_grid([1.0, 0.75, 0.5, 0.0])
+    grid = grid_from_levels([1.0, 0.75, 0.5, 0.0], FLOW, TABLE)
     assert grid.times == (0.0, 0.5, 0.75, 1 - 2**-10)
     assert grid.sigmas == (0.0, 1.0, 3.0, 1023.0)
-    assert grid.model_sigmas == grid.times
+    assert grid.levels == grid.times
     assert grid.scales == (1.0, 2.0, 4.0, 1024.0)
 
 
 def test_a_flows_grid_of_very_many_steps_still_ascends():
-    assert flow_grid([1.0, 0.9999, 0.0]).times == (0.0, 0.9999, 0.99995)
+    assert grid_from_levels([1.0, 0.9999, 0.0], FLOW, TABLE).times == (0.0, 0.9999, 0.99995)

@@ -44,7 +44,7 @@ def half() -> torch.Tensor:
 
 def test_the_inversion_has_the_flows_own_times(inverted):
     grid = inverted[0].trajectory.grid
-    assert grid.times[0] == 0 and grid.times[-1] == 1 - 2**-10 and grid.frame == "flow"
+    assert grid.times[0] == 0 and grid.times[-1] == 1 - 2**-10 and grid.frame.name == "flow"
 
 
 def test_the_source_branch_lands_on_the_source(flow, inverted):

@@ -613,15 +613,15 @@ def test_layers_come_from_the_model(host, studio, family, count, features):
     unet = UNetModel(**config, operations=comfy.ops.disable_weight_init, device="meta")
     model = studio.model.clone()
     model.add_object_patch("diffusion_model", unet)
-    attention = pack(host, "host.attention")
-    layers = attention.attention_layers(model)
+    families = pack(host, "host.families.unet")
+    layers = families.unet_of(model, (64, 64)).layers
     assert len(layers) == count and [layer.share for layer in layers.values()] == [
         i / count for i in range(count)
     ]
-    assert attention.feature_block(unet) == features
+    assert families.feature_block(unet) == features
     if family == "SD15":
         assert list(layers)[10] == ("output", 6, 0)
-        assert [key for key in attention.map_layers(layers, (64, 64))] == [
+        assert list(families.unet_of(model, (64, 64)).map_layers) == [
             ("input", 7, 0),
             ("input", 8, 0),
             ("output", 3, 0),
@@ -730,7 +730,9 @@ def test_a_method_on_a_model_without_cross_attention(studio, inversion):
     model = studio.model.clone()
     model.add_object_patch("diffusion_model", torch.nn.Identity())
     with raises("has no UNet cross-attention", "disconnect `edit`"):
-        pack(studio.host, "host").Steering(model, {"target": [masa_ctrl(studio).methods[0]]}, STEPS, (8, 8))
+        pack(studio.host, "host").plan_methods(
+            model, {"target": [masa_ctrl(studio).methods[0]]}, STEPS, (8, 8)
+        )
 
 
 # --- both prompts in one node ----------------------------------------------------------------------------------------

@@ -126,7 +126,7 @@ def test_everything_else_stayed(host, outcome, scene):
     truth = torch.from_numpy(scene.mask.copy())[None].float() / 255
     source = torch.from_numpy(scene.image.copy())[None].float() / 255
     edited, round_trip = picture(host, outcome, "Edited"), picture(host, outcome, "Reconstruction")
-    reach = masks.grow((picture(host, outcome, "Mask")[..., 0] > 0.5).float(), 24)
+    reach = masks.dilate((picture(host, outcome, "Mask")[..., 0] > 0.5).float(), 24)
     assert metrics.background_psnr(round_trip, edited, reach).item() > 40
     assert metrics.background_psnr(source, edited, truth).item() > 25
 

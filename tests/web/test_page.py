@@ -321,9 +321,9 @@ def test_the_page_makes_the_nodes_own_region(classic, combine):
     planes = [{"width": 9, "height": 6, "values": each.ravel().tolist()} for each in maps]
     for settings in REGIONS:
         whole = masks.enlarge(
-            masks.harden(soft, settings["threshold"]), (48, 72), hard=settings["threshold"] > 0
+            masks.threshold(soft, settings["threshold"]), (48, 72), hard=settings["threshold"] > 0
         )
-        wanted = masks.blur(masks.grow(whole, settings["grow"]), settings["blur"])
+        wanted = masks.blur(masks.dilate(whole, settings["grow"]), settings["blur"])
         wanted = masks.combine(
             1 - wanted if settings["invert"] else wanted, torch.from_numpy(mask)[None], combine
         )

@@ -1,0 +1,47 @@
+"""What holds the background: after each step, the picture outside the edit is put back on the source's
+trajectory.
+
+A hold mask is [B or 1, 1, H, W] in 0..1: 1 = held on the source, 0 = free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .masks import tile_batch
+
+
+@dataclass(frozen=True, eq=False)
+class Hold:
+    """Everything that holds the background in one edit.
+
+    lock: the hold mask of the background lock, or None. regions: where other edits have their place
+    [B or 1, 1, H, W]; a local blend holds nothing there.
+    """
+
+    lock: Tensor | None = None
+    regions: Tensor | None = None
+
+    def apply(self, x: Tensor, source: Tensor, blends: Sequence[Tensor] = ()) -> Tensor:
+        """x [V * B, C, H, W] after a step, held on `source` [B, C, H, W], the trajectory's point of the same
+        level.
+
+        blends: the local blends' hold masks for this step.
+        """
+        held = tile_batch(source, len(x))
+        for mask in self._masks(blends):
+            x = x.lerp(held, tile_batch(mask.to(x), len(x)).expand_as(x))
+        return x
+
+    def _masks(self, blends: Sequence[Tensor]) -> list[Tensor]:
+        locks = [] if self.lock is None else [self.lock]
+        if self.regions is not None:
+            blends = [torch.minimum(blend, 1 - self.regions.to(blend)) for blend in blends]
+        return [*locks, *blends]
+
+
+NO_HOLD = Hold()

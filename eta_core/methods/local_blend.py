@@ -1,0 +1,96 @@
+"""Prompt-to-Prompt's local blend: the picture is held on the source where neither prompt's words look."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..masks import enlarge, tile_batch
+
+
+@dataclass(frozen=True, eq=False)
+class LocalBlend:
+    """Settings of a local blend (Hertz et al. 2022, section 3.2; the authors' program).
+
+    source, target: rows of the words' tokens in each conditioning. threshold: share of each map's maximum
+    that counts as the word's (reference: 0.3). start: share of the steps after which it acts. mask
+    [B or 1, 1, H, W]: instead of the words, 1 = free. Raises ValueError without words and mask, and for a
+    threshold outside 0..1.
+    """
+
+    source: tuple[int, ...]
+    target: tuple[int, ...]
+    threshold: float = 0.3
+    start: float = 0.2
+    mask: Tensor | None = None
+
+    def __post_init__(self):
+        if self.mask is None and not self.source and not self.target:
+            raise ValueError(
+                "the local blend has no words: name words of either prompt in blend_words, or switch it off"
+            )
+        if not 0 <= self.threshold < 1:
+            raise ValueError(
+                f"blend_threshold = {self.threshold:g}: it runs from 0 to below 1 (reference: 0.3)"
+            )
+
+    @property
+    def reads_words(self) -> bool:
+        return self.mask is None
+
+    def acts(self, done: int, steps: int) -> bool:
+        return done >= int(self.start * steps)
+
+    def region(self, maps: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """Where the picture is free, [B, 1, H, W] in 0..1, from the words' maps, each [B, h, w]."""
+        if self.mask is not None:
+            return self.mask
+        regions = []
+        for words in maps:
+            spread = F.interpolate(F.max_pool2d(words[:, None], 3, 1, 1), size, mode="nearest")
+            regions.append(spread > self.threshold * spread.amax((-2, -1), keepdim=True))
+        return torch.stack(regions).any(0).float()
+
+
+class BlendMaps:
+    """The attention of a local blend's words in both branches, summed over the layers and steps of one
+    sampling.
+    """
+
+    def __init__(self, blend: LocalBlend):
+        self._blend = blend
+        self._source: Tensor | None = None
+        self._target: Tensor | None = None
+
+    @property
+    def reads_words(self) -> bool:
+        return self._blend.reads_words
+
+    def add(
+        self, source: Tensor | None, target: Tensor, grid: tuple[int, int], wanted: tuple[int, int]
+    ) -> None:
+        """Add one layer's maps [B, heads, Q, rows], brought from its `grid` to the `wanted` one."""
+        if source is not None and self._blend.source:
+            self._source = _added(self._source, _of_words(source, self._blend.source, grid, wanted))
+        if self._blend.target:
+            self._target = _added(self._target, _of_words(target, self._blend.target, grid, wanted))
+
+    def hold_mask(self, done: int, steps: int, size: tuple[int, int]) -> Tensor | None:
+        """The hold mask [B, 1, H, W] after the step, 1 = held on the source; None where nothing is held."""
+        found = [maps for maps in (self._source, self._target) if maps is not None]
+        if not self._blend.acts(done, steps) or (self._blend.reads_words and not found):
+            return None
+        rows = max(map(len, found), default=0)
+        return 1 - self._blend.region([tile_batch(maps, rows) for maps in found], size)
+
+
+def _of_words(maps: Tensor, words: Sequence[int], grid: tuple[int, int], wanted: tuple[int, int]) -> Tensor:
+    return enlarge(maps[..., list(words)].sum((1, 3)).unflatten(-1, grid), wanted)
+
+
+def _added(total: Tensor | None, more: Tensor) -> Tensor:
+    return more if total is None else total + more

@@ -1,0 +1,38 @@
+"""MasaCtrl (Cao et al. 2023, arXiv 2304.08465): the target attends to the source's keys and values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from .base import Fit, Injection, Layer, Method, Span
+
+
+@dataclass(frozen=True, eq=False)
+class MasaCtrl(Method):
+    """steps, start_layer: from which step and which share of the layers on.
+
+    regions: where the thing is in the source and where it is wanted, each [B or 1, 1, H, W] at the latent's
+    size; None attends everywhere.
+    """
+
+    steps: Span
+    start_layer: float = 10 / 16
+    regions: tuple[Tensor, Tensor] | None = None
+
+    def fitted(self, fit: Fit) -> MasaCtrl:
+        if self.regions is None:
+            return self
+        source, target = self.regions
+        return replace(self, regions=(fit(source), fit(target)))
+
+    def injection(self, done: int, steps: int, layer: Layer, cond: bool) -> Injection:
+        steered = self.steps.covers(done, steps) and layer.share >= self.start_layer
+        return Injection(k=steered, v=steered)
+
+    def reads_source(self, done: int, steps: int) -> bool:
+        return self.start_layer < 1 and self.steps.covers(done, steps)
+
+    def attention_regions(self) -> tuple[Tensor, Tensor] | None:
+        return self.regions

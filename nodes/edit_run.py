@@ -1,0 +1,223 @@
+"""One edit of an inversion, from a node's inputs to the edited latent.
+
+The walk: EtaInversion made a trajectory of the picture's latent. `prepare_run` brings the target prompts, the
+masks and eta together and checks that they fit. `EditRun.sample` then takes the target from the trajectory's
+noise end to its image end: at each step it asks the network once for all branches, and eta_core.edit does the
+rest.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..eta_core.edit import Prediction, sample_target
+from ..eta_core.eta import EtaSchedule
+from ..eta_core.hold import Hold
+from ..eta_core.masks import compose, resolve
+from ..eta_core.methods import Method
+from ..eta_core.noise import EtaNoise, FreshNoise, NoiseSettings, RecordedNoise
+from ..eta_core.schedule import Step
+from ..eta_core.trajectory import Trajectory
+from . import host
+from .types import EditPlan, Inversion, RegionEdit
+
+TARGET = "target"
+Tick = Callable[[Tensor, Tensor], None]
+NOISE: dict[str, type[FreshNoise]] = {"edit_friendly": RecordedNoise}  # by inverter; all others: EtaNoise
+
+
+@dataclass(frozen=True, eq=False)
+class EditRun:
+    """One edit, ready to sample.
+
+    branches: the source's first, then the target's and those of the regions, whose places are `weights`
+    [B or 1, 1, H, W]. known: the denoised source by step index, where samplings share it (see
+    `sharing_source`).
+    """
+
+    model: object
+    trajectory: Trajectory
+    branches: list[host.Branch]
+    weights: list[Tensor]
+    methods: host.MethodPlan
+    noise: NoiseSettings
+    hold: Hold
+    known: dict[int, Tensor] | None = None
+
+    def sharing_source(self) -> EditRun:
+        """This edit for many samplings: it and its copies `with_eta` ask the network for the source of a step
+        once.
+        """
+        return replace(self, known={})
+
+    def with_eta(self, eta: EtaSchedule) -> EditRun:
+        """The same edit under another curve."""
+        return replace(self, noise=replace(self.noise, eta=eta))
+
+    def sample(self, tick: Tick | None = None) -> Tensor:
+        """The edited latent [V * B, C, H, W] in the model's own space. tick(x, denoised) is called after each
+        step.
+        """
+        grid = self.trajectory.grid
+        report = host.progress(self.model, grid.steps) if tick is None else tick
+
+        def loop(network: host.Network, latent: Tensor) -> Tensor:
+            predict = _Predictor(self, network, report)
+            noise = NOISE.get(self.trajectory.inverter, EtaNoise)(self.noise, self.trajectory.x.to(latent))
+            return sample_target(predict, grid, noise, self.hold) / grid.scales[0]
+
+        rows = 1 + len(self.noise.seeds) * (len(self.branches) - 1)
+        return host.sample(
+            self.model,
+            self.branches,
+            self.trajectory.source,
+            grid.levels[::-1],
+            self.noise.seeds[0],
+            loop,
+            rows,
+        )
+
+    @property
+    def eta_taken(self) -> list[tuple[float, float]]:
+        """(time, eta) of every step, noise end first."""
+        steps = self.trajectory.grid.downward()
+        return [(step.time, self.noise.eta(step.time) if self.noise.acts(step) else 0.0) for step in steps]
+
+
+class _Predictor:
+    """eta_core.edit's `predict` for one sampling: one request to the network at each step, for every branch."""
+
+    def __init__(self, run: EditRun, network: host.Network, tick: Tick):
+        self._run, self._network, self._tick = run, network, tick
+        self._methods = run.methods.start()
+        self._targets = [branch.name for branch in run.branches[1:]]
+
+    def __call__(self, step: Step, source: Tensor, x: Tensor, needs_source: bool) -> Prediction:
+        methods = self._methods.step(self._run.trajectory.grid.steps - step.index)
+        known = (self._run.known or {}).get(step.index)
+        asks = methods.reads_source or (needs_source and known is None)
+        inputs = {host.SOURCE: source} if asks else {}
+        inputs |= dict.fromkeys(self._targets, x)
+        found = self._network(inputs, step.sigma, methods.patch if methods.act else None)
+        if asks and self._run.known is not None:
+            self._run.known[step.index] = found[host.SOURCE]
+        others = [found[name] for name in self._targets[1:]]
+        target = compose(found[TARGET], others, self._run.weights)
+        self._tick(x, target)
+        return Prediction(found.get(host.SOURCE, known), target, tuple(methods.hold_masks()))
+
+
+class _Target(NamedTuple):
+    positive: list
+    cfg: float
+    methods: Sequence[Method]
+
+
+def prepare_run(
+    model,
+    inversion: Inversion,
+    eta: EtaSchedule,
+    positive: list,
+    negative: list,
+    cfg: float,
+    seed: int,
+    noise_candidates: int = 10,
+    noise_blend: float = 0.0,
+    mask: Tensor | None = None,
+    parity: bool = False,
+    background_lock: float = 0.0,
+    edit: EditPlan | None = None,
+    variants: int = 1,
+    *,
+    node_id: str | None = None,
+) -> EditRun:
+    """EtaSampler's inputs as a run. Raises ValueError for inputs that do not fit each other."""
+    plan, trajectory = edit or EditPlan(), inversion.trajectory
+    host.check_same_model(model, trajectory.signature, node_id)
+    height, width = trajectory.x.shape[-2:]
+
+    def fit(given: Tensor) -> Tensor:
+        return host.latent_mask(given, trajectory.batch, (height, width), trajectory.scale, node_id)
+
+    weights = resolve([(fit(region.mask), region.overlap) for region in plan.regions])
+    region, free = _regions(None if mask is None else fit(mask), weights, plan.regions)
+    if background_lock > 0 and free is None:
+        raise ValueError(
+            f"background_lock is {background_lock:g} but no mask says what the background is: connect a "
+            "mask, or set it to 0"
+        )
+    if region is not None and not bool(region.any()):
+        host.warn("the mask is empty, or every eta_scale 0: no fresh noise comes in anywhere", node_id)
+    if trajectory.inverter == "negative_prompt":
+        host.say(
+            "negative is not read: this inversion (negative_prompt) puts the source prompt in its place",
+            node_id,
+        )
+        negative = inversion.positive
+    targets = {TARGET: _Target(positive, cfg, plan.methods)}
+    for i, chosen in enumerate(plan.regions):
+        targets[f"edit {i + 1}"] = _Target(chosen.positive, chosen.cfg, chosen.methods)
+    for name, target in targets.items():
+        host.check_covered(target.positive, f"the prompt of the {name}", node_id)
+        _check_methods(target.methods, inversion, target.positive, node_id)
+        host.check_same_picture(inversion.positive, target.positive, node_id)
+    steered = [target for target in targets.values() if target.methods]
+    branches = [host.Branch(name, target.positive, negative, target.cfg) for name, target in targets.items()]
+    return EditRun(
+        model,
+        trajectory,
+        [host.Branch(host.SOURCE, inversion.positive, negative, cfg), *branches],
+        weights,
+        host.plan_methods(
+            model,
+            {name: [method.fitted(fit) for method in target.methods] for name, target in targets.items()},
+            trajectory.grid.steps,
+            (height, width),
+            guided=any(not math.isclose(target.cfg, 1.0) for target in steered),
+            node_id=node_id,
+        ),
+        NoiseSettings(
+            eta,
+            tuple((seed + i) % 2**64 for i in range(variants)),
+            noise_candidates,
+            noise_blend,
+            region,
+            choose_in_region=not parity,
+        ),
+        Hold(
+            background_lock * (1 - free) if background_lock > 0 and free is not None else None,
+            reduce(torch.add, weights) if weights else None,
+        ),
+    )
+
+
+def _regions(
+    mask: Tensor | None, weights: list[Tensor], regions: Sequence[RegionEdit]
+) -> tuple[Tensor | None, Tensor | None]:
+    """Where eta acts and how strongly, and where the picture may change at all; None is everywhere."""
+    if not weights:
+        return mask, mask
+    covered = reduce(torch.add, weights)
+    base = torch.zeros_like(covered) if mask is None else mask
+    scaled = (weight * region.eta_scale for weight, region in zip(weights, regions, strict=True))
+    return reduce(torch.add, scaled) + (1 - covered) * base, torch.maximum(base, covered)
+
+
+def _check_methods(
+    methods: Sequence[Method], inversion: Inversion, positive: list, node_id: str | None
+) -> None:
+    """ValueError where a method was made for another inversion; a warning where it was for another target
+    prompt.
+    """
+    rows = [cond.shape[1] for cond, _ in positive]
+    for method in methods:
+        found = method.check_prompts(inversion.trajectory.fingerprint, host.text_fingerprint(positive), rows)
+        if found:
+            host.warn(found, node_id)

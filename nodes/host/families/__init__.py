@@ -1,0 +1,28 @@
+"""Model families: one adapter each, and the row in FAMILIES that makes it known.
+
+An adapter knows how a family's network attends to the words of a prompt. Nothing outside this folder knows a
+network's layout. A model of no family here is inverted and edited all the same, with a mask of the user's
+own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from .base import MapSink, WordReader
+from .flux import FLUX
+from .sd3 import SD3
+from .unet import UNet, unet_of
+
+Size = tuple[int, int]  # height and width of the latent
+FAMILIES: tuple[Callable[[object, Size], WordReader | None], ...] = (unet_of, SD3.reader_of, FLUX.reader_of)
+
+__all__ = ["FAMILIES", "MapSink", "UNet", "WordReader", "unet_of", "word_reader"]
+
+
+def word_reader(model, size: Size) -> WordReader | None:
+    """What reads the words' attention in a model of any family, for latents of `size`; None for an unknown
+    one.
+    """
+    found = (reader_of(model, size) for reader_of in FAMILIES)
+    return next((reader for reader in found if reader is not None), None)

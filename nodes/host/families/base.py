@@ -1,0 +1,51 @@
+"""What an adapter offers to the reading of words."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+
+class MapSink(Protocol):
+    """Where an adapter puts what it reads in one network call."""
+
+    @property
+    def rows(self) -> int:
+        """Rows of the prompt's conditioning."""
+        ...
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the latent."""
+        ...
+
+    @property
+    def armed(self) -> bool:
+        """Whether this call is the step's own prediction; other packs' extra calls are not read."""
+        ...
+
+    def add(self, maps: Tensor) -> None:
+        """One layer's attention of the image to each row of the prompt, [B, rows, h, w] on the adapter's
+        grid.
+        """
+        ...
+
+    def give_up(self, reason: str) -> None:
+        """The words cannot be read; the reason is told to the user."""
+        ...
+
+
+class WordReader(Protocol):
+    """An adapter for one model and one size."""
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Height and width of the maps."""
+        ...
+
+    def install(self, options: dict, sink: MapSink) -> None:
+        """Have every main attention call of a network call put its maps into `sink`; chains what other packs
+        installed.
+        """
+        ...

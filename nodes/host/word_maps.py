@@ -1,0 +1,89 @@
+"""Reading where the words of a prompt look, during an inversion, without changing any result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from ...eta_core.masks import MapAverage
+from .families import word_reader
+
+
+class MapRecorder:
+    """Gathers the per-token attention maps of a whole inversion.
+
+    problem: why there are no maps, or "".
+    """
+
+    def __init__(self, model, positive: list, size: tuple[int, int]):
+        self._average = MapAverage()
+        self._reader = word_reader(model, size)
+        self._step_read = False
+        self.size, self.rows = size, positive[0][0].shape[1]
+        self.problem = ""
+        if len(positive) != 1:
+            self.problem = (
+                f"the source conditioning has {len(positive)} entries (Conditioning Combine or areas) where "
+                "maps need one "
+                "prompt"
+            )
+        elif "area" in positive[0][1]:
+            self.problem = "the source conditioning has an area where maps need a prompt of the whole picture"
+        elif self._reader is None:
+            self.problem = (
+                f"{type(model.model).__name__} has neither a UNet's cross-attention nor joint attention that "
+                "can be read"
+            )
+
+    def close_step(self) -> None:
+        self._average.close_step()
+        self._step_read = False
+
+    def maps(self) -> Tensor | None:
+        """[B, tokens, h, w] on the CPU; None where `problem` says why."""
+        recorded = None if self.problem else self._average.result()
+        if recorded is None and not self.problem:
+            self.problem = "the source prompt was active at no step (its timestep range)"
+        return recorded
+
+    def install(self, options: dict, rows: Mapping[str, int]) -> dict:
+        """`options` of a network call with the reading added. Only a step's first call is read."""
+        if self._reader is not None and not self.problem and not self._step_read:
+            call = _Reading(self)
+            self._reader.install(options, call)
+            options["sampler_pre_cfg_function"] = [*options.get("sampler_pre_cfg_function", []), call.close]
+        return options
+
+    def add(self, maps: Tensor) -> None:
+        self._average.add(maps)
+
+    def give_up(self, reason: str) -> None:
+        self.problem = reason
+
+    def end_reading(self) -> None:
+        """The step's own prediction is made."""
+        self._step_read = True
+
+
+class _Reading:
+    """The reading of one network call, which ends once the guided prediction is made.
+
+    Guidance such as PAG or SAG may call the network again after that, for another purpose.
+    """
+
+    def __init__(self, recorder: MapRecorder):
+        self._recorder, self.armed = recorder, True
+        self.rows, self.size = recorder.rows, recorder.size
+
+    def add(self, maps: Tensor) -> None:
+        self._recorder.add(maps)
+
+    def give_up(self, reason: str) -> None:
+        self.armed = False
+        self._recorder.give_up(reason)
+
+    def close(self, args: dict) -> list:
+        self.armed = False
+        self._recorder.end_reading()
+        return args["conds_out"]
