@@ -1,13 +1,8 @@
 """The benchmark's picture and what stands for a curve; the figures themselves come from `python dev.py bench`."""
 
-import sys
-from pathlib import Path
-
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.append(str(ROOT / "tests" / "bench"))
-import chart  # noqa: E402
+from devtools.bench import chart
 
 
 def near(colour: tuple, wanted: tuple) -> bool:

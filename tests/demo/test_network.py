@@ -1,6 +1,7 @@
-import network
 import pytest
 import torch
+
+from devtools.demo import network
 
 
 def test_widening_a_layer_copies_its_outputs():

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
-import scenes
-from words import INDEX, LENGTH, PIECES, encode_caption
+
+from devtools.demo import scenes
+from devtools.demo.words import INDEX, LENGTH, PIECES, encode_caption
 
 
 def test_a_seed_makes_the_same_scene_twice_and_another_seed_another():

@@ -2,18 +2,20 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pack
 import pytest
 
-TRAIN = Path(pack.__file__).parent / "train.py"
+from devtools.demo import pack
+
+DEMO = Path(pack.__file__).parent
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     work = tmp_path_factory.mktemp("work")
     subprocess.run(
-        [sys.executable, TRAIN, "--work", work, "--quick", "--device", "cpu"],
+        [sys.executable, "-m", "devtools.demo.train", "--work", work, "--quick", "--device", "cpu"],
         check=True,
+        cwd=DEMO.parents[1],
         stdout=subprocess.DEVNULL,
     )
     return work
@@ -27,8 +29,9 @@ def test_one_command_trains_every_stage(trained):
 
 def test_an_interrupted_training_goes_on_where_it_was(trained):
     output = subprocess.run(
-        [sys.executable, TRAIN, "--work", trained, "--quick", "--device", "cpu"],
+        [sys.executable, "-m", "devtools.demo.train", "--work", trained, "--quick", "--device", "cpu"],
         check=True,
+        cwd=DEMO.parents[1],
         stdout=subprocess.PIPE,
         text=True,
     ).stdout
@@ -36,7 +39,7 @@ def test_an_interrupted_training_goes_on_where_it_was(trained):
 
 
 def test_what_is_shipped_stays_small():
-    folder = TRAIN.parent
+    folder = DEMO
     assert (
         sum(p.stat().st_size for p in folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
         < 10e6

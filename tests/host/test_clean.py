@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.host.studio import left_half
+from devtools.studio import left_half
 from tests.host.test_methods import blended, masa_ctrl, plug_and_play
 
 BOOM = "boom in the middle of sampling"
@@ -46,7 +46,7 @@ def cancelled():
 
 @pytest.fixture(scope="module")
 def before(studio):
-    return studio.stock()
+    return studio.ksampler()
 
 
 def options_of(model) -> str:
@@ -72,7 +72,7 @@ def unharmed(studio, before):
     options = options_of(studio.model)
     yield
     assert options_of(studio.model) == options
-    assert torch.equal(studio.stock(), before)
+    assert torch.equal(studio.ksampler(), before)
 
 
 ENDINGS = [

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.host.studio import SOURCE
+from devtools.studio import SOURCE
 
 
 def compare(host, **inputs):

@@ -6,9 +6,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from devtools.studio import SOURCE, TARGET, picture
 from tests.host import families
 from tests.host.flow import seeded
-from tests.host.studio import SOURCE, TARGET, picture
 from tests.host.test_families import Quick, family_studio  # noqa: F401
 from tests.host.test_sampling import close, pack
 
@@ -29,7 +29,7 @@ def apart(host, monkeypatch):
 
 def ranged(studio, start: float, end: float, text: str = SOURCE) -> list:
     return call(
-        studio, "ConditioningSetTimestepRange", conditioning=studio.encode(text), start=start, end=end
+        studio, "ConditioningSetTimestepRange", conditioning=studio.prompt(text), start=start, end=end
     )
 
 
@@ -37,7 +37,7 @@ def in_area(studio, x: int, text: str = SOURCE) -> list:
     return call(
         studio,
         "ConditioningSetArea",
-        conditioning=studio.encode(text),
+        conditioning=studio.prompt(text),
         width=32,
         height=64,
         x=x,
@@ -53,7 +53,7 @@ PARTS = {
     "a mask": lambda studio: call(
         studio,
         "ConditioningSetMask",
-        conditioning=studio.encode(SOURCE),
+        conditioning=studio.prompt(SOURCE),
         mask=torch.ones(1, 64, 64),
         strength=1.0,
         set_cond_area="default",
@@ -62,7 +62,7 @@ PARTS = {
 WHOLES = {
     "steps": lambda studio: ranged(studio, 0.0, 0.5) + ranged(studio, 0.5, 1.0),
     "areas": lambda studio: in_area(studio, 0) + in_area(studio, 32),
-    "a prompt": lambda studio: studio.encode(SOURCE),
+    "a prompt": lambda studio: studio.prompt(SOURCE),
 }
 
 
@@ -86,20 +86,20 @@ def test_prompts_that_cover_everything_together_are_not_warned_of(studio, caplog
 
 def test_a_word_of_the_third_chunk_has_its_region(studio):
     source = LONG + SOURCE
-    encoded = studio.encode(source)
+    encoded = studio.prompt(source)
     assert encoded[0][0].shape[1] == 231
     inversion = studio.invert(positive=encoded)
     cat, street = (
         studio.region(inversion, word, threshold=0.0, source_prompt=source)[0] for word in ("cat", "street")
     )
     assert not torch.equal(cat, street)
-    edited, reconstruction = studio.edit_both(inversion, positive=studio.encode(LONG + TARGET))
+    edited, reconstruction = studio.edit_both(inversion, positive=studio.prompt(LONG + TARGET))
     assert close(reconstruction, picture()["samples"]) and not close(edited, reconstruction, 0.01)
 
 
 def test_branches_of_unequal_length_are_edited_as_if_alone(studio, inversion, apart):
     """A target of 231 rows beside a source of 77: never in one call, with or without joining."""
-    target = studio.encode(LONG + TARGET)
+    target = studio.prompt(LONG + TARGET)
     edited = studio.edit(inversion, positive=target)
     apart()
     assert close(studio.edit(inversion, positive=target), edited, 1e-5)
@@ -107,7 +107,7 @@ def test_branches_of_unequal_length_are_edited_as_if_alone(studio, inversion, ap
 
 @pytest.mark.parametrize("weighted", ["a (cat:1.4) sitting on a bench", "a cat sitting on a ((bench))"])
 def test_a_weighted_prompt_has_its_words(studio, weighted):
-    inversion = studio.invert(positive=studio.encode(weighted))
+    inversion = studio.invert(positive=studio.prompt(weighted))
     assert studio.region(inversion, "cat, bench", source_prompt=weighted)[0].any()
 
 
@@ -123,7 +123,7 @@ def test_a_weighted_prompt_has_its_words(studio, weighted):
 )
 def test_prompts_put_together_are_inverted_and_their_words_asked_for(studio, caplog, node, inputs):
     mixed = call(
-        studio, node, **{k: studio.encode(v) if isinstance(v, str) else v for k, v in inputs.items()}
+        studio, node, **{k: studio.prompt(v) if isinstance(v, str) else v for k, v in inputs.items()}
     )
     inversion = studio.invert(positive=mixed)
     assert close(studio.edit_both(inversion)[1], picture()["samples"])
@@ -138,7 +138,7 @@ def phases(studio, first: str, then: str) -> list:
         call(
             studio,
             "ConditioningSetTimestepRange",
-            conditioning=studio.encode(text),
+            conditioning=studio.prompt(text),
             start=start,
             end=start + 0.5,
         )
@@ -150,7 +150,7 @@ def phases(studio, first: str, then: str) -> list:
 def test_a_target_may_change_on_the_way(studio, inversion):
     edited = studio.edit(inversion, positive=phases(studio, TARGET, "a tree"))
     for text in (TARGET, "a tree"):
-        assert not close(edited, studio.edit(inversion, positive=studio.encode(text)), 1e-3)
+        assert not close(edited, studio.edit(inversion, positive=studio.prompt(text)), 1e-3)
     assert close(
         studio.edit(inversion, positive=phases(studio, TARGET, TARGET)), studio.edit(inversion), 1e-4
     )
@@ -160,14 +160,14 @@ def test_an_area_of_the_target_leaves_the_rest_to_the_other_prompt(studio, inver
     area = call(
         studio,
         "ConditioningSetArea",
-        conditioning=studio.encode("a tree"),
+        conditioning=studio.prompt("a tree"),
         width=32,
         height=64,
         x=0,
         y=0,
         strength=1.0,
     )
-    both = call(studio, "ConditioningCombine", conditioning_1=studio.encode(TARGET), conditioning_2=area)
+    both = call(studio, "ConditioningCombine", conditioning_1=studio.prompt(TARGET), conditioning_2=area)
     edited, plain = studio.edit(inversion, positive=both), studio.edit(inversion)
     assert (edited - plain)[..., :4].abs().mean() > (edited - plain)[..., 4:].abs().mean()
 
@@ -195,11 +195,11 @@ def hooked(studio, lora: str, text: str, strength: float) -> list:
 
 
 def test_a_lora_hook_of_the_target_stays_with_the_target(studio, inversion, lora):
-    before = studio.stock()
+    before = studio.ksampler()
     edited, reconstruction = studio.edit_both(inversion, positive=hooked(studio, lora, TARGET, 1.0))
     assert not close(edited, studio.edit(inversion), 1e-3)
     assert close(reconstruction, picture()["samples"])
-    assert torch.equal(studio.stock(), before)
+    assert torch.equal(studio.ksampler(), before)
 
 
 def test_a_lora_hook_of_strength_0_is_none(studio, inversion, lora):
@@ -234,7 +234,7 @@ def test_a_lora_schedule_is_for_the_target_alone(studio, inversion, lora):
     with pytest.raises(ValueError, match="Set Hook Keyframes.*Take the keyframes off the source prompt"):
         studio.invert(positive=prompt)
     assert not close(
-        studio.edit(inversion, positive=prompt), studio.edit(inversion, positive=studio.encode(SOURCE)), 1e-4
+        studio.edit(inversion, positive=prompt), studio.edit(inversion, positive=studio.prompt(SOURCE)), 1e-4
     )
 
 
@@ -266,7 +266,7 @@ def boxed(studio, gligen, text: str, **box: int) -> list:
     return call(
         studio,
         "GLIGENTextBoxApply",
-        conditioning_to=studio.encode(text),
+        conditioning_to=studio.prompt(text),
         clip=studio.clip,
         gligen_textbox_model=gligen,
         text="dog",
@@ -302,7 +302,7 @@ def test_unclip_pictures_are_part_of_both_branches(family_studio, monkeypatch): 
 
     def with_picture(text: str, noise: float = 0.0) -> list:
         inputs = dict(clip_vision_output=shown, strength=1.0, noise_augmentation=noise)
-        return call(studio, "unCLIPConditioning", conditioning=studio.encode(text), **inputs)
+        return call(studio, "unCLIPConditioning", conditioning=studio.prompt(text), **inputs)
 
     inversion = studio.invert(positive=with_picture(SOURCE))
     assert not close(inversion.trajectory.x, studio.invert().trajectory.x, 1e-3)

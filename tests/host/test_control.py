@@ -1,44 +1,34 @@
 """ControlNet and LoRA of the host beside inversion, edit and methods, on the embedded model."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.append(str(ROOT / "demo"))
-import scenes  # noqa: E402
-from prepare import CHECKPOINT, CONTROL, LORA, SOURCES, prepare  # noqa: E402
-from train_lora import FRAME  # noqa: E402
-
-from tests.host.studio import Studio  # noqa: E402
-from tests.host.test_methods import prompt_to_prompt  # noqa: E402
-from tests.host.test_sampling import close  # noqa: E402
+from devtools.demo import scenes
+from devtools.demo.prepare import LORA
+from devtools.demo.studio import DemoStudio
+from devtools.demo.train_lora import FRAME
+from devtools.studio import Defaults
+from tests.host.test_methods import prompt_to_prompt
+from tests.host.test_sampling import close
 
 SOURCE, TARGET = "a cat on the grass", "a dog on the grass"
 STEPS = 6
 
 
-class DemoStudio(Studio):
-    """The embedded model, with its ControlNet, its LoRA and one unseen picture."""
+class ControlStudio(DemoStudio):
+    """The embedded model with its ControlNet."""
 
     def __init__(self, host):
-        prepare(host.base)
-        model, clip, self.vae = host.call("CheckpointLoaderSimple", ckpt_name=CHECKPOINT)
-        super().__init__(host, model, clip)
-        (self.control,) = host.call("ControlNetLoader", control_net_name=CONTROL)
-        scene = scenes.render(*SOURCES["eta_demo_cat.png"])
-        self.picture = torch.from_numpy(scene.image.copy())[None].float() / 255
-        (self.latent,) = host.call("VAEEncode", vae=self.vae, pixels=self.picture)
+        super().__init__(host, Defaults(SOURCE, TARGET, steps=STEPS, cfg=5.0))
+        self.control = self.load_control()
 
     def controlled(self, text: str, hint: torch.Tensor, strength: float = 1.0) -> tuple[list, list]:
         """(positive, negative) with the ControlNet on them."""
         return self.host.call(
             "ControlNetApplyAdvanced",
-            positive=self.encode(text),
-            negative=self.encode(""),
+            positive=self.prompt(text),
+            negative=self.prompt(""),
             control_net=self.control,
             image=hint,
             strength=strength,
@@ -46,22 +36,10 @@ class DemoStudio(Studio):
             end_percent=1.0,
         )
 
-    def invert(self, **changes):
-        return super().invert(
-            **dict(positive=self.encode(SOURCE), latent_image=self.latent, steps=STEPS) | changes
-        )
-
-    def edit(self, inversion, **changes):
-        return super().edit(inversion, **dict(positive=self.encode(TARGET), cfg=5.0) | changes)
-
-    def decode(self, samples: torch.Tensor) -> torch.Tensor:
-        (pictures,) = self.host.call("VAEDecode", vae=self.vae, samples={"samples": samples})
-        return pictures.clamp(0, 1).cpu()
-
 
 @pytest.fixture(scope="module")
 def demo(host) -> DemoStudio:
-    return DemoStudio(host)
+    return ControlStudio(host)
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +124,6 @@ def test_a_lora_frames_the_edit_and_works_with_a_method(demo, inverted):
 def test_a_lora_on_both_inverts_and_plays_back(demo):
     (model,) = demo.host.call("LoraLoaderModelOnly", model=demo.model, lora_name=LORA, strength_model=1.0)
     inverted = demo.invert(model=model, inverter="fixed_point")
-    inputs = dict(model=model, positive=demo.encode(SOURCE), cfg=1.0, eta=demo.eta(end_eta=0.0))
+    inputs = dict(model=model, positive=demo.prompt(SOURCE), cfg=1.0, eta=demo.eta(end_eta=0.0))
     edited, source = demo.edit_both(inverted, **inputs)
     assert float((edited - source).square().mean().sqrt() / source.std()) < 0.3

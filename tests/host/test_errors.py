@@ -9,8 +9,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from tests.golden import build
-from tests.host.studio import SOURCE, STEPS, left_half, picture
+from devtools.golden import build
+from devtools.studio import SOURCE, STEPS, left_half, picture
 
 SUFFIX = ".eta.safetensors"
 
@@ -36,7 +36,7 @@ def test_a_guidance_that_wants_a_negative_prompt_at_any_cfg(studio):
     model = patched(studio, "SelfAttentionGuidance", scale=0.5, blur_sigma=2.0)
     with raises("`negative` is not connected", "Self-Attention Guidance", "connect a negative prompt"):
         studio.invert(model=model)
-    assert studio.invert(model=model, negative=studio.encode("")).trajectory.x.isfinite().all()
+    assert studio.invert(model=model, negative=studio.prompt("")).trajectory.x.isfinite().all()
 
 
 def test_no_prompt_at_all(studio):
@@ -186,7 +186,7 @@ def test_a_threshold_that_leaves_nothing(studio, inversion):
 
 def test_a_source_of_two_prompts_has_no_maps_and_says_so(studio):
     two = studio.host.call(
-        "ConditioningCombine", conditioning_1=studio.encode(SOURCE), conditioning_2=studio.encode("a bench")
+        "ConditioningCombine", conditioning_1=studio.prompt(SOURCE), conditioning_2=studio.prompt("a bench")
     )[0]
     with raises("no attention maps", "2 entries", "mask of your own"):
         studio.region(studio.invert(positive=two, steps=1), "cat")
@@ -279,7 +279,7 @@ def test_the_same_model_is_no_warning(studio, inversion, caplog):
 
 def custom(studio, sigmas: list[float], model=None, mask=None):
     call = studio.host.call
-    (guider,) = call("BasicGuider", model=model or studio.model, conditioning=studio.encode(SOURCE))
+    (guider,) = call("BasicGuider", model=model or studio.model, conditioning=studio.prompt(SOURCE))
     (sampler,) = call("EtaSamplerSelect", eta=studio.eta(), mask=mask)
     return call(
         "SamplerCustomAdvanced",
@@ -396,7 +396,7 @@ def test_a_prefix_that_leads_out_of_the_output_folder(studio, inversion):
 
 
 def test_conditioning_that_no_file_can_hold(studio, inversion):
-    prompt = [[cond, extras | {"control": object()}] for cond, extras in studio.encode(SOURCE)]
+    prompt = [[cond, extras | {"control": object()}] for cond, extras in studio.prompt(SOURCE)]
     with raises("'control'", "cannot hold"):
         studio.host.call(
             "EtaSaveInversion",

@@ -12,9 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
+from devtools.studio import left_half
 from tests.core.test_perceptual import as_dino, heads, squeezenet, vit  # noqa: F401
 from tests.host import flow
-from tests.host.studio import left_half
 
 MAIN = [
     "background_psnr",

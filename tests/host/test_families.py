@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from devtools.studio import SOURCE, TARGET, Studio, left_half, picture
 from tests.host import families
-from tests.host.studio import SOURCE, TARGET, Studio, left_half, picture
 from tests.host.test_methods import masa_ctrl, plug_and_play, prompt_to_prompt
 from tests.host.test_sampling import close, pack
 
@@ -51,7 +51,7 @@ def test_the_source_branch_lands_on_the_source(family, inverted):
 
 def test_an_edit_friendly_inversion_plays_back_exactly(family):
     inversion = family.invert(inverter="edit_friendly")
-    played = family.edit(inversion, positive=family.encode(SOURCE), eta=family.neutral())
+    played = family.edit(inversion, positive=family.prompt(SOURCE), eta=family.neutral())
     assert close(played, picture()["samples"], 1e-3)
 
 
@@ -105,7 +105,7 @@ INPAINTING = ["SD1.5 inpainting", "SDXL inpainting"]
 
 def told(studio, texts: tuple[str, ...]) -> list:
     """Conditionings as InpaintModelConditioning leaves them: the picture, its left half unknown."""
-    conditions = [[[cond, dict(extra)] for cond, extra in studio.encode(text)] for text in texts]
+    conditions = [[[cond, dict(extra)] for cond, extra in studio.prompt(text)] for text in texts]
     for condition in conditions:
         for _, extra in condition:
             extra["concat_latent_image"], extra["concat_mask"] = (
@@ -124,7 +124,7 @@ def test_an_inpainting_model_sees_the_same_hole_in_both_branches(family_studio, 
     assert close(reconstruction, picture()["samples"])
     assert not close(edited, studio.edit(studio.invert()), 0.01)
     same = studio.edit(inversion, positive=source, negative=negative, cfg=1.0, eta=studio.neutral())
-    other = studio.edit(inversion, positive=studio.encode(SOURCE), cfg=1.0, eta=studio.neutral())
+    other = studio.edit(inversion, positive=studio.prompt(SOURCE), cfg=1.0, eta=studio.neutral())
     source_latent = picture()["samples"]
     assert (same - source_latent).abs().mean() < (other - source_latent).abs().mean()
     assert "InpaintModelConditioning" in caplog.text
@@ -192,7 +192,7 @@ def test_a_zero_terminal_snr_model_begins_at_pure_noise(family_studio):
     edited, source = studio.edit_both(inversion, model=model)
     assert bool(edited.isfinite().all()) and close(source, picture()["samples"])
     friendly = studio.invert(model=model, inverter="edit_friendly")
-    played = studio.edit(friendly, model=model, positive=studio.encode(SOURCE), eta=studio.neutral())
+    played = studio.edit(friendly, model=model, positive=studio.prompt(SOURCE), eta=studio.neutral())
     assert close(played, picture()["samples"], 1e-3)
 
 
@@ -204,7 +204,7 @@ def test_a_distilled_model_of_few_steps(family_studio, scheduler):
     edited, source = studio.edit_both(inversion, model=model, eta=studio.eta(end_eta=1.0), cfg=1.5)
     assert bool(edited.isfinite().all()) and close(source, picture()["samples"])
     friendly = studio.invert(model=model, steps=4, scheduler=scheduler, inverter="edit_friendly")
-    played = studio.edit(friendly, model=model, positive=studio.encode(SOURCE), eta=studio.neutral())
+    played = studio.edit(friendly, model=model, positive=studio.prompt(SOURCE), eta=studio.neutral())
     assert close(played, picture()["samples"], 1e-4)
 
 
@@ -238,7 +238,7 @@ def test_weights_in_8_bits_are_near_single(family_studio):
 def test_a_large_inversion_of_sdxl_keeps_less_than_60_mb(family_studio):
     """1024 px, 50 steps, three chunks of prompt: the maps the recorder makes and the 51 points, in float32."""
     studio = family_studio("SDXL")
-    size, prompt = (128, 128), studio.encode("a cat on a bench " * 40)
+    size, prompt = (128, 128), studio.prompt("a cat on a bench " * 40)
     assert prompt[0][0].shape[1] == 231
     recorder = pack(studio.host, "host").MapRecorder(studio.model, prompt, size)
     maps = 4 * prompt[0][0].shape[1] * recorder._grid[0] * recorder._grid[1]

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from devtools.studio import SOURCE, TARGET, Studio, left_half
 from tests.host.flow import FAMILIES
-from tests.host.studio import SOURCE, TARGET, Studio, left_half
 from tests.host.test_sampling import close
 
 SIZE = (8, 6)
@@ -55,7 +55,7 @@ def test_the_source_branch_lands_on_the_source(flow, inverted):
 
 def test_the_hosts_euler_sampler_plays_the_inversion_on_as_eta_0_does(flow, inverted):
     inversion, noise = inverted
-    (guider,) = flow.host.call("BasicGuider", model=flow.model, conditioning=flow.encode(TARGET))
+    (guider,) = flow.host.call("BasicGuider", model=flow.model, conditioning=flow.prompt(TARGET))
     (sampler,) = flow.host.call("KSamplerSelect", sampler_name="euler")
     (sigmas,) = flow.host.call("EtaSigmas", inversion=inversion)
     (silence,) = flow.host.call("DisableNoise")
@@ -76,7 +76,7 @@ def test_eta_0_as_a_sampler_is_the_hosts_euler(flow):
     (euler,) = flow.host.call("KSamplerSelect", sampler_name="euler")
     results = []
     for sampler in (eta, euler):
-        (guider,) = flow.host.call("BasicGuider", model=flow.model, conditioning=flow.encode(TARGET))
+        (guider,) = flow.host.call("BasicGuider", model=flow.model, conditioning=flow.prompt(TARGET))
         (noise,) = flow.host.call("RandomNoise", noise_seed=4)
         sampled, _ = flow.host.call(
             "SamplerCustomAdvanced",
@@ -91,7 +91,7 @@ def test_eta_0_as_a_sampler_is_the_hosts_euler(flow):
 
 
 def test_more_iterations_play_back_closer(flow):
-    same = dict(positive=flow.encode(SOURCE), cfg=1.0, eta=flow.eta(end_eta=0.0))
+    same = dict(positive=flow.prompt(SOURCE), cfg=1.0, eta=flow.eta(end_eta=0.0))
     source = flow.picture()["samples"]
     errors = [
         (flow.edit(flow.invert(inverter="fixed_point", iterations=n), **same) - source).abs().mean()
@@ -102,7 +102,7 @@ def test_more_iterations_play_back_closer(flow):
 
 def test_an_edit_friendly_inversion_plays_back_exactly(flow):
     inversion = flow.invert(inverter="edit_friendly")
-    same = dict(positive=flow.encode(SOURCE), eta=flow.eta(end_eta=0.0))
+    same = dict(positive=flow.prompt(SOURCE), eta=flow.eta(end_eta=0.0))
     assert close(flow.edit(inversion, **same), flow.picture()["samples"], 1e-4)
 
 
@@ -274,14 +274,14 @@ def flux(host) -> FlowStudio:
 
 def test_a_word_of_t5_is_a_whole_word(flux):
     prompt = "a catfish and a dog"
-    inversion = flux.invert(positive=flux.encode(prompt), steps=2)
+    inversion = flux.invert(positive=flux.prompt(prompt), steps=2)
     with pytest.raises(ValueError, match="'cat'.*its words are: a, catfish, and, dog"):
         flux.region(inversion, "cat", source_prompt=prompt)
 
 
 def test_a_word_of_t5_is_found_however_it_is_written(flux):
     prompt = "a Cat and a dog"
-    inversion = flux.invert(positive=flux.encode(prompt), steps=2)
+    inversion = flux.invert(positive=flux.prompt(prompt), steps=2)
     regions = [
         flux.region(inversion, word, threshold=0.0, source_prompt=prompt)[0] for word in ("Cat", "cat", "CAT")
     ]
@@ -306,7 +306,7 @@ def test_a_word_of_t5_beside_punctuation_has_its_region(flux, source, target):
 
 def test_what_t5_has_no_token_for_is_refused(flux):
     prompt = "a \u732b and a \u72ac"
-    inversion = flux.invert(positive=flux.encode(prompt), steps=2)
+    inversion = flux.invert(positive=flux.prompt(prompt), steps=2)
     with pytest.raises(ValueError, match="not in the source prompt; its words are: a, and"):
         flux.region(inversion, "\u732b", source_prompt=prompt)
 
@@ -314,8 +314,8 @@ def test_what_t5_has_no_token_for_is_refused(flux):
 @pytest.mark.parametrize("family", ["SD3", "Flux"])
 def test_a_negative_of_another_length_takes_no_map_away(host, mmdit, flux, family):
     studio = {"SD3": mmdit, "Flux": flux}[family]
-    long = studio.encode("bad " * 300)
-    assert long[0][0].shape[1] != studio.encode(SOURCE)[0][0].shape[1]
+    long = studio.prompt("bad " * 300)
+    assert long[0][0].shape[1] != studio.prompt(SOURCE)[0][0].shape[1]
     inversion = studio.invert(cfg=2.0, negative=long, steps=2)
     assert studio.region(inversion, "cat", threshold=0.0)[0].any()
 
@@ -337,7 +337,7 @@ def test_a_prediction_that_is_not_finite_stops_the_sampler_too(flux, inverted_fl
         flux.host.call("EtaSigmas", inversion=inversion)[0],
         flux.host.call("EtaSamplerSelect", eta=flux.eta())[0],
     )
-    guider = flux.host.call("BasicGuider", model=model, conditioning=flux.encode(TARGET))[0]
+    guider = flux.host.call("BasicGuider", model=model, conditioning=flux.prompt(TARGET))[0]
     with pytest.raises(ValueError, match="NaN or infinite values at step 1 of 2"):
         flux.host.call(
             "SamplerCustomAdvanced",

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from tests.golden import build
-from tests.host.studio import SOURCE, TARGET, Studio
+from devtools.golden import build
+from devtools.studio import SOURCE, TARGET, Studio
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SCALE = 0.18215  # of SD1's LATENT against the model's own latents
@@ -66,8 +66,8 @@ def word_mask(place: int, threshold: float) -> torch.Tensor:
 
 def test_prompts_are_encoded_as_the_reference_encodes_them(studio, near):
     reference = case("direct_simple")
-    near("source prompt", studio.encode(SOURCE)[0][0][0], reference["ctx_src"])
-    near("target prompt", studio.encode(TARGET)[0][0][0], reference["ctx_tgt"])
+    near("source prompt", studio.prompt(SOURCE)[0][0][0], reference["ctx_src"])
+    near("target prompt", studio.prompt(TARGET)[0][0][0], reference["ctx_tgt"])
 
 
 def test_the_trajectory_is_the_references(inverted, near):
@@ -107,7 +107,7 @@ def test_prompt_to_prompt_refinement_is_the_references(studio, inverted, near):
         "EtaPromptToPrompt",
         inversion=inverted[0],
         clip=studio.clip,
-        positive=studio.encode(TARGET),
+        positive=studio.prompt(TARGET),
         mode="refine",
         source_prompt=SOURCE,
         target_prompt=TARGET,
@@ -140,7 +140,7 @@ def play_back(studio, inversion, latent: dict, prompt: str, cfg: float) -> torch
     call = studio.host.call
     (sigmas,) = call("EtaSigmas", inversion=inversion)
     (guider,) = call(
-        "CFGGuider", model=studio.model, positive=studio.encode(prompt), negative=studio.encode(""), cfg=cfg
+        "CFGGuider", model=studio.model, positive=studio.prompt(prompt), negative=studio.prompt(""), cfg=cfg
     )
     (sampler,) = call("EtaSamplerSelect", eta=studio.eta(end_eta=0.0))
     (noise,) = call("DisableNoise")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.host.studio import SOURCE, STEPS, TARGET, left_half, picture
+from devtools.studio import SOURCE, STEPS, TARGET, left_half, picture
 from tests.host.test_errors import raises
 from tests.host.test_sampling import close, pack
 
@@ -29,7 +29,7 @@ PROMPT_TO_PROMPT = dict(
 
 
 def prompt_to_prompt(studio, inversion, target: str = TARGET, **changes):
-    inputs = dict(clip=studio.clip, positive=studio.encode(target), target_prompt=target)
+    inputs = dict(clip=studio.clip, positive=studio.prompt(target), target_prompt=target)
     return studio.host.call("EtaPromptToPrompt", inversion=inversion, **PROMPT_TO_PROMPT | inputs | changes)[
         0
     ]
@@ -44,7 +44,7 @@ def plug_and_play(studio, inversion=None, **changes):
 
 
 def region_edit(studio, text: str, mask: torch.Tensor, **changes):
-    inputs = dict(positive=studio.encode(text), mask=mask, eta_scale=1.0, cfg=3.0, overlap="over")
+    inputs = dict(positive=studio.prompt(text), mask=mask, eta_scale=1.0, cfg=3.0, overlap="over")
     return studio.host.call("EtaRegionEdit", **inputs | changes)[0]
 
 
@@ -105,9 +105,9 @@ def test_all_methods_at_full_strength_with_the_source_prompt_give_the_source_bac
     method = masa_ctrl(
         studio, start_layer=0.0, edit=plug_and_play(studio, feature_end=1.0, attention_end=1.0, edit=method)
     )
-    inputs = dict(positive=studio.encode(SOURCE), cfg=1.0, eta=studio.eta(end_eta=0.0))
+    inputs = dict(positive=studio.prompt(SOURCE), cfg=1.0, eta=studio.eta(end_eta=0.0))
     edited, source = studio.edit_both(inverted, edit=method, **inputs)
-    other, _ = studio.edit_both(inverted, edit=method, **inputs | dict(positive=studio.encode(TARGET)))
+    other, _ = studio.edit_both(inverted, edit=method, **inputs | dict(positive=studio.prompt(TARGET)))
     assert close(edited, source, 0.05) and not close(other, source, 0.05)
 
 
@@ -132,7 +132,7 @@ def test_more_steps_of_self_attention_keep_more_of_the_source(studio):
 @pytest.mark.parametrize("mode", ["auto", "refine"])
 def test_prompts_of_any_length_are_aligned(studio, inversion, target, mode):
     edited = studio.edit(
-        inversion, positive=studio.encode(target), edit=prompt_to_prompt(studio, inversion, target, mode=mode)
+        inversion, positive=studio.prompt(target), edit=prompt_to_prompt(studio, inversion, target, mode=mode)
     )
     assert bool(edited.isfinite().all())
 
@@ -214,7 +214,7 @@ def test_positive_and_negative_apart_give_what_one_call_gives(studio, inversion,
         if method in (masa_ctrl, plug_and_play)
         else method(studio, inversion, target=long)
     )
-    inputs = dict(model=model, positive=studio.encode(long), edit=edit, eta=studio.eta(end_eta=0.0))
+    inputs = dict(model=model, positive=studio.prompt(long), edit=edit, eta=studio.eta(end_eta=0.0))
     together = studio.edit(inversion, **inputs)
     assert set(rows) == {2}
     rows.clear()
@@ -241,7 +241,7 @@ def test_perturbed_attention_guidance_is_the_same_in_one_call_and_apart(studio, 
 def test_prompts_of_other_lengths_are_asked_apart(studio, inversion, calls):
     model, rows = calls
     long = "a dog " * 40
-    studio.edit(inversion, model=model, positive=studio.encode(long))
+    studio.edit(inversion, model=model, positive=studio.prompt(long))
     assert set(rows) == {2} and len(rows) == 2 * STEPS
 
 
@@ -324,7 +324,7 @@ def test_packs_that_reshape_attention_leave_the_method_out_there_and_say_so(stud
 def test_an_area_of_the_target_leaves_the_method_out_there_and_says_so(studio, inversion, caplog):
     (area,) = studio.host.call(
         "ConditioningSetArea",
-        conditioning=studio.encode("a dog"),
+        conditioning=studio.prompt("a dog"),
         width=32,
         height=64,
         x=0,
@@ -332,7 +332,7 @@ def test_an_area_of_the_target_leaves_the_method_out_there_and_says_so(studio, i
         strength=1.0,
     )
     (both,) = studio.host.call(
-        "ConditioningCombine", conditioning_1=studio.encode(TARGET), conditioning_2=area
+        "ConditioningCombine", conditioning_1=studio.prompt(TARGET), conditioning_2=area
     )
     edited = studio.edit(inversion, positive=both, edit=masa_ctrl(studio))
     assert bool(edited.isfinite().all()) and "changes the attention's shape" in caplog.text
@@ -340,7 +340,7 @@ def test_an_area_of_the_target_leaves_the_method_out_there_and_says_so(studio, i
 
 def area(studio, text: str, x: int) -> list:
     """The text in the left (x 0) or the right half (x 32) of the picture."""
-    inputs = dict(conditioning=studio.encode(text), width=32, height=64, x=x, y=0, strength=1.0)
+    inputs = dict(conditioning=studio.prompt(text), width=32, height=64, x=x, y=0, strength=1.0)
     return studio.host.call("ConditioningSetArea", **inputs)[0]
 
 
@@ -353,7 +353,7 @@ def test_features_do_not_wander_from_area_to_area(studio, caplog):
 
 
 def test_an_area_of_the_negative_prompt_costs_no_maps(studio):
-    negative, (whole,) = area(studio, "ugly", 0), [studio.encode("ugly")]
+    negative, (whole,) = area(studio, "ugly", 0), [studio.prompt("ugly")]
     with_area = studio.invert(cfg=1.5, negative=negative).trajectory
     without = studio.invert(cfg=1.5, negative=whole).trajectory
     assert torch.corrcoef(torch.stack([with_area.maps.flatten(), without.maps.flatten()]))[0, 1] > 0.95
@@ -386,10 +386,10 @@ def test_deep_shrink_changes_the_grid_for_some_steps_alone(studio, block):
 def test_an_area_of_the_source_does_not_leak_into_the_target(studio):
     """Processed together, the host would give every branch the others' areas."""
     (area,) = studio.host.call(
-        "ConditioningSetArea", conditioning=studio.encode(SOURCE), width=32, height=64, x=0, y=0, strength=1.0
+        "ConditioningSetArea", conditioning=studio.prompt(SOURCE), width=32, height=64, x=0, y=0, strength=1.0
     )
     (both,) = studio.host.call(
-        "ConditioningCombine", conditioning_1=studio.encode("a bench"), conditioning_2=area
+        "ConditioningCombine", conditioning_1=studio.prompt("a bench"), conditioning_2=area
     )
     inverted = studio.invert(positive=both)
     read = studio.edit(inverted, noise_candidates=2, noise_blend=0.0, eta=studio.eta(end_eta=1e-9))
@@ -402,7 +402,7 @@ def test_an_area_of_the_source_does_not_leak_into_the_target(studio):
 
 def test_an_edit_of_the_whole_picture_is_the_edit_itself(studio, inversion):
     whole = region_edit(studio, TARGET, torch.ones(1, 64, 64))
-    nothing = dict(positive=studio.encode("a bench"), mask=torch.ones(1, 64, 64))
+    nothing = dict(positive=studio.prompt("a bench"), mask=torch.ones(1, 64, 64))
     assert close(studio.edit(inversion, edit=whole, **nothing), studio.edit(inversion), 1e-4)
 
 
@@ -411,10 +411,10 @@ def test_two_regions_are_two_edits_side_by_side(studio, inversion):
     inverted = studio.invert(steps=1)
     left, right = left_half(), 1 - left_half()
     both = region_edit(studio, "a red fox", right, edit=region_edit(studio, TARGET, left))
-    inputs = dict(positive=studio.encode(SOURCE), noise_candidates=1)
+    inputs = dict(positive=studio.prompt(SOURCE), noise_candidates=1)
     edited = studio.edit(inverted, edit=both, **inputs)
     for text, half in ((TARGET, slice(0, 4)), ("a red fox", slice(4, 8))):
-        alone = studio.edit(inverted, positive=studio.encode(text), noise_candidates=1)
+        alone = studio.edit(inverted, positive=studio.prompt(text), noise_candidates=1)
         assert close(edited[..., half], alone[..., half], 1e-4)
     quarter = torch.zeros(1, 64, 64)
     quarter[..., :16] = 1
@@ -426,7 +426,7 @@ def test_two_regions_are_two_edits_side_by_side(studio, inversion):
 
 def test_where_two_regions_meet_the_later_lies_over_or_under(studio, inversion):
     whole = torch.ones(1, 64, 64)
-    inputs = dict(positive=studio.encode(SOURCE), noise_candidates=1)
+    inputs = dict(positive=studio.prompt(SOURCE), noise_candidates=1)
 
     def overlapping(overlap: str):
         first = region_edit(studio, TARGET, whole)
@@ -519,7 +519,7 @@ def test_variants_are_the_edits_of_the_next_seeds(studio, calls):
 
 def error_of(studio, inverted, **inputs) -> float:
     edited, source = studio.edit_both(
-        inverted, **dict(eta=studio.eta(end_eta=0.0), positive=studio.encode(SOURCE), cfg=1.0) | inputs
+        inverted, **dict(eta=studio.eta(end_eta=0.0), positive=studio.prompt(SOURCE), cfg=1.0) | inputs
     )
     return float((edited - source).square().mean().sqrt() / source.std())
 
@@ -547,7 +547,7 @@ def test_negative_prompt_inversion_plays_back_at_any_guidance(studio, inversion)
 
 def test_edit_friendly_noise_gives_the_source_back_exactly_at_any_guidance(studio):
     inverted = studio.invert(inverter="edit_friendly")
-    assert error_of(studio, inverted, cfg=7.5, negative=studio.encode("")) < 1e-4
+    assert error_of(studio, inverted, cfg=7.5, negative=studio.prompt("")) < 1e-4
     assert inverted.trajectory.maps is not None
 
 
@@ -570,7 +570,7 @@ def test_edit_friendly_noise_depends_on_its_seed(studio):
 def test_edit_friendly_noise_gives_the_source_back_with_schedules_that_end_at_0(studio, scheduler):
     inverted = studio.invert(inverter="edit_friendly", scheduler=scheduler)
     edited, source = studio.edit_both(
-        inverted, positive=studio.encode(SOURCE), cfg=1.0, eta=studio.eta(end_eta=0.0)
+        inverted, positive=studio.prompt(SOURCE), cfg=1.0, eta=studio.eta(end_eta=0.0)
     )
     assert close(edited, source, 1e-4)
 
@@ -679,14 +679,14 @@ def test_a_local_blend_where_nothing_changed(studio, inversion):
 
 def test_a_prompt_of_several_entries(studio, inversion):
     (two,) = studio.host.call(
-        "ConditioningCombine", conditioning_1=studio.encode(TARGET), conditioning_2=studio.encode("a")
+        "ConditioningCombine", conditioning_1=studio.prompt(TARGET), conditioning_2=studio.prompt("a")
     )
     with raises("the target prompt has 2 entries", "one prompt each"):
         prompt_to_prompt(studio, inversion, positive=two)
 
 
 def test_prompt_to_prompt_of_another_inversion(studio, inversion):
-    other = studio.invert(positive=studio.encode("a bench"))
+    other = studio.invert(positive=studio.prompt("a bench"))
     method = prompt_to_prompt(studio, other, source_prompt="a bench")
     with raises("another source prompt", "same inversion"):
         studio.edit(inversion, edit=method)
@@ -694,10 +694,10 @@ def test_prompt_to_prompt_of_another_inversion(studio, inversion):
 
 def test_prompt_to_prompt_of_another_target(studio, inversion, caplog):
     method = prompt_to_prompt(studio, inversion)
-    studio.edit(inversion, positive=studio.encode("a fox sitting on a bench"), edit=method)
+    studio.edit(inversion, positive=studio.prompt("a fox sitting on a bench"), edit=method)
     assert "another target prompt" in caplog.text
     with raises("a target prompt of 77 rows", "[154]"):
-        studio.edit(inversion, positive=studio.encode("a dog " * 40), edit=method)
+        studio.edit(inversion, positive=studio.prompt("a dog " * 40), edit=method)
 
 
 def test_one_mask_of_two(studio):
@@ -745,8 +745,8 @@ def test_a_prompt_pair_encodes_both_and_hands_on_what_changed(studio):
         source_prompt=SOURCE,
         target_prompt="a big dog sitting on a red bench",
     )
-    assert torch.equal(source[0][0], studio.encode(SOURCE)[0][0])
-    assert torch.equal(target[0][0], studio.encode("a big dog sitting on a red bench")[0][0])
+    assert torch.equal(source[0][0], studio.prompt(SOURCE)[0][0])
+    assert torch.equal(target[0][0], studio.prompt("a big dog sitting on a red bench")[0][0])
     assert (gone, new) == ("cat", "big dog, red")
     assert (source_text, target_text) == (SOURCE, "a big dog sitting on a red bench")
 
@@ -789,12 +789,12 @@ def test_a_prompt_pair_warns_of_words_that_tell_nothing(studio, caplog, source, 
 def test_textual_inversions_are_told_apart(studio, host):
     folder = host.base / "models" / "embeddings"
     folder.mkdir(parents=True, exist_ok=True)
-    width = studio.encode("a")[0][0].shape[-1]
+    width = studio.prompt("a")[0][0].shape[-1]
     for seed, name in enumerate(("eta_foo", "eta_bar")):
         values = torch.randn(2, width, generator=torch.Generator().manual_seed(seed))
         save_file({"emb_params": values}, folder / f"{name}.safetensors")
     source, target = "a embedding:eta_foo on a mat", "a embedding:eta_bar on a mat"
-    inverted = studio.invert(positive=studio.encode(source), steps=1)
+    inverted = studio.invert(positive=studio.prompt(source), steps=1)
     method = prompt_to_prompt(studio, inverted, target, source_prompt=source).methods[0]
     assert (method.scale != 1).nonzero().flatten().tolist() == [2, 3]
     studio.region(inverted, "embedding:eta_foo", threshold=0.0, source_prompt=source)

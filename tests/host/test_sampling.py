@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from tests.host.studio import SOURCE, STEPS, TARGET, left_half, picture
+from devtools.studio import SOURCE, STEPS, TARGET, left_half, picture
 
 
 def pack(host, module: str):
@@ -59,7 +59,7 @@ def test_a_short_prompt_beside_a_long_negative_one_has_the_same_maps(studio, inv
     """The host repeats the 77 positions of the short one to the 154 of the long one."""
     model = studio.model.clone()
     model.model_options["disable_cfg1_optimization"] = True
-    beside = studio.invert(model=model, negative=studio.encode("a dog " * 40)).trajectory
+    beside = studio.invert(model=model, negative=studio.prompt("a dog " * 40)).trajectory
     assert beside.maps.shape == inversion.trajectory.maps.shape
     torch.testing.assert_close(beside.maps, inversion.trajectory.maps, atol=1e-4, rtol=0)
 
@@ -100,7 +100,7 @@ def test_eta_0_gives_the_picture_back_better_the_more_steps(studio):
     def error(steps: int) -> float:
         inverted = studio.invert(steps=steps)
         edited, source = studio.edit_both(
-            inverted, eta=studio.eta(end_eta=0.0), positive=studio.encode(SOURCE), cfg=1.0
+            inverted, eta=studio.eta(end_eta=0.0), positive=studio.prompt(SOURCE), cfg=1.0
         )
         return float((edited - source).square().mean().sqrt() / source.std())
 
@@ -185,7 +185,7 @@ def test_an_inverted_step_lands_on_the_noise_the_model_predicts(studio, predicti
 def one_prediction(studio, model, x: torch.Tensor, sigma: float) -> torch.Tensor:
     """x0 of the stock sampler: one Euler step to sigma 0."""
     call = studio.host.call
-    (guider,) = call("BasicGuider", model=model, conditioning=studio.encode(SOURCE))
+    (guider,) = call("BasicGuider", model=model, conditioning=studio.prompt(SOURCE))
     latent = {"samples": model.model.process_latent_out(x)}
     sigmas = torch.tensor([sigma, 0.0])
     played = call(
@@ -205,7 +205,7 @@ def one_prediction(studio, model, x: torch.Tensor, sigma: float) -> torch.Tensor
 def custom(studio, sampler, sigmas, latent: dict, seed: int = 5) -> torch.Tensor:
     call = studio.host.call
     (guider,) = call(
-        "CFGGuider", model=studio.model, positive=studio.encode(TARGET), negative=studio.encode(""), cfg=3.0
+        "CFGGuider", model=studio.model, positive=studio.prompt(TARGET), negative=studio.prompt(""), cfg=3.0
     )
     (noise,) = call("DisableNoise") if seed is None else call("RandomNoise", noise_seed=seed)
     return call(
@@ -285,7 +285,7 @@ def test_an_inversion_costs_one_evaluation_a_step(studio, counted):
 
 def test_a_guided_inversion_costs_two(studio, counted):
     model, rows = counted
-    studio.invert(model=model, cfg=2.0, negative=studio.encode(""))
+    studio.invert(model=model, cfg=2.0, negative=studio.prompt(""))
     assert sum(rows) == 2 * STEPS
 
 
@@ -331,17 +331,17 @@ def test_progress_counts_every_step_to_its_end(studio, monkeypatch):
 
 def test_a_target_of_two_prompts_is_edited(studio, inversion):
     (two,) = studio.host.call(
-        "ConditioningCombine", conditioning_1=studio.encode(TARGET), conditioning_2=studio.encode("a bench")
+        "ConditioningCombine", conditioning_1=studio.prompt(TARGET), conditioning_2=studio.prompt("a bench")
     )
     assert not close(studio.edit(inversion, positive=two), studio.edit(inversion), 1e-3)
 
 
 def test_a_source_with_an_area_is_inverted_without_maps(studio):
     (area,) = studio.host.call(
-        "ConditioningSetArea", conditioning=studio.encode(SOURCE), width=32, height=64, x=0, y=0, strength=1.0
+        "ConditioningSetArea", conditioning=studio.prompt(SOURCE), width=32, height=64, x=0, y=0, strength=1.0
     )
     (both,) = studio.host.call(
-        "ConditioningCombine", conditioning_1=studio.encode("a bench"), conditioning_2=area
+        "ConditioningCombine", conditioning_1=studio.prompt("a bench"), conditioning_2=area
     )
     inverted = studio.invert(positive=both)
     assert inverted.trajectory.maps is None and inverted.trajectory.no_maps

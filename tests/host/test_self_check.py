@@ -5,13 +5,13 @@ import logging
 import pytest
 import torch
 
-from tests.host.studio import SOURCE, STEPS, picture
+from devtools.studio import SOURCE, STEPS, picture
 
 
 def check(studio, **changes):
     """The node's whole output, run as the executor runs it."""
     inputs = dict(
-        model=studio.model, positive=studio.encode(SOURCE), latent_image=picture(), steps=STEPS, cfg=1.0
+        model=studio.model, positive=studio.prompt(SOURCE), latent_image=picture(), steps=STEPS, cfg=1.0
     )
     inputs |= dict(scheduler="ddim_uniform", self_check=True)
     node = studio.host.nodes.NODE_CLASS_MAPPINGS["EtaInversion"]
@@ -47,13 +47,13 @@ def test_the_drift_it_says_is_what_an_edit_without_change_loses(studio, said):
     """Eta 0, the source prompt for target: EtaSampler then plays back the same trajectory."""
     inverted = check(studio).result[0]
     source = picture()["samples"]
-    played = studio.edit(inverted, positive=studio.encode(SOURCE), eta=studio.eta(end_eta=0.0), cfg=1.0)
+    played = studio.edit(inverted, positive=studio.prompt(SOURCE), eta=studio.eta(end_eta=0.0), cfg=1.0)
     expected = float((played - source).square().mean().sqrt() / source.std())
     assert drift_in(said.text) == pytest.approx(expected, abs=0.006)
 
 
 def test_a_guidance_too_high_is_warned_of_loudly(studio, said):
-    check(studio, cfg=20.0, negative=studio.encode(""))
+    check(studio, cfg=20.0, negative=studio.prompt(""))
     assert drift_in(said.text) > 0.5
     (record,) = [r for r in said.records if r.levelname == "WARNING" and "hardly this picture's" in r.message]
     assert "Set cfg to 1" in record.message

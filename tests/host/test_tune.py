@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from devtools.studio import SOURCE, STEPS, TARGET, left_half, picture
 from eta_core.evidence.metrics import background_psnr
 from eta_core.evidence.tune import PROBES
 from tests.host.flow import FAMILIES
-from tests.host.studio import SOURCE, STEPS, TARGET, left_half, picture
 from tests.host.test_clean import At, before, cancel, explode, spoil, unharmed  # noqa: F401
 from tests.host.test_flow import FlowStudio
 from tests.host.test_methods import blended, region_edit
@@ -45,7 +45,7 @@ def image(host, vae):
 @pytest.fixture(scope="module")
 def example(studio, inversion, image):
     def make(**changes):
-        inputs = dict(image=image, inversion=inversion, positive=studio.encode(TARGET), mask=left_half())
+        inputs = dict(image=image, inversion=inversion, positive=studio.prompt(TARGET), mask=left_half())
         return studio.host.call("EtaTuneExample", **inputs | changes)[0]
 
     return make
@@ -57,7 +57,7 @@ def tune(studio, vae):
         inputs = dict(
             model=studio.model,
             vae=vae,
-            negative=studio.encode(""),
+            negative=studio.prompt(""),
             cfg=3.0,
             seed=7,
             background_limit=0.0,
@@ -191,13 +191,13 @@ def test_a_flow_model_is_tuned_in_its_own_frame(host):
     source = {"samples": flow.edit_both(inversion)[1]}
     (image,) = host.call("VAEDecode", vae=vae, samples=source)
     mask = left_half(*image.shape[1:3])
-    inputs = dict(image=image, inversion=inversion, positive=flow.encode(TARGET), mask=mask)
+    inputs = dict(image=image, inversion=inversion, positive=flow.prompt(TARGET), mask=mask)
     (examples,) = host.call("EtaTuneExample", **inputs)
     settings = dict(
         cfg=3.0, seed=7, background_limit=0.0, curve="start, peak, power", trials=4, noise_candidates=3
     )
     eta, _, found = host.call(
-        "EtaTune", model=flow.model, vae=vae, examples=examples, negative=flow.encode(""), **settings
+        "EtaTune", model=flow.model, vae=vae, examples=examples, negative=flow.prompt(""), **settings
     )
     expected, edit = max(figures(found), key=lambda trial: trial[1])
     edited = {"samples": flow.edit(inversion, eta=eta, mask=mask)}
@@ -217,7 +217,7 @@ def test_a_limit_that_nothing_keeps_is_told_with_the_nearest(example, tune):
     "changes, message",
     [
         (
-            lambda studio: {"positive": studio.encode(SOURCE)},
+            lambda studio: {"positive": studio.prompt(SOURCE)},
             "example 1: the target prompt is the source prompt",
         ),
         (lambda studio: {"mask": torch.ones(1, 64, 64)}, "example 1: the mask, with those .* is nowhere 0"),

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.host.studio import SOURCE
+from devtools.studio import SOURCE
 
 NOT_THERE = "not in the source prompt"
 
@@ -15,7 +15,7 @@ def seen(studio):
 
     def region(words: str, prompt: str = SOURCE) -> torch.Tensor:
         if prompt not in inverted:
-            inverted[prompt] = studio.invert(positive=studio.encode(prompt), steps=2)
+            inverted[prompt] = studio.invert(positive=studio.prompt(prompt), steps=2)
         return studio.region(inverted[prompt], words, threshold=0.0, source_prompt=prompt)[0]
 
     region.maps = lambda prompt: (region("a", prompt), inverted[prompt].trajectory.maps)[1]
@@ -56,7 +56,7 @@ def test_words_mean_the_tokens_they_were_made_into(seen, prompt, words, occurren
 
 def test_a_word_beyond_the_first_75_tokens_is_found_in_the_second_chunk(studio, seen):
     prompt = "a dog " * 40 + "and a cat"
-    assert studio.encode(prompt)[0][0].shape[1] == 154
+    assert studio.prompt(prompt)[0][0].shape[1] == 154
     torch.testing.assert_close(
         seen("cat", prompt), expected(seen.maps(prompt), [77 + 1 + 82 - 75]), atol=1e-6, rtol=0
     )

@@ -1,24 +1,19 @@
 """The example workflows' own files, on the embedded model, in the real host."""
 
 import json
-import sys
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.append(str(ROOT / "demo"))
-import judge  # noqa: E402
-import scenes  # noqa: E402
-from prepare import CHECKPOINT, SOURCES, prepare  # noqa: E402
-
-from eta_core import masks  # noqa: E402
-from eta_core.evidence import metrics  # noqa: E402
-from pilot.graph import graph_of  # noqa: E402
+from devtools.demo import judge, scenes
+from devtools.demo.prepare import CHECKPOINT, SOURCES, prepare
+from devtools.environment import ROOT
+from eta_core import masks
+from eta_core.evidence import metrics
+from pilot.graph import graph_of
 
 WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
 BLUEPRINT = ROOT / "subgraphs" / "Eta edit.json"

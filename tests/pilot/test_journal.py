@@ -80,7 +80,6 @@ def test_one_program_at_a_time(tmp_path):
 
 def test_a_killed_writer_leaves_whole_rows_and_no_lock(tmp_path):
     code = f"""
-import sys; sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
 from itertools import count
 from pilot.journal import Journal
@@ -88,7 +87,7 @@ with Journal(Path({str(tmp_path)!r})) as book:
     for n in count():
         book.append({{"key": str(n), "status": "ok", "name": "x" * 5000}})
 """
-    writer = subprocess.Popen([sys.executable, "-c", code])
+    writer = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
     results, until = tmp_path / "results.jsonl", time.monotonic() + 20
     while not (results.exists() and results.stat().st_size > 100_000) and time.monotonic() < until:
         time.sleep(0.01)

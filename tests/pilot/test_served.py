@@ -14,16 +14,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-import dev
+from devtools import pie_set
+from devtools.demo import scenes
+from devtools.demo.prepare import prepare
+from devtools.environment import PACK, ROOT, child_environ, environment, make_base
+from devtools.server import free_port, server_command, wait_for_server
 from pilot import cli, journal, pie_table, workflow
 from pilot.server import Server
 from pilot.workflow import Clip, WorkflowError, form
-
-ROOT = dev.ROOT
-sys.path.append(str(ROOT / "demo"))
-import pie_set  # noqa: E402
-import scenes  # noqa: E402
-from prepare import prepare  # noqa: E402
 
 SECONDS = 120
 SIDE = 64
@@ -53,19 +51,19 @@ class Host:
     """The real server on a port and a base directory of its own; it can be killed and started again."""
 
     def __init__(self, base: Path):
-        self.environment = dev.environment()._replace(base=base)
-        self.port, self.log = dev.free_port(), base / "server.log"
+        self.environment = environment()._replace(base=base)
+        self.port, self.log = free_port(), base / "server.log"
         self.address = f"http://127.0.0.1:{self.port}"
-        dev.make_base(base)
-        (base / "custom_nodes" / dev.PACK).symlink_to(ROOT, target_is_directory=True)
+        make_base(base)
+        (base / "custom_nodes" / PACK).symlink_to(ROOT, target_is_directory=True)
         prepare(base)
 
     def start(self) -> None:
         with open(self.log, "wb") as output:
-            command = dev.server_command(self.environment, self.port)
-            environ = {**dev.child_environ(self.environment), "OMP_NUM_THREADS": "1"}
+            command = server_command(self.environment, self.port)
+            environ = {**child_environ(self.environment), "OMP_NUM_THREADS": "1"}
             self.process = subprocess.Popen(command, stdout=output, stderr=output, env=environ)
-        dev.wait_for_server(self.process, self.port, "127.0.0.1", self.log)
+        wait_for_server(self.process, self.port, "127.0.0.1", self.log)
 
     def kill(self) -> None:
         self.process.kill()

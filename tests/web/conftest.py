@@ -8,19 +8,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-for folder in (ROOT, ROOT / "demo"):
-    if str(folder) not in sys.path:
-        sys.path.append(str(folder))
-from prepare import prepare  # noqa: E402
-
-import dev  # noqa: E402
-from tests.web.browser import NOT_OURS, make_base, opened  # noqa: E402
+from devtools.browser import NOT_OURS, make_base, opened
+from devtools.demo.prepare import prepare
+from devtools.environment import environment
+from devtools.server import free_port, running, server_command
 
 EMPTY = {"last_node_id": 0, "last_link_id": 0, "nodes": [], "links": [], "groups": [], "version": 0.4}
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -40,9 +34,9 @@ def address(chromium, tmp_path_factory) -> str:
     base = tmp_path_factory.mktemp("web")
     make_base(base)
     prepare(base)
-    environment, port = dev.environment()._replace(base=base), dev.free_port()
-    command = dev.server_command(environment, port)
-    with dev.running(command, environment, port, base / "server.log") as (_, address):
+    env, port = environment()._replace(base=base), free_port()
+    command = server_command(env, port)
+    with running(command, env, port, base / "server.log") as (_, address):
         yield address
 
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from devtools.browser import ROOT, opened, show
 from eta_core import masks
 from eta_core.eta import EtaSchedule, parse_curve
 from eta_core.schedule import ddim_grid
-from tests.web.browser import ROOT, opened, show
 
 PACK = "eta-inversion"
 TEMPLATES = sorted(path.stem for path in (ROOT / "example_workflows").glob("*.json"))

@@ -2,23 +2,18 @@
 
 import shutil
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-SOURCES = sorted((ROOT / "web" / "js").rglob("*.js"))
-TYPESCRIPT = ["npx", "--yes", "--package", "typescript@5.9.3", "--", "tsc"]
+from devtools.check import SCRIPTS, TYPESCRIPT, find, oxlint, typescript
+
+SOURCES = sorted(SCRIPTS.rglob("*.js"))
 
 
 def test_lint():
-    oxlint = shutil.which("oxlint", path=str(Path(sys.executable).parent))
-    if not oxlint:
+    if not find("oxlint"):
         pytest.skip("oxlint is not installed")
-    done = subprocess.run(
-        [oxlint, "--deny", "correctness", "--deny", "no-console", *SOURCES], capture_output=True, text=True
-    )
+    done = subprocess.run(oxlint(), capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 
 
@@ -27,9 +22,7 @@ def test_types():
         pytest.skip("no npx: the types of the JavaScript are not checked")
     if subprocess.run([*TYPESCRIPT, "--version"], capture_output=True, timeout=120).returncode:
         pytest.skip("TypeScript cannot be fetched: the types of the JavaScript are not checked")
-    done = subprocess.run(
-        [*TYPESCRIPT, "--project", ROOT / "tests" / "web"], capture_output=True, text=True, timeout=120
-    )
+    done = subprocess.run(typescript(), capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout
 
 

@@ -1,0 +1,58 @@
+"""The tables of the README, measured in the real host on the embedded model: python dev.py bench [curves] [methods] [cost]
+
+curves   pairs of words swapped in unseen scenes: success by the judge against background PSNR, over the strength knob of each of this pack's
+         ways and of the host's
+methods  the same scenes: each editing method, with eta 0 and the paper's two, everywhere, in the mask, with the lock
+cost     network evaluations, time for each against the stock KSampler in the same run, peak memory; growth with steps, size, batch, edits
+Everything goes to --out (bench-output): a table, the raw figures, pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from ..demo import scenes
+from ..demo.studio import open_studio
+from ..environment import ROOT
+from .cost import cost
+from .curves import curves
+from .methods import methods
+
+TABLES = {"cost": cost, "curves": curves, "methods": methods}  # cost first: it wants the checkpoint itself
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("tables", nargs="*", metavar="curves|methods|cost", help="default: all")
+    parser.add_argument(
+        "--scenes", type=int, default=10, help="of curves and methods; shared out over ten swaps"
+    )
+    parser.add_argument("--steps", type=int, default=20, help="of curves and methods")
+    parser.add_argument("--rounds", type=int, default=2, help="of cost; the fewest seconds count")
+    parser.add_argument(
+        "--validation",
+        action="store_true",
+        help="scenes of the validation range, for tuning; never report these",
+    )
+    parser.add_argument("--out", type=Path, default=ROOT / "bench-output")
+    options = parser.parse_args()
+    for name in options.tables:
+        if name not in TABLES:
+            parser.error(f"no table {name!r}: choose from {', '.join(TABLES)}")
+    options.first_seed = scenes.VALIDATION if options.validation else scenes.TEST
+    options.out.mkdir(parents=True, exist_ok=True)
+    sys.argv = sys.argv[:1]  # the host reads it
+    studio = open_studio()
+    for name in TABLES:
+        if name in (options.tables or TABLES):
+            text = "\n".join(TABLES[name](studio, options)) + "\n"
+            (options.out / f"{name}.md").write_text(text)
+            print(f"\n{text}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""The embedded model in the booted host, with one unseen picture to work on."""
+
+from __future__ import annotations
+
+import atexit
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..host import Host, boot
+from ..studio import Defaults, Studio
+from . import scenes
+from .prepare import CHECKPOINT, CONTROL, SOURCES, prepare
+
+CAT = Defaults("a cat on the grass", "a dog on the grass", steps=20, cfg=2.0, seed=0, noise_candidates=10)
+
+
+class DemoStudio(Studio):
+    """picture: the cat on grass [1, 128, 128, 3] in 0..1; latent: its LATENT."""
+
+    def __init__(self, host: Host, defaults: Defaults = CAT):
+        prepare(host.base)
+        super().__init__(host, *host.call("CheckpointLoaderSimple", ckpt_name=CHECKPOINT), defaults=defaults)
+        self.picture = pixels_of([scenes.render(*SOURCES["eta_demo_cat.png"])])
+        self.latent = self.encode(self.picture)
+        self._apart: float | None = None
+
+    def invert_both(self, **inputs):
+        return super().invert_both(**{"latent_image": self.latent} | inputs)
+
+    def load_control(self):
+        """The embedded model's ControlNet."""
+        return self.host.call("ControlNetLoader", control_net_name=CONTROL)[0]
+
+    def narrow(self) -> float:
+        """From here on sample with the trained width, some ten times faster; returns how far the two networks differ."""
+        from ..bench.narrow import difference, narrow_unet
+
+        if self._apart is None:
+            wide, narrow = self.model.model.diffusion_model, narrow_unet()
+            self.model.model.diffusion_model = narrow
+            self._apart = difference(wide, narrow, self.prompt("a cat on the grass")[0][0])
+        return self._apart
+
+
+def pixels_of(batch: list[scenes.Scene]) -> Tensor:
+    """The scenes' pictures [B, H, W, 3] in 0..1."""
+    return torch.stack([torch.from_numpy(scene.image.copy()) for scene in batch]).float() / 255
+
+
+def open_studio() -> DemoStudio:
+    """A studio in a host booted on a temporary base directory, which goes when the process ends."""
+    folder = tempfile.TemporaryDirectory()
+    atexit.register(folder.cleanup)
+    return DemoStudio(boot(Path(folder.name)))
