@@ -7,6 +7,7 @@ attention, as on a GPU. The host's own choice on a CPU is what `dev.py demo` and
 from __future__ import annotations
 
 import asyncio
+import importlib
 import sys
 from pathlib import Path
 
@@ -82,7 +83,8 @@ def boot(base: Path) -> Host:
     import comfy.options
 
     comfy.options.enable_args_parsing()
-    import comfy.cli_args
+    importlib.import_module("comfy.cli_args")
+    importlib.import_module("utils.extra_config")  # before `nodes`, which brings another module `utils`
     import folder_paths
 
     for name in ("output", "input", "temp", "user"):

@@ -13,14 +13,16 @@ from torch import Tensor
 
 from .host import Host
 
+SOURCE, TARGET, STEPS = "a cat sitting on a bench", "a dog sitting on a bench", 4
+
 
 @dataclass(frozen=True)
 class Defaults:
     """What a studio's calls use where nothing else is said. eta: inputs of EtaSchedule."""
 
-    source: str = "a cat sitting on a bench"
-    target: str = "a dog sitting on a bench"
-    steps: int = 4
+    source: str = SOURCE
+    target: str = TARGET
+    steps: int = STEPS
     cfg: float = 3.0
     seed: int = 7
     noise_candidates: int = 3

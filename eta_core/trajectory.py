@@ -8,7 +8,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,8 +18,7 @@ from .frame import frame_named
 from .schedule import Grid
 
 FORMAT = "eta-inversion-1"
-Inverter = Literal["ddim", "fixed_point", "negative_prompt", "edit_friendly"]
-INVERTERS = get_args(Inverter)
+INVERTERS = ("ddim", "fixed_point", "negative_prompt", "edit_friendly")
 
 
 class TrajectoryFileError(ValueError):
@@ -46,7 +44,7 @@ class Trajectory:
     maps: Tensor | None = None
     no_maps: str = ""
     prompts: tuple[str, ...] = field(default=())
-    inverter: Inverter = "ddim"
+    inverter: str = "ddim"
 
     def __post_init__(self):
         if self.x.ndim != 5 or len(self.x) != self.grid.steps + 1:
@@ -66,9 +64,15 @@ class Trajectory:
         return self.x.shape[1]
 
     @property
+    def latent_size(self) -> tuple[int, int]:
+        """Height and width of the latent."""
+        return self.x.shape[-2], self.x.shape[-1]
+
+    @property
     def picture_size(self) -> tuple[int, int]:
         """Height and width in pixels."""
-        return self.x.shape[-2] * self.scale, self.x.shape[-1] * self.scale
+        height, width = self.latent_size
+        return height * self.scale, width * self.scale
 
     @property
     def source(self) -> Tensor:

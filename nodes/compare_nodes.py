@@ -8,19 +8,24 @@ from torch import Tensor
 from ..eta_core.eta import EtaSchedule
 from . import host, preview
 from .plot import line_plot
-from .types import CATEGORY, EtaSocket, Inversion, InversionSocket, search_aliases
+from .types import CATEGORY, EtaNode, EtaSocket, Inversion, InversionSocket, schema
 
 POINTS = 101  # of a curve that is drawn without an inversion
 
 
-class EtaCompare(io.ComfyNode):
+class EtaCompare(EtaNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="EtaCompare",
             display_name="Eta Compare",
             category=CATEGORY,
-            **search_aliases("before after", "image slider", "image difference", "compare images"),
+            search=(
+                "before after",
+                "image slider",
+                "image difference",
+                "compare images",
+            ),
             description="The picture before and after the edit under a slider, what changed, the reconstruction, and eta over time.",
             inputs=[
                 io.Image.Input("before", tooltip="The picture that was edited."),
@@ -87,7 +92,8 @@ def _beside(after: Tensor, picture: Tensor, name: str, node_id: str | None) -> T
         raise ValueError(
             f"{name} has {len(picture)} pictures to compare with {len(after)}: give one, or one for each picture"
         )
-    return host.as_encoded(picture, name, tuple(after.shape[1:3]), node_id)[..., :3].to(after.device)
+    size = (after.shape[1], after.shape[2])
+    return host.as_encoded(picture, name, size, node_id)[..., :3].to(after.device)
 
 
 NODES = [EtaCompare]

@@ -141,10 +141,9 @@ def prepare_run(
     """EtaSampler's inputs as a run. Raises ValueError for inputs that do not fit each other."""
     plan, trajectory = edit or EditPlan(), inversion.trajectory
     host.check_same_model(model, trajectory.signature, node_id)
-    height, width = trajectory.x.shape[-2:]
 
     def fit(given: Tensor) -> Tensor:
-        return host.latent_mask(given, trajectory.batch, (height, width), trajectory.scale, node_id)
+        return host.latent_mask(given, trajectory.batch, trajectory.latent_size, trajectory.scale, node_id)
 
     weights = resolve([(fit(region.mask), region.overlap) for region in plan.regions])
     region, free = _regions(None if mask is None else fit(mask), weights, plan.regions)
@@ -179,7 +178,7 @@ def prepare_run(
             model,
             {name: [method.fitted(fit) for method in target.methods] for name, target in targets.items()},
             trajectory.grid.steps,
-            (height, width),
+            trajectory.latent_size,
             guided=any(not math.isclose(target.cfg, 1.0) for target in steered),
             node_id=node_id,
         ),

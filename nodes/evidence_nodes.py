@@ -16,7 +16,7 @@ from ..eta_core.evidence.policy import POLICIES, VERDICTS, judge, parse_policy, 
 from ..eta_core.evidence.report import Report, report_of_json
 from . import host
 from .plot import table
-from .types import CATEGORY, search_aliases
+from .types import CATEGORY, EtaNode, schema
 
 # outputs of EtaMetrics -> what is better, and what a VAE's round trip alone gives
 MAIN = {
@@ -65,15 +65,21 @@ TOLD = 10  # lines of reasons on the node and in the log
 LET_THROUGH = {"pass": VERDICTS[:1], "pass and review": VERDICTS[:2], "everything": VERDICTS}
 
 
-class EtaMetrics(io.ComfyNode):
+class EtaMetrics(EtaNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="EtaMetrics",
             display_name="Eta Metrics",
             category=CATEGORY,
-            **search_aliases(
-                "image metrics", "compare images", "PSNR", "SSIM", "LPIPS", "CLIP score", "PIE-Bench"
+            search=(
+                "image metrics",
+                "compare images",
+                "PSNR",
+                "SSIM",
+                "LPIPS",
+                "CLIP score",
+                "PIE-Bench",
             ),
             description="Measures what an edit changed: the background, the structure, the likeness to the prompt.",
             inputs=[
@@ -152,7 +158,7 @@ class EtaMetrics(io.ComfyNode):
         target_prompt="",
         changed_above=VISIBLE,
     ) -> io.NodeOutput:
-        node_id, size = cls.hidden.unique_id, tuple(edited.shape[1:3])
+        node_id, size = cls.hidden.unique_id, (edited.shape[1], edited.shape[2])
         source, edited = (
             p[..., :3].float().cpu() for p in (host.as_encoded(source, "source", size, node_id), edited)
         )
@@ -168,8 +174,10 @@ class EtaMetrics(io.ComfyNode):
         found |= _lpips(*pair, mask, why)
         features, pictures = _structure(why), []
         for i in host.counted(len(edited)):
-            one = [None if tensor is None else tensor[i : i + 1] for tensor in (*pair, mask)]
-            (own,) = measure(*one, changed_above, features)
+            before, after = (tensor[i : i + 1] for tensor in pair)
+            (own,) = measure(
+                before, after, mask if mask is None else mask[i : i + 1], changed_above, features
+            )
             own |= {name: float(values[i]) for name, values in found.items()}
             pictures.append(dict.fromkeys(METRICS, math.nan) | own)
         for i, picture in enumerate(pictures):
@@ -273,14 +281,20 @@ def _number(name: str, value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.{METRICS[name].digits}f}"
 
 
-class EtaVerdict(io.ComfyNode):
+class EtaVerdict(EtaNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="EtaVerdict",
             display_name="Eta Verdict",
             category=CATEGORY,
-            **search_aliases("quality gate", "accept or reject", "quality control", "policy", "block save"),
+            search=(
+                "quality gate",
+                "accept or reject",
+                "quality control",
+                "policy",
+                "block save",
+            ),
             description="Judges figures by a policy: pass, review or reject, and why. Holds back what is not good enough.",
             inputs=[
                 io.String.Input("figures", force_input=True, tooltip="EtaMetrics' figures."),

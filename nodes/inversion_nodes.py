@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from comfy_api.latest import io, ui
@@ -13,18 +14,22 @@ from ..eta_core.invert import invert, play_back, record
 from ..eta_core.trajectory import Trajectory
 from . import host
 from .plot import line_plot
-from .types import CATEGORY, Inversion, InversionSocket, search_aliases
+from .types import CATEGORY, EtaNode, Inversion, InversionSocket, schema
 
 
-class EtaInversion(io.ComfyNode):
+class EtaInversion(EtaNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="EtaInversion",
             display_name="Eta Inversion",
             category=CATEGORY,
-            **search_aliases(
-                "ddim inversion", "invert image", "unsampling", "image to noise", "real image editing"
+            search=(
+                "ddim inversion",
+                "invert image",
+                "unsampling",
+                "image to noise",
+                "real image editing",
             ),
             description="DDIM inversion of a picture under the prompt that describes it: the start of every edit.",
             inputs=[
@@ -169,7 +174,7 @@ class EtaInversion(io.ComfyNode):
                 "or none"
             )
         z = host.in_model_space(model, host.latent_tensor(model, latent_image, cls.hidden.unique_id))
-        recorder = host.MapRecorder(model, positive, tuple(z.shape[-2:]))
+        recorder = host.MapRecorder(model, positive, (z.shape[-2], z.shape[-1]))
         evaluations = iterations if inverter == "fixed_point" else 1
         tick = host.progress(model, grid.steps * evaluations)
 
@@ -199,10 +204,9 @@ class EtaInversion(io.ComfyNode):
             inverter=inverter,
         )
         drawn = _check(model, branch, trajectory, vae, cls.hidden.unique_id) if self_check else None
+        shown: dict[str, Any] = {} if drawn is None else {"ui": ui.PreviewImage(drawn, cls=cls)}
         return io.NodeOutput(
-            Inversion(trajectory, positive),
-            host.to_latent(model, trajectory.x[-1]),
-            ui=None if drawn is None else ui.PreviewImage(drawn, cls=cls),
+            Inversion(trajectory, positive), host.to_latent(model, trajectory.x[-1]), **shown
         )
 
 
@@ -248,14 +252,18 @@ def _check(model, branch: host.Branch, trajectory: Trajectory, vae, node_id) -> 
     return line_plot(grid.times, drift.tolist(), "time (0 image, 1 noise)", "drift")
 
 
-class EtaSaveInversion(io.ComfyNode):
+class EtaSaveInversion(EtaNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="EtaSaveInversion",
             display_name="Save Eta Inversion",
             category=CATEGORY,
-            **search_aliases("save inversion", "store inversion", "export inversion"),
+            search=(
+                "save inversion",
+                "store inversion",
+                "export inversion",
+            ),
             description="Write an inversion to the output folder, to edit the same picture later without inverting it again.",
             inputs=[
                 InversionSocket.Input("inversion", tooltip="The inversion to write."),
@@ -276,14 +284,18 @@ class EtaSaveInversion(io.ComfyNode):
         return io.NodeOutput(ui=ui.PreviewText(name))
 
 
-class EtaLoadInversion(io.ComfyNode):
+class EtaLoadInversion(EtaNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="EtaLoadInversion",
             display_name="Load Eta Inversion",
             category=CATEGORY,
-            **search_aliases("load inversion", "open inversion", "import inversion"),
+            search=(
+                "load inversion",
+                "open inversion",
+                "import inversion",
+            ),
             description="Read an inversion that Save Eta Inversion wrote.",
             inputs=[
                 io.Combo.Input(

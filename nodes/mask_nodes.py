@@ -14,18 +14,22 @@ from ..eta_core.methods.alignment import parse_phrases
 from . import host, preview, prompt_text
 from .overlay import heatmap
 from .prompt_text import missing, places
-from .types import CATEGORY, Inversion, InversionSocket, search_aliases
+from .types import CATEGORY, EtaNode, Inversion, InversionSocket, schema
 
 
-class AttentionMask(io.ComfyNode):
+class AttentionMask(EtaNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="AttentionMask",
             display_name="Attention Mask",
             category=CATEGORY,
-            **search_aliases(
-                "cross-attention mask", "word mask", "heatmap", "token mask", "segment by words"
+            search=(
+                "cross-attention mask",
+                "word mask",
+                "heatmap",
+                "token mask",
+                "segment by words",
             ),
             description="Where words of the source prompt look in the picture, as a mask for EtaSampler.",
             inputs=[
@@ -143,7 +147,7 @@ class AttentionMask(io.ComfyNode):
         unknown = [phrase.text for phrase in phrases if not rows[phrase.text]]
         if unknown:
             raise missing("words", unknown, "source prompt", prompt)
-        latent_size = tuple(trajectory.x.shape[-2:])
+        latent_size = trajectory.latent_size
         maps = {
             text: masks.phrase_map(trajectory.maps, found, latent_size)
             for text, found in rows.items()

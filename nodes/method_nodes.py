@@ -10,7 +10,7 @@ from ..eta_core.methods import LocalBlend, MasaCtrl, PlugAndPlay, PromptToPrompt
 from ..eta_core.methods.alignment import Alignment, Prompt, parse_factors, parse_spans
 from . import host, prompt_text
 from .prompt_text import missing, places
-from .types import CATEGORY, EditPlan, EditSocket, Inversion, InversionSocket, RegionEdit, search_aliases
+from .types import CATEGORY, EditPlan, EditSocket, EtaNode, Inversion, InversionSocket, RegionEdit, schema
 
 METHODS = f"{CATEGORY}/methods"
 EARLIER = "Methods or edits to use together with this one."
@@ -21,14 +21,19 @@ def _fraction(name: str, default: float, tooltip: str, **more) -> io.Float.Input
     return io.Float.Input(name, default=default, min=0.0, max=1.0, step=0.005, tooltip=tooltip, **more)
 
 
-class EtaPromptToPrompt(io.ComfyNode):
+class EtaPromptToPrompt(EtaNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="EtaPromptToPrompt",
             display_name="Eta Prompt-to-Prompt",
             category=METHODS,
-            **search_aliases("p2p", "prompt2prompt", "attention control", "word swap"),
+            search=(
+                "p2p",
+                "prompt2prompt",
+                "attention control",
+                "word swap",
+            ),
             description="The source prompt's attention maps steer the target's: the new thing keeps the old one's place and pose.",
             inputs=[
                 InversionSocket.Input("inversion", tooltip="The inversion EtaSampler edits."),
@@ -161,12 +166,10 @@ class EtaPromptToPrompt(io.ComfyNode):
         cross = Span(cross_replace_start, cross_replace_end).check("cross_replace")
         blend = None
         if local_blend:
-            rows = (
-                _blend_rows(clip, source, target, aligned, blend_words, equalizer_words)
-                if blend_mask is None
-                else ((), ())
-            )
-            blend = LocalBlend(*rows, blend_threshold, blend_start, blend_mask)
+            old, new = (), ()
+            if blend_mask is None:
+                old, new = _blend_rows(clip, source, target, aligned, blend_words, equalizer_words)
+            blend = LocalBlend(old, new, blend_threshold, blend_start, blend_mask)
         method = PromptToPrompt(
             shares=_shares(aligned, source),
             scale=scale,
@@ -247,14 +250,18 @@ def _blend_rows(
     return tuple(tuple(row for rows in side for row in rows) for side in zip(*found)) or ((), ())
 
 
-class EtaMasaCtrl(io.ComfyNode):
+class EtaMasaCtrl(EtaNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="EtaMasaCtrl",
             display_name="Eta MasaCtrl",
             category=METHODS,
-            **search_aliases("mutual self-attention", "pose change", "texture"),
+            search=(
+                "mutual self-attention",
+                "pose change",
+                "texture",
+            ),
             description="The target looks its texture up in the source (mutual self-attention): for changes of pose and shape of the same thing.",
             inputs=[
                 _fraction(
@@ -292,7 +299,7 @@ class EtaMasaCtrl(io.ComfyNode):
             )
         for name, mask in (("source_mask", source_mask), ("target_mask", target_mask)):
             _check_not_empty(name, mask)
-        regions = None if source_mask is None else (source_mask, target_mask)
+        regions = None if source_mask is None or target_mask is None else (source_mask, target_mask)
         steps = Span(start, max(start, end)).check("MasaCtrl's steps")
         return io.NodeOutput((edit or EditPlan()).with_method(MasaCtrl(steps, start_layer, regions)))
 
@@ -304,14 +311,19 @@ def _check_not_empty(name: str, mask: torch.Tensor | None) -> None:
         )
 
 
-class EtaPlugAndPlay(io.ComfyNode):
+class EtaPlugAndPlay(EtaNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="EtaPlugAndPlay",
             display_name="Eta Plug-and-Play",
             category=METHODS,
-            **search_aliases("pnp", "plug and play", "feature injection", "style change"),
+            search=(
+                "pnp",
+                "plug and play",
+                "feature injection",
+                "style change",
+            ),
             description="The target keeps the source's layout by its features and self-attention: for changes of look and style.",
             inputs=[
                 _fraction(
@@ -335,14 +347,18 @@ class EtaPlugAndPlay(io.ComfyNode):
         return io.NodeOutput((edit or EditPlan()).with_method(method))
 
 
-class EtaRegionEdit(io.ComfyNode):
+class EtaRegionEdit(EtaNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="EtaRegionEdit",
             display_name="Eta Region Edit",
             category=METHODS,
-            **search_aliases("regional prompt", "second edit", "several edits"),
+            search=(
+                "regional prompt",
+                "second edit",
+                "several edits",
+            ),
             description="One more edit in the same run: a target prompt of its own inside a mask of its own.",
             inputs=[
                 io.Conditioning.Input("positive", tooltip="The target prompt of this region."),

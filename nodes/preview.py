@@ -13,7 +13,7 @@ from torch import Tensor
 LARGEST = 1024
 
 
-def show(images: Tensor, largest: int = LARGEST) -> list[dict]:
+def show(images: Tensor, largest: int = LARGEST) -> list[ui.SavedResult]:
     """References for the page's /view, one for each picture of [B, H, W, 3] in 0..1; larger ones are shrunk to `largest` pixels."""
     images = images[..., :3].float().cpu()
     scale = largest / max(images.shape[1:3])

@@ -8,17 +8,21 @@ from comfy_api.latest import io, ui
 
 from ..eta_core.methods.alignment import Alignment, Prompt, align_refined, changed_words
 from . import host
-from .types import CATEGORY, search_aliases
+from .types import CATEGORY, EtaNode, schema
 
 
-class EtaPromptPair(io.ComfyNode):
+class EtaPromptPair(EtaNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="EtaPromptPair",
             display_name="Eta Prompt Pair",
             category=CATEGORY,
-            **search_aliases("two prompts", "prompt diff", "source and target prompt"),
+            search=(
+                "two prompts",
+                "prompt diff",
+                "source and target prompt",
+            ),
             description="Both prompts of an edit: encoded, compared, and the words that changed handed on.",
             inputs=[
                 io.Clip.Input("clip", tooltip="The model's CLIP."),

@@ -8,17 +8,23 @@ from comfy_api.latest import io
 from ..eta_core.eta import EtaSchedule
 from . import host
 from .edit_run import prepare_run
-from .types import CATEGORY, EditSocket, EtaSocket, Inversion, InversionSocket, search_aliases
+from .types import CATEGORY, EditSocket, EtaNode, EtaSocket, Inversion, InversionSocket, schema
 
 
-class EtaSampler(io.ComfyNode):
+class EtaSampler(EtaNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="EtaSampler",
             display_name="Eta Sampler",
             category=CATEGORY,
-            **search_aliases("edit image", "image editing", "eta-ddim", "swap object", "prompt edit"),
+            search=(
+                "edit image",
+                "image editing",
+                "eta-ddim",
+                "swap object",
+                "prompt edit",
+            ),
             description="Samples the target prompt from an inversion, with fresh noise by eta where the mask allows it.",
             inputs=[
                 io.Model.Input("model", tooltip="The model the inversion was made with."),
@@ -163,14 +169,18 @@ class EtaSampler(io.ComfyNode):
         )
 
 
-class EtaSamplerSelect(io.ComfyNode):
+class EtaSamplerSelect(EtaNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="EtaSamplerSelect",
             display_name="Eta Sampler Select",
             category=CATEGORY,
-            **search_aliases("eta-ddim sampler", "ddim eta", "stochastic ddim"),
+            search=(
+                "eta-ddim sampler",
+                "ddim eta",
+                "stochastic ddim",
+            ),
             description="eta-DDIM as a SAMPLER for SamplerCustomAdvanced, with eta over time and per pixel. Eta 0 is DDIM (Euler).",
             inputs=[
                 EtaSocket.Input("eta", tooltip="How much fresh noise over time. 0 everywhere = DDIM."),
@@ -186,14 +196,17 @@ class EtaSamplerSelect(io.ComfyNode):
         return io.NodeOutput(host.eta_sampler(eta, mask))
 
 
-class EtaSigmas(io.ComfyNode):
+class EtaSigmas(EtaNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="EtaSigmas",
             display_name="Eta Inversion Sigmas",
             category=CATEGORY,
-            **search_aliases("inversion sigmas", "noise levels"),
+            search=(
+                "inversion sigmas",
+                "noise levels",
+            ),
             description="The noise levels of an inversion, noise end first, for SamplerCustomAdvanced: plays it back from its latent.",
             inputs=[InversionSocket.Input("inversion", tooltip="The inversion to play back.")],
             outputs=[io.Sigmas.Output(display_name="sigmas", tooltip="Noise end first.")],

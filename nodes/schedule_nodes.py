@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..eta_core.eta import EtaSchedule as Schedule
 from ..eta_core.eta import paper_gentle, paper_strong, parse_curve
-from .types import CATEGORY, EtaSocket, search_aliases
+from .types import CATEGORY, EtaNode, EtaSocket, schema
 
 PRESETS = {
     "paper_strong": lambda low, high, power, curve: paper_strong(),
@@ -24,14 +24,18 @@ def _unit(name: str, default: float, tooltip: str) -> io.Float.Input:
     return io.Float.Input(name, default=default, min=0.0, max=1.0, step=0.01, tooltip=tooltip)
 
 
-class EtaSchedule(io.ComfyNode):
+class EtaSchedule(EtaNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="EtaSchedule",
             display_name="Eta Schedule",
             category=CATEGORY,
-            **search_aliases("eta curve", "noise schedule", "eta over time"),
+            search=(
+                "eta curve",
+                "noise schedule",
+                "eta over time",
+            ),
             description="How much fresh noise each sampling step brings in. More eta: more edit. "
             "(In RF-Inversion a higher eta means the opposite, more faithful to the source.)",
             inputs=[

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import reduce
+from typing import Any
 
 import torch
 from comfy_api.latest import io, ui
@@ -21,25 +22,29 @@ from .types import (
     CATEGORY,
     EditPlan,
     EditSocket,
+    EtaNode,
     EtaSocket,
     Example,
     ExamplesSocket,
     InversionSocket,
-    search_aliases,
+    schema,
 )
 
 LOSSLESS = 99.0  # dB that stand for a background without any difference
 NO_NOISE = EtaSchedule(((0.0, 0.0),))
 
 
-class EtaTuneExample(io.ComfyNode):
+class EtaTuneExample(EtaNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="EtaTuneExample",
             display_name="Eta Tune Example",
             category=CATEGORY,
-            **search_aliases("eta example", "tuning pair"),
+            search=(
+                "eta example",
+                "tuning pair",
+            ),
             description="One pair of prompts and its pictures for Eta Tune; chain several of them.",
             inputs=[
                 io.Image.Input(
@@ -68,14 +73,19 @@ class EtaTuneExample(io.ComfyNode):
         return io.NodeOutput((*examples, Example(image, inversion, positive, mask, edit)))
 
 
-class EtaTune(io.ComfyNode):
+class EtaTune(EtaNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="EtaTune",
             display_name="Eta Tune",
             category=CATEGORY,
-            **search_aliases("optimize eta", "find eta", "tune schedule", "auto eta"),
+            search=(
+                "optimize eta",
+                "find eta",
+                "tune schedule",
+                "auto eta",
+            ),
             description="Tries eta curves on your examples and hands out the one that edits the most while the background keeps a limit. Takes one "
             "edit of every example a trial.",
             inputs=[
@@ -212,12 +222,12 @@ class EtaTune(io.ComfyNode):
                 )
             except ValueError as error:
                 raise ValueError(f"example {i + 1}: {error}") from error
-            tests.append(_Test(run.sharing_source(), vae, example, free, negative))
+            tests.append(_Measurement(run.sharing_source(), vae, example, free, negative))
         tick = host.progress(model, trials * sum(test.calls for test in tests))
         told: list[Trial] = []
 
         def measure(schedule: EtaSchedule) -> tuple[float, float]:
-            edits, backgrounds = zip(*(test(schedule, tick) for test in tests))
+            edits, backgrounds = zip(*(test.measure(schedule, tick) for test in tests))
             found = float(torch.cat(edits).mean()), float(torch.cat(backgrounds).min())
             told.append(Trial(schedule, *found))
             host.say(
@@ -281,11 +291,11 @@ def _fitted(example: Example, node_id: str | None) -> tuple[Example, Tensor]:
 
 
 @dataclass(frozen=True, eq=False)
-class _Test:
+class _Measurement:
     """An example, edited and measured by one curve after another; free: where its picture may change."""
 
     run: EditRun
-    vae: object
+    vae: Any
     example: Example
     free: Tensor
     negative: list
@@ -301,9 +311,7 @@ class _Test:
     def calls(self) -> int:
         return self.run.trajectory.grid.steps + len(self.probes)
 
-    def __call__(
-        self, schedule: EtaSchedule, tick: Callable[[Tensor, Tensor], None]
-    ) -> tuple[Tensor, Tensor]:
+    def measure(self, schedule: EtaSchedule, tick: Callable[[Tensor, Tensor], None]) -> tuple[Tensor, Tensor]:
         """How far the model sees the target prompt [B], and the background's PSNR [B] in dB."""
         model, z = self.run.model, self.run.with_eta(schedule).sample(tick)
         pictures = self.vae.decode(host.to_latent(model, z)["samples"]).float().cpu().clamp(0, 1)
@@ -319,7 +327,7 @@ class _Test:
 
     def _edit(self, z: Tensor, tick: Callable[[Tensor, Tensor], None]) -> Tensor:
         trajectory, grid, example = self.run.trajectory, self.run.trajectory.grid, self.example
-        region = host.latent_mask(example.mask, len(z), tuple(z.shape[-2:]), trajectory.scale)
+        region = host.latent_mask(example.mask, len(z), trajectory.latent_size, trajectory.scale)
         prompts = {"source": example.inversion.positive, "target": example.positive}
 
         def loop(network, latent):

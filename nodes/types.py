@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from inspect import signature
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from comfy_api.latest import io
 from torch import Tensor
@@ -18,9 +20,21 @@ EditSocket = io.Custom("ETA_EDIT")
 ExamplesSocket = io.Custom("ETA_EXAMPLES")
 
 
-def search_aliases(*words: str) -> dict[str, list[str]]:
-    """The schema field of a node's other names; none where the host has no such field, as ComfyUI 0.3.75."""
-    return {"search_aliases": list(words)} if "search_aliases" in signature(io.Schema).parameters else {}
+class EtaNode(io.ComfyNode):
+    """The base of every node of this pack."""
+
+    if TYPE_CHECKING:
+        # The host passes each input by its name, so every node has a signature of its own.
+        execute: ClassVar[Callable[..., io.NodeOutput]]  # pyright: ignore[reportIncompatibleMethodOverride]
+        validate_inputs: ClassVar[Callable[..., bool | str]]  # pyright: ignore[reportIncompatibleMethodOverride]
+        fingerprint_inputs: ClassVar[Callable[..., object]]  # pyright: ignore[reportIncompatibleMethodOverride]
+
+
+def schema(*, search: Sequence[str], **fields: Any) -> io.Schema:
+    """io.Schema(**fields). `search`: other names the node is found by, where the host has such a field (not 0.3.75)."""
+    if "search_aliases" in signature(io.Schema).parameters:
+        fields["search_aliases"] = list(search)
+    return io.Schema(**fields)
 
 
 @dataclass(frozen=True, eq=False)

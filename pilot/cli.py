@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import io
 import json
 import signal
 import sys
@@ -45,9 +46,10 @@ BY_CTRL_C = 130
 
 def main(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    sys.stdout.reconfigure(
-        errors="backslashreplace"
-    )  # no name of an item stops a run whose log cannot spell it
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(
+            errors="backslashreplace"
+        )  # a name that the log cannot spell must not stop a run
     options = _parser().parse_args(arguments)
     try:
         options.command(options)

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from string import punctuation
+from typing import Any
 
 from eta_core.methods.alignment import pair
 
@@ -194,19 +195,21 @@ def _item(number: int, row: object, folder: Path) -> Item:
     missing = [column for column in REQUIRED if column not in row]
     if missing:
         raise ValueError(f"no column {', '.join(missing)}; the columns are {', '.join(row) or 'none'}")
-    said = {column: _text(row, column) for column in (*REQUIRED, *OPTIONAL) if column not in ("mask", "seed")}
+    texts = [column for column in (*REQUIRED, *OPTIONAL) if column not in ("mask", "seed")]
+    said = {column: _text(row, column) for column in texts}
     for column in REQUIRED:
         if not said[column]:
             raise ValueError(f"{column} is empty")
-    mask = row.get("mask")
-    said["mask"] = tuple(mask) if isinstance(mask, list) else _text(row, "mask")
+    given = row.get("mask")
+    mask = tuple(given) if isinstance(given, list) else _text(row, "mask")
     if not row.get("exact_words"):
         prompts = said["source_prompt"], said["target_prompt"]
         said["words"] = said["words"] or gone(*prompts)
         said["target_words"] = said["target_words"] or gone(*reversed(prompts))
     unread = tuple(str(column) for column in row if column not in KNOWN)
     name = str(row.get("name") or said["picture"])
-    return Item(number, name, folder, seed=_seed(row.get("seed")), unread=unread, **said)
+    fields: dict[str, Any] = {**said, "mask": mask, "seed": _seed(row.get("seed"))}
+    return Item(number, name, folder, unread=unread, **fields)
 
 
 def _text(row: dict, column: str) -> str:

@@ -67,7 +67,7 @@ def picture(path: Path, title: str) -> Html:
             small = opened.convert("RGB")
     except OSError:
         return tag("figure", tag("div", "the file is gone", class_="gone"), tag("figcaption", title))
-    small.thumbnail((THUMB, THUMB), Image.LANCZOS)
+    small.thumbnail((THUMB, THUMB), Image.Resampling.LANCZOS)
     stream = io.BytesIO()
     small.save(stream, "JPEG", quality=85)
     data = "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()
@@ -170,7 +170,8 @@ def whole(title: str, *body: object) -> Html:
         tag("title", title),
         tag("style", Html(STYLE)),
     )
-    return Html("<!doctype html>\n") + tag("html", head, tag("body", tag("h1", title), *body), lang="en")
+    page = tag("html", head, tag("body", tag("h1", title), *body), lang="en")
+    return Html(f"<!doctype html>\n{page}")
 
 
 STYLE = """

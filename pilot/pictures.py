@@ -42,12 +42,13 @@ def prepare(item: Item, max_side: int) -> Prepared:
         raise PictureError(
             f"{item.picture} is {_by(given)} pixels, {_by(scaled)} after scaling: too small to edit"
         )
-    return Prepared(_middle(picture.resize(scaled, Image.LANCZOS)), mask and _middle(mask), given)
+    return Prepared(_middle(picture.resize(scaled, Image.Resampling.LANCZOS)), mask and _middle(mask), given)
 
 
 def _scaled(size: tuple[int, int], max_side: int) -> tuple[int, int]:
     ratio = min(1.0, max_side / max(size))
-    return tuple(max(1, round(side * ratio)) for side in size)
+    width, height = (max(1, round(side * ratio)) for side in size)
+    return width, height
 
 
 def _middle(picture: Image.Image) -> Image.Image:
@@ -109,8 +110,8 @@ def _mask(item: Item, given: tuple[int, int], size: tuple[int, int]) -> Image.Im
     if mask.size == size:
         return mask
     hard = set(np.unique(np.asarray(mask))) <= {0, 255}
-    scaled = mask.resize(size, Image.BOX)
-    return scaled.point(lambda value: 255 * (value > 0)) if hard else scaled
+    scaled = mask.resize(size, Image.Resampling.BOX)
+    return scaled.point([0, *[255] * 255]) if hard else scaled
 
 
 def _by(size: tuple[int, int]) -> str:

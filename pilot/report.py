@@ -152,7 +152,7 @@ def _opening(run: dict, rows: list[dict], policy: Policy) -> list[Html]:
     ]
 
 
-def _mode(mode: str, rows: list[dict], policy: Policy) -> list[Html]:
+def _mode(mode: str, rows: list[dict], policy: Policy) -> list[object]:
     found = rates(rows)
     tiles = [
         tag("div", tag("b", _percent(count, len(rows))), f"{name} ({count})", class_=f"tile {name}")
@@ -280,7 +280,7 @@ def _errors(rows: list[dict]) -> list[Html]:
     )
 
 
-def _cases(folder: Path, rows: list[dict], shown: int) -> list[Html]:
+def _cases(folder: Path, rows: list[dict], shown: int) -> list[object]:
     cases = worst_first(rows)
     if not cases:
         return []

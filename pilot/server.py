@@ -46,7 +46,8 @@ class Server:
     def queue(self) -> tuple[set[str], set[str]]:
         """Ids of what runs and of what waits."""
         found = self._json("/queue")
-        return tuple({entry[1] for entry in found[which]} for which in ("queue_running", "queue_pending"))
+        runs, waits = ({entry[1] for entry in found[f"queue_{which}"]} for which in ("running", "pending"))
+        return runs, waits
 
     def history(self, prompt_id: str) -> dict | None:
         return self._json(f"/history/{prompt_id}").get(prompt_id)

@@ -11,6 +11,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .graph import graph_of
 
@@ -350,7 +351,7 @@ def _place_prompt(graph: Graph, nodes: list[str], which: str) -> None:
             node["inputs"][f"{which}_prompt"] = Slot(f"{{{which}}}")
 
 
-def _encoders(graph: Graph, link: object, which: str) -> set[tuple[str, tuple[str, ...]]]:
+def _encoders(graph: Graph, link: Any, which: str) -> set[tuple[str, tuple[str, ...]]]:
     """(node, its text inputs) of all encoders a conditioning comes from; through ControlNets and the like by the side it came out."""
     if not _is_link(link) or link[0] not in graph:
         return set()

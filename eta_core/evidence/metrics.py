@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 import torch.nn.functional as F
@@ -207,9 +208,11 @@ def _structure(a: Tensor, b: Tensor, weight: Tensor | None) -> tuple[Tensor, Ten
     """SSIM and its contrast-structure part, each averaged over colours and windows: [B]."""
     edge = WINDOW // 2
     if weight is not None:
-        centre, (a, b, weight) = weight, (F.pad(plane, (edge,) * 4) for plane in (a, b, weight))
+        centre = weight
+        a, b, weight = (F.pad(plane, (edge,) * 4) for plane in (a, b, weight))
     elif min(a.shape[-2:]) < WINDOW:
-        return (torch.full((len(a),), math.nan),) * 2
+        unknown = torch.full((len(a),), math.nan)
+        return unknown, unknown
     else:
         weight = torch.ones_like(a[:, :1])
         centre = weight[..., edge:-edge, edge:-edge]
@@ -238,7 +241,8 @@ def _blur(x: Tensor) -> Tensor:
     window = [math.exp(-((i - WINDOW // 2) ** 2) / (2 * SPREAD**2)) for i in range(WINDOW)]
     for axis in (-1, -2):
         length = x.shape[axis] - WINDOW + 1
-        x = sum(height / sum(window) * x.narrow(axis, i, length) for i, height in enumerate(window))
+        shifted = (height / sum(window) * x.narrow(axis, i, length) for i, height in enumerate(window))
+        x = reduce(torch.add, shifted)
     return x
 
 

@@ -86,15 +86,20 @@ def _keys(picture: Tensor, weights: Weights) -> Tensor:
         torch.cat((weights["cls_token"].expand(len(x), -1, -1), patches.flatten(2).mT), 1)
         + weights["pos_embed"]
     )
-    for i in range(LAYERS):
-        qkv = linear(norm(x, f"blocks.{i}.norm1"), f"blocks.{i}.attn.qkv")
+
+    def projected(x: Tensor, layer: int) -> tuple[Tensor, Tensor, Tensor]:
+        qkv = linear(norm(x, f"blocks.{layer}.norm1"), f"blocks.{layer}.attn.qkv")
         q, k, v = qkv.unflatten(-1, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)
-        if i == LAYERS - 1:
-            return k.transpose(1, 2).flatten(2)
+        return q, k, v
+
+    for i in range(LAYERS - 1):
+        q, k, v = projected(x, i)
         seen = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
         x = x + linear(seen, f"blocks.{i}.attn.proj")
         hidden = F.gelu(linear(norm(x, f"blocks.{i}.norm2"), f"blocks.{i}.mlp.fc1"))
         x = x + linear(hidden, f"blocks.{i}.mlp.fc2")
+    _, keys, _ = projected(x, LAYERS - 1)
+    return keys.transpose(1, 2).flatten(2)
 
 
 def clip_similarity(image: Tensor, text: Tensor) -> Tensor:

@@ -58,9 +58,10 @@ def report_of_json(text: str) -> Report:
         raise ValueError(
             f"the figures are no JSON ({error}): connect the output figures of EtaMetrics"
         ) from error
-    if isinstance(found, dict) and "pictures" not in found:
-        found = {"pictures": [found]}
-    pictures = found["pictures"] if isinstance(found, dict) else None
+    whole: dict = found if isinstance(found, dict) else {}
+    if whole and "pictures" not in whole:
+        whole = {"pictures": [whole]}
+    pictures = whole.get("pictures")
     if not isinstance(pictures, list) or not pictures or not all(isinstance(p, dict) and p for p in pictures):
         raise ValueError("the figures name no picture: connect the output figures of EtaMetrics")
     unknown = sorted({name for picture in pictures for name in picture} - set(METRICS))
@@ -68,8 +69,8 @@ def report_of_json(text: str) -> Report:
         raise ValueError(f"the figures hold {', '.join(unknown)}: the metrics are {', '.join(METRICS)}")
     return Report(
         tuple({name: _number(name, value) for name, value in picture.items()} for picture in pictures),
-        found.get("not_measured", {}),
-        found.get("settings", {}),
+        whole.get("not_measured", {}),
+        whole.get("settings", {}),
     )
 
 

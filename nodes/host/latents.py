@@ -84,6 +84,5 @@ def latent_mask(
     """A user's MASK at the latent's `size`, [1 or batch, 1, H, W]: each value the mean of the pixels it
     covers.
     """
-    return resize_mask(fit_mask(mask, batch, (size[0] * scale, size[1] * scale), node_id), tuple(size))[
-        :, None
-    ]
+    fitted = fit_mask(mask, batch, (size[0] * scale, size[1] * scale), node_id)
+    return resize_mask(fitted, (size[0], size[1]))[:, None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import comfy.utils
 import folder_paths
@@ -15,10 +16,11 @@ WEIGHTS = {"lpips": ("squeezenet1_1-b8a52dc0.pth", "squeeze.pth"), "dino": ("din
 def weights_of(kind: str) -> list[dict[str, Tensor]]:
     """The files of WEIGHTS in the host's model folder of that name. FileNotFoundError says where they belong, ValueError which is broken."""
     paths = _paths(kind)
-    missing = [name for name, path in paths.items() if path is None]
-    if missing:
+    there = [path for path in paths.values() if path is not None]
+    if len(there) < len(paths):
+        missing = (name for name, path in paths.items() if path is None)
         raise FileNotFoundError(f"put {' and '.join(missing)} into models/{kind}")
-    return [_load(path) for path in paths.values()]
+    return [_load(path) for path in there]
 
 
 def weights_there() -> list[str | None]:
@@ -33,7 +35,7 @@ def _paths(kind: str) -> dict[str, str | None]:
 
 def _load(path: str) -> dict[str, Tensor]:
     try:
-        found = comfy.utils.load_torch_file(path, safe_load=True)
+        found: Any = comfy.utils.load_torch_file(path, safe_load=True)
     except Exception as error:
         raise ValueError(
             f"{path} cannot be read ({error}): get it once more, or take it out of the folder"
