@@ -4,7 +4,9 @@ WEB_DIRECTORY = "./web"
 
 
 async def comfy_entrypoint():
-    """The extension with the pack's nodes; a failure is logged with its traceback, the host prints one line only."""
+    """The extension with the pack's nodes; a failure is logged with its traceback, the host prints one line
+    only.
+    """
     import logging
 
     try:

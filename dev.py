@@ -6,7 +6,7 @@
     python dev.py test [pytest arguments]            every test
     python dev.py check                              format, lint and types of the whole project
     python dev.py bench [arguments]                  the tables of docs/benchmarks.md
-    python dev.py pilot run ITEMS --out DIR ...      many pictures through one workflow (`python dev.py pilot --help`)
+    python dev.py pilot run ITEMS --out DIR ...      many pictures through one workflow (see `pilot --help`)
     python dev.py env                                where host, base directory and Python are, as JSON
 
 The first run makes .venv and .host beside this file (pinned packages, ComfyUI 0.3.75); later runs fetch

@@ -1,7 +1,7 @@
 """What only developers run: the host in this process, the embedded model, the bench, pictures and checks.
 
-Tests import this package; it imports none of them, and nothing that is shipped imports it. One import gives a script the
-whole laboratory, for instance to reproduce a bug:
+Tests import this package; it imports none of them, and nothing that is shipped imports it. One import gives a
+script the whole laboratory, for instance to reproduce a bug:
 
     from devtools import open_studio
 

@@ -1,7 +1,8 @@
-"""Does the embedded model do what its card says? python -m devtools.acceptance [--out DIR]   (in the environment of dev.py)
+"""Does the embedded model do what its card says? python -m devtools.acceptance [--out DIR]   (in the
+environment of dev.py)
 
-Everything goes through the host's own nodes: VAEEncode / VAEDecode, KSampler, EtaInversion and AttentionMask, on scenes of
-the test range. Exit status 1 when a required figure is missed.
+Everything goes through the host's own nodes: VAEEncode / VAEDecode, KSampler, EtaInversion and AttentionMask,
+on scenes of the test range. Exit status 1 when a required figure is missed.
 """
 
 from __future__ import annotations
@@ -104,7 +105,8 @@ def confusion(asked: list[str], said: list[str]) -> str:
     for word in dict.fromkeys(sorted(asked)):
         seen = [s or "nothing" for a, s in zip(asked, said) if a == word]
         lines.append(
-            f"| {word} | {', '.join(f'{s} {seen.count(s)}' for s in sorted(set(seen), key=lambda s: -seen.count(s)))} |"
+            f"| {word} | "
+            f"{', '.join(f'{s} {seen.count(s)}' for s in sorted(set(seen), key=lambda s: -seen.count(s)))} |"
         )
     return "\n".join(lines) + "\n"
 

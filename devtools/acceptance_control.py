@@ -1,8 +1,10 @@
-"""Do the embedded model's ControlNet and LoRA do what the card says? python -m devtools.acceptance_control [--out DIR]
+"""Do the embedded model's ControlNet and LoRA do what the card says? python -m devtools.acceptance_control
+[--out DIR]
 
-In the environment of dev.py, through the host's own loaders, ControlNetApplyAdvanced and KSampler, on scenes of the test range.
-Where the object is in a sampled picture is told by colour: every pixel that this background never shows. On rendered scenes, whose
-masks are known, the same measure gives the first figure. Exit status 1 when a required figure is missed.
+In the environment of dev.py, through the host's own loaders, ControlNetApplyAdvanced and KSampler, on scenes
+of the test range. Where the object is in a sampled picture is told by colour: every pixel that this
+background never shows. On rendered scenes, whose masks are known, the same measure gives the first figure.
+Exit status 1 when a required figure is missed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Format, lint and types of the whole project: python dev.py check
 
-Python: ruff and basedpyright (the type checker's standard mode). JavaScript: oxlint, and TypeScript on its JSDoc types.
-Every tool runs even where one before it failed. Exit status 1 where any failed.
+Python: ruff and basedpyright (the type checker's standard mode). JavaScript: oxlint, and TypeScript on its
+JSDoc types. Every tool runs even where one before it failed. Exit status 1 where any failed.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ def tool(name: str) -> str:
     found = find(name)
     if found is None:
         sys.exit(
-            f"{name} is not installed: see devtools/requirements.txt, or unset COMFYUI_PATH to use our own .venv"
+            f"{name} is not installed: see devtools/requirements.txt, or unset COMFYUI_PATH to use our own "
+            ".venv"
         )
     return found
 

@@ -1,6 +1,8 @@
-"""The pictures of the help pages, of the README and of the registry, by the embedded model in the host: python -m devtools.pictures [NAME ...]
+"""The pictures of the help pages, of the README and of the registry, by the embedded model in the host:
+python -m devtools.pictures [NAME ...]
 
-Everything is written below web/. Edits take the README's default settings (devtools/bench/cases.py) where nothing else is said.
+Everything is written below web/. Edits take the README's default settings (devtools/bench/cases.py) where
+nothing else is said.
 """
 
 from __future__ import annotations
@@ -152,7 +154,8 @@ def banner(pictures: Sequence[torch.Tensor]) -> Image.Image:
     return sheet
 
 
-# --- what each picture shows ------------------------------------------------------------------------------------------
+# --- what each picture shows
+# ------------------------------------------------------------------------------------------
 
 
 def of_inversion(cat: Subject) -> Image.Image:
@@ -286,7 +289,9 @@ def of_verdict(cat: Subject) -> Image.Image:
 
 @cache
 def of_tune(cat: Subject, ball: Subject) -> tuple[Image.Image, Image.Image]:
-    """A search over two pictures at cfg 2, the node's drawing, and both pictures without eta and with the curve it found."""
+    """A search over two pictures at cfg 2, the node's drawing, and both pictures without eta and with the
+    curve it found.
+    """
     call, examples = cat.studio.host.call, ()
     for subject in (cat, ball):
         inputs = {"image": subject.pixels, "inversion": subject.inversion, "positive": subject.target}

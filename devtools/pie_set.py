@@ -1,7 +1,8 @@
 """Rendered scenes as a benchmark in PIE-Bench's own format: python -m devtools.pie_set --out DIR [--count N]
 
-Pictures and masks are 512 x 512, as there: the scenes' 128 pixels four times as large (`python pilot run DIR --max-side 128` brings them
-back). The mask is the object's true outline, or the whole of what may change where the background shall.
+Pictures and masks are 512 x 512, as there: the scenes' 128 pixels four times as large
+(`python pilot run DIR --max-side 128` brings them back). The mask is the object's true outline, or the whole
+of what may change where the background shall.
 """
 
 from __future__ import annotations
@@ -59,8 +60,9 @@ def entry(name: str, kind: str, scene: scenes.Scene, thing: str, background: str
     inside = np.asarray(Image.fromarray(scene.mask).resize(size, Image.NEAREST)) > 0
     elsewhere = background != scene.background
     old, new = (scene.background, background) if elsewhere else (scene.thing, thing)
+    category = pie_bench.CATEGORIES[int(kind)]
     found = {
-        "image_path": f"{kind}_{pie_bench.CATEGORIES[int(kind)].replace(' ', '_').replace(':', '')}/{name}.png",
+        "image_path": f"{kind}_{category.replace(' ', '_').replace(':', '')}/{name}.png",
         "original_prompt": scene.prompt.replace(old, f"[{old}]", 1),
         "editing_prompt": scenes.prompt_of(thing, background).replace(new, f"[{new}]", 1),
         "editing_instruction": f"Change the {old} to {new}",

@@ -1,4 +1,6 @@
-"""The real ComfyUI server on our base directory: its command line, its start and its end. Standard library only."""
+"""The real ComfyUI server on our base directory: its command line, its start and its end. Standard library
+only.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The forward pass: from the picture's latent to the noise end, every point kept; and how well it plays back."""
+"""The forward pass, from the picture's latent to the noise end, and how well its result plays back."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ class FreshNoise(ABC):
 
     @abstractmethod
     def renewal(self, step: Step, source: Tensor | None) -> Renewal:
-        """The noise of the next step in order. source: the denoised source [B, C, H, W], where it is needed."""
+        """The noise of the next step. source: the denoised source [B, C, H, W], where it is needed."""
 
     def _drawn(self) -> list[Tensor]:
         return [draws.draw() for draws in self._draws]

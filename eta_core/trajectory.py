@@ -89,7 +89,7 @@ class Trajectory:
 def save(
     path: Path, trajectory: Trajectory, extra: Mapping[str, Tensor], notes: Mapping[str, object]
 ) -> None:
-    """Write `trajectory`, further tensors `extra` and plain `notes` to one safetensors file, all or nothing."""
+    """Write a trajectory, further tensors and plain notes to one safetensors file, all or nothing."""
     tensors = {"x": trajectory.x, **{f"extra.{key}": value for key, value in extra.items()}}
     if trajectory.maps is not None:
         tensors["maps"] = trajectory.maps
@@ -114,7 +114,7 @@ def save(
 
 
 def load(path: Path) -> tuple[Trajectory, dict[str, Tensor], dict]:
-    """What `save` wrote: (trajectory, extra tensors, notes). Raises TrajectoryFileError for any other file."""
+    """What `save` wrote: (trajectory, extra, notes). Raises TrajectoryFileError for any other file."""
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}

@@ -26,7 +26,10 @@ class EtaCompare(EtaNode):
                 "image difference",
                 "compare images",
             ),
-            description="The picture before and after the edit under a slider, what changed, the reconstruction, and eta over time.",
+            description=(
+                "The picture before and after the edit under a slider, what changed, the reconstruction, and "
+                "eta over time."
+            ),
             inputs=[
                 io.Image.Input("before", tooltip="The picture that was edited."),
                 io.Image.Input(
@@ -38,7 +41,9 @@ class EtaCompare(EtaNode):
                     min=1.0,
                     max=64.0,
                     step=0.5,
-                    tooltip="Brightness of the difference; 1 = as it is (neutral). 4 shows changes of 1 in 64.",
+                    tooltip=(
+                        "Brightness of the difference; 1 = as it is (neutral). 4 shows changes of 1 in 64."
+                    ),
                 ),
                 io.Image.Input(
                     "reconstruction",
@@ -90,7 +95,8 @@ def _beside(after: Tensor, picture: Tensor, name: str, node_id: str | None) -> T
     """One picture, or one for each of `after`, of its size."""
     if len(picture) not in (1, len(after)):
         raise ValueError(
-            f"{name} has {len(picture)} pictures to compare with {len(after)}: give one, or one for each picture"
+            f"{name} has {len(picture)} pictures to compare with {len(after)}: give one, or one for each "
+            "picture"
         )
     size = (after.shape[1], after.shape[2])
     return host.as_encoded(picture, name, size, node_id)[..., :3].to(after.device)

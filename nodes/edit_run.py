@@ -92,7 +92,7 @@ class EditRun:
 
 
 class _Predictor:
-    """eta_core.edit's `predict` for one sampling: one request to the network at each step, for every branch."""
+    """eta_core.edit's `predict` for one sampling: one request to the network a step, for every branch."""
 
     def __init__(self, run: EditRun, network: host.Network, tick: Tick):
         self._run, self._network, self._tick = run, network, tick

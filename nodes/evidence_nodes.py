@@ -20,17 +20,49 @@ from .types import CATEGORY, EtaNode, schema
 
 # outputs of EtaMetrics -> what is better, and what a VAE's round trip alone gives
 MAIN = {
-    "background_psnr": "PSNR outside the mask, dB. Higher is better; infinite = nothing changed. A VAE alone takes it to 23 (SD1's, photographs of 256 px) or 36 (the embedded toy's).",
-    "background_mse": "Mean squared error outside the mask. Lower is better; 0 = nothing changed. A VAE alone: 0.005 (SD1's) or 0.0003 (the toy's).",
-    "background_ssim": "Structural similarity outside the mask. Higher is better; 1 = nothing changed. A VAE alone: 0.69 (SD1's) or 0.96 (the toy's).",
-    "background_ms_ssim": "The same at several scales. Higher is better; 1 = nothing changed. A VAE alone: 0.97 (the toy's).",
-    "background_mean_difference": "Mean colour difference outside the mask, CIEDE2000. Lower is better; 1 = the least that can be seen. A VAE alone: 0.95 (the toy's).",
-    "background_max_difference": "Largest colour difference of a pixel outside the mask, CIEDE2000. Lower is better. A VAE alone: 31 (the toy's); a JPEG of quality 95: 11 to 25.",
-    "background_changed_area": "Percent of the pixels outside the mask that changed by more than changed_above. Lower is better. A VAE alone: 2.7 (the toy's).",
-    "changed_area": "Percent of all pixels that changed by more than changed_above. 0 = no edit. A VAE alone: 9.7 (the toy's).",
-    "structure_distance": "Distance of DINO's self-similarities, whole picture. Lower is better; 0 = same structure, published methods 0.01 to 0.07. NaN without its weights.",
-    "clip_similarity": "CLIP similarity of the edited picture and the target prompt, x 100. Higher is better; published methods 24 to 26 with CLIP-ViT-L. NaN without clip and clip_vision.",
-    "clip_directional": "Whether the picture changed as the prompt did, -1 to 1. Higher is better; 0 = unrelated. NaN without clip and clip_vision.",
+    "background_psnr": (
+        "PSNR outside the mask, dB. Higher is better; infinite = nothing changed. A VAE alone takes it to 23 "
+        "(SD1's, photographs of 256 px) or 36 (the embedded toy's)."
+    ),
+    "background_mse": (
+        "Mean squared error outside the mask. Lower is better; 0 = nothing changed. A VAE alone: 0.005 "
+        "(SD1's) or 0.0003 (the toy's)."
+    ),
+    "background_ssim": (
+        "Structural similarity outside the mask. Higher is better; 1 = nothing changed. A VAE alone: 0.69 "
+        "(SD1's) or 0.96 (the toy's)."
+    ),
+    "background_ms_ssim": (
+        "The same at several scales. Higher is better; 1 = nothing changed. A VAE alone: 0.97 (the toy's)."
+    ),
+    "background_mean_difference": (
+        "Mean colour difference outside the mask, CIEDE2000. Lower is better; 1 = the least that can be "
+        "seen. A VAE alone: 0.95 (the toy's)."
+    ),
+    "background_max_difference": (
+        "Largest colour difference of a pixel outside the mask, CIEDE2000. Lower is better. A VAE alone: 31 "
+        "(the toy's); a JPEG of quality 95: 11 to 25."
+    ),
+    "background_changed_area": (
+        "Percent of the pixels outside the mask that changed by more than changed_above. Lower is better. A "
+        "VAE alone: 2.7 (the toy's)."
+    ),
+    "changed_area": (
+        "Percent of all pixels that changed by more than changed_above. 0 = no edit. A VAE alone: 9.7 (the "
+        "toy's)."
+    ),
+    "structure_distance": (
+        "Distance of DINO's self-similarities, whole picture. Lower is better; 0 = same structure, published "
+        "methods 0.01 to 0.07. NaN without its weights."
+    ),
+    "clip_similarity": (
+        "CLIP similarity of the edited picture and the target prompt, x 100. Higher is better; published "
+        "methods 24 to 26 with CLIP-ViT-L. NaN without clip and clip_vision."
+    ),
+    "clip_directional": (
+        "Whether the picture changed as the prompt did, -1 to 1. Higher is better; 0 = unrelated. NaN "
+        "without clip and clip_vision."
+    ),
 }
 SHORT = {  # the columns of the table
     "background_psnr": "PSNR dB",
@@ -81,27 +113,41 @@ class EtaMetrics(EtaNode):
                 "CLIP score",
                 "PIE-Bench",
             ),
-            description="Measures what an edit changed: the background, the structure, the likeness to the prompt.",
+            description=(
+                "Measures what an edit changed: the background, the structure, the likeness to the prompt."
+            ),
             inputs=[
                 io.Image.Input(
                     "source",
-                    tooltip="The picture before the edit; one, or one for each edited picture. EtaSampler's reconstruction instead leaves the VAE's loss out.",
+                    tooltip=(
+                        "The picture before the edit; one, or one for each edited picture. EtaSampler's "
+                        "reconstruction instead leaves the VAE's loss out."
+                    ),
                 ),
                 io.Image.Input("edited", tooltip="The picture after the edit."),
                 io.Mask.Input(
                     "mask",
                     optional=True,
-                    tooltip="Where the edit was meant to be; the background is where it is exactly 0. Without it the whole picture is background.",
+                    tooltip=(
+                        "Where the edit was meant to be; the background is where it is exactly 0. Without it "
+                        "the whole picture is background."
+                    ),
                 ),
                 io.Clip.Input(
                     "clip",
                     optional=True,
-                    tooltip="For the CLIP figures: a CLIP with its text projection, of clip_vision's family, such as clip_l.safetensors by CLIPLoader. A checkpoint of SD1 has none.",
+                    tooltip=(
+                        "For the CLIP figures: a CLIP with its text projection, of clip_vision's family, "
+                        "such as clip_l.safetensors by CLIPLoader. A checkpoint of SD1 has none."
+                    ),
                 ),
                 io.ClipVision.Input(
                     "clip_vision",
                     optional=True,
-                    tooltip="For the CLIP figures: the CLIP's other half. CLIP-ViT-L for clip_l (PIE-Bench's), CLIP-ViT-H for SD2's, bigG for clip_g.",
+                    tooltip=(
+                        "For the CLIP figures: the CLIP's other half. CLIP-ViT-L for clip_l (PIE-Bench's), "
+                        "CLIP-ViT-H for SD2's, bigG for clip_g."
+                    ),
                 ),
                 io.String.Input(
                     "source_prompt",
@@ -122,13 +168,19 @@ class EtaMetrics(EtaNode):
                     max=100.0,
                     step=0.1,
                     optional=True,
-                    tooltip="Colour difference (CIEDE2000) above which a pixel counts as changed in the changed areas. 1 = the least that can be seen, 5 = plainly another colour.",
+                    tooltip=(
+                        "Colour difference (CIEDE2000) above which a pixel counts as changed in the changed "
+                        "areas. 1 = the least that can be seen, 5 = plainly another colour."
+                    ),
                 ),
             ],
             outputs=[
                 io.String.Output(
                     display_name="figures",
-                    tooltip="Every figure of every picture and their means as JSON, with the reason for what was not measured. For EtaVerdict.",
+                    tooltip=(
+                        "Every figure of every picture and their means as JSON, with the reason for what was "
+                        "not measured. For EtaVerdict."
+                    ),
                 ),
                 io.Image.Output(
                     display_name="table", tooltip="The same to read: a row a picture, and their means."
@@ -164,7 +216,8 @@ class EtaMetrics(EtaNode):
         )
         if len(source) not in (1, len(edited)):
             raise ValueError(
-                f"source has {len(source)} pictures, edited {len(edited)}: give one source, or one for each edited picture"
+                f"source has {len(source)} pictures, edited {len(edited)}: give one source, or one for each "
+                "edited picture"
             )
         source = source.expand(len(edited), -1, -1, -1)
         if mask is not None:
@@ -240,7 +293,8 @@ def _similarity(
     found = {"clip_similarity": clip_similarity(seen, target)}
     if float(found["clip_similarity"].max()) < CHANCE:
         host.warn(
-            f"CLIP sees nothing of the target prompt in any picture (similarity below {CHANCE:g}): clip and clip_vision may belong to "
+            f"CLIP sees nothing of the target prompt in any picture (similarity below {CHANCE:g}): clip and "
+            "clip_vision may belong to "
             "different models",
             node_id,
         )
@@ -295,15 +349,20 @@ class EtaVerdict(EtaNode):
                 "policy",
                 "block save",
             ),
-            description="Judges figures by a policy: pass, review or reject, and why. Holds back what is not good enough.",
+            description=(
+                "Judges figures by a policy: pass, review or reject, and why. Holds back what is not good "
+                "enough."
+            ),
             inputs=[
                 io.String.Input("figures", force_input=True, tooltip="EtaMetrics' figures."),
                 io.Combo.Input(
                     "policy",
                     options=[*POLICIES, CUSTOM],
                     tooltip=(
-                        "catalogue-strict: the background is the photograph's own; a VAE's round trip does not pass, paste the picture back. "
-                        "advertising: the background may lose what a VAE loses. free: only what is no edit any more is rejected. custom: custom_policy."
+                        "catalogue-strict: the background is the photograph's own; a VAE's round trip does "
+                        "not pass, paste the picture back. "
+                        "advertising: the background may lose what a VAE loses. free: only what is no edit "
+                        "any more is rejected. custom: custom_policy."
                     ),
                 ),
                 io.Combo.Input(
@@ -311,7 +370,8 @@ class EtaVerdict(EtaNode):
                     options=list(LET_THROUGH),
                     default="pass and review",
                     tooltip=(
-                        "Which pictures of `image` go on: pass = only what keeps every limit, pass and review = all but the rejected, "
+                        "Which pictures of `image` go on: pass = only what keeps every limit, pass and "
+                        "review = all but the rejected, "
                         "everything = neutral. Where none is left, the nodes behind `image` do not run."
                     ),
                 ),
@@ -321,7 +381,8 @@ class EtaVerdict(EtaNode):
                     multiline=True,
                     optional=True,
                     tooltip=(
-                        "Limits as JSON, for each metric min, max or both, for pass and, wider, for review; the help page has an example. "
+                        "Limits as JSON, for each metric min, max or both, for pass and, wider, for review; "
+                        "the help page has an example. "
                         "Read only by the policy custom."
                     ),
                 ),
@@ -350,7 +411,8 @@ class EtaVerdict(EtaNode):
         report = report_of_json(figures)
         if image is not None and len(image) != len(report.pictures):
             raise ValueError(
-                f"image has {len(image)} pictures, the figures {len(report.pictures)}: connect the pictures that EtaMetrics measured"
+                f"image has {len(image)} pictures, the figures {len(report.pictures)}: connect the pictures "
+                "that EtaMetrics measured"
             )
         verdicts = judge(report, parse_policy(custom_policy) if policy == CUSTOM else POLICIES[policy])
         verdict = worst(verdicts)

@@ -31,7 +31,9 @@ class EtaInversion(EtaNode):
                 "image to noise",
                 "real image editing",
             ),
-            description="DDIM inversion of a picture under the prompt that describes it: the start of every edit.",
+            description=(
+                "DDIM inversion of a picture under the prompt that describes it: the start of every edit."
+            ),
             inputs=[
                 io.Model.Input(
                     "model",
@@ -39,7 +41,9 @@ class EtaInversion(EtaNode):
                 ),
                 io.Conditioning.Input(
                     "positive",
-                    tooltip="The source prompt: describe the picture as it is, with the word you mean to change.",
+                    tooltip=(
+                        "The source prompt: describe the picture as it is, with the word you mean to change."
+                    ),
                 ),
                 io.Latent.Input(
                     "latent_image",
@@ -59,14 +63,16 @@ class EtaInversion(EtaNode):
                     max=30.0,
                     step=0.1,
                     tooltip=(
-                        "Guidance of the inversion. 1 = none (paper, most exact); higher needs `negative` and costs twice."
+                        "Guidance of the inversion. 1 = none (paper, most exact); higher needs `negative` "
+                        "and costs twice."
                     ),
                 ),
                 io.Combo.Input(
                     "scheduler",
                     options=host.SCHEDULERS,
                     tooltip=(
-                        "Noise levels. ddim_uniform is the paper's grid for any number of steps; the others are the host's own."
+                        "Noise levels. ddim_uniform is the paper's grid for any number of steps; the others "
+                        "are the host's own."
                     ),
                 ),
                 io.Conditioning.Input("negative", optional=True, tooltip="Read only when cfg is not 1."),
@@ -76,8 +82,10 @@ class EtaInversion(EtaNode):
                     default="ddim",
                     optional=True,
                     tooltip=(
-                        "ddim: the paper's forward pass (neutral). fixed_point: the same, refined by `iterations`. negative_prompt: as ddim, and "
-                        "EtaSampler takes the source prompt for its negative. edit_friendly: DDPM noise of its own at every step; eta is then how "
+                        "ddim: the paper's forward pass (neutral). fixed_point: the same, refined by "
+                        "`iterations`. negative_prompt: as ddim, and "
+                        "EtaSampler takes the source prompt for its negative. edit_friendly: DDPM noise of "
+                        "its own at every step; eta is then how "
                         "much of it is renewed, and eta 0 still edits."
                     ),
                 ),
@@ -102,14 +110,18 @@ class EtaInversion(EtaNode):
                     default=False,
                     optional=True,
                     tooltip=(
-                        "On: plays the inversion back (as many network calls again), draws how far it drifts at each step, and warns where these "
+                        "On: plays the inversion back (as many network calls again), draws how far it drifts "
+                        "at each step, and warns where these "
                         "settings make it meaningless. Off: neutral. It changes nothing in the result."
                     ),
                 ),
                 io.Vae.Input(
                     "vae",
                     optional=True,
-                    tooltip="Read only by self_check, which then gives the PSNR in dB against the VAE's own round trip.",
+                    tooltip=(
+                        "Read only by self_check, which then gives the PSNR in dB against the VAE's own "
+                        "round trip."
+                    ),
                 ),
             ],
             outputs=[
@@ -120,7 +132,8 @@ class EtaInversion(EtaNode):
                 io.Latent.Output(
                     display_name="latent",
                     tooltip=(
-                        "The noise end in the host's sigma space: KSampler (Advanced) with add_noise off continues from it."
+                        "The noise end in the host's sigma space: KSampler (Advanced) with add_noise off "
+                        "continues from it."
                     ),
                 ),
             ],
@@ -145,11 +158,13 @@ class EtaInversion(EtaNode):
     ) -> io.NodeOutput:
         if negative is None and not math.isclose(cfg, 1.0):
             raise ValueError(
-                f"cfg is {cfg:g} but `negative` is not connected: connect a negative prompt (an empty one will do), or set cfg to 1"
+                f"cfg is {cfg:g} but `negative` is not connected: connect a negative prompt (an empty one "
+                "will do), or set cfg to 1"
             )
         if negative is None and host.needs_negative(model):
             raise ValueError(
-                "`negative` is not connected, and what is patched into this model (such as Self-Attention Guidance) asks for it at any cfg: connect a "
+                "`negative` is not connected, and what is patched into this model (such as Self-Attention "
+                "Guidance) asks for it at any cfg: connect a "
                 "negative prompt (an empty one will do), or the model from before the patch"
             )
         if not positive:
@@ -157,7 +172,8 @@ class EtaInversion(EtaNode):
         grid = host.make_grid(model, scheduler, steps)
         if grid.times[-1] < 0.9:
             host.warn(
-                f"{steps} steps of {scheduler} end at t = {grid.times[-1]:.2f}, far from the noise (1.00), and leave little to edit: use the "
+                f"{steps} steps of {scheduler} end at t = {grid.times[-1]:.2f}, far from the noise (1.00), "
+                "and leave little to edit: use the "
                 "scheduler normal, which reaches it with any number of steps, or another number of steps",
                 cls.hidden.unique_id,
             )
@@ -170,7 +186,8 @@ class EtaInversion(EtaNode):
         host.check_covered(positive, "the source prompt", cls.hidden.unique_id)
         if self_check and vae is not None and vae.latent_channels != host.latent_channels(model):
             raise ValueError(
-                f"vae makes latents of {vae.latent_channels} channels, the model takes {host.latent_channels(model)}: connect the VAE of this checkpoint, "
+                f"vae makes latents of {vae.latent_channels} channels, the model takes "
+                f"{host.latent_channels(model)}: connect the VAE of this checkpoint, "
                 "or none"
             )
         z = host.in_model_space(model, host.latent_tensor(model, latent_image, cls.hidden.unique_id))
@@ -215,7 +232,9 @@ FLAT = 1e-3  # deviation of a latent without a picture in it; a photograph's is 
 
 
 def _check(model, branch: host.Branch, trajectory: Trajectory, vae, node_id) -> torch.Tensor | None:
-    """A plot [1, H, W, 3] of the drift when the trajectory is played back; the figures are said, and bad ones warned of."""
+    """A plot [1, H, W, 3] of the drift when the trajectory is played back; the figures are said, and bad ones
+    warned of.
+    """
     if trajectory.inverter == "edit_friendly":
         host.say(
             "edit_friendly plays back exactly, whatever the settings: every step keeps its own noise", node_id
@@ -243,7 +262,8 @@ def _check(model, branch: host.Branch, trajectory: Trajectory, vae, node_id) -> 
         found += f", {float(psnr(*pictures).min()):.1f} dB against the VAE's round trip"
     if float(drift[0]) > MEANINGLESS:
         host.warn(
-            f"{found}: its noise is hardly this picture's. Set cfg to 1, use more steps ({grid.steps} now), the scheduler ddim_uniform, or the "
+            f"{found}: its noise is hardly this picture's. Set cfg to 1, use more steps ({grid.steps} now), "
+            "the scheduler ddim_uniform, or the "
             "inverter fixed_point or edit_friendly",
             node_id,
         )
@@ -264,7 +284,10 @@ class EtaSaveInversion(EtaNode):
                 "store inversion",
                 "export inversion",
             ),
-            description="Write an inversion to the output folder, to edit the same picture later without inverting it again.",
+            description=(
+                "Write an inversion to the output folder, to edit the same picture later without inverting "
+                "it again."
+            ),
             inputs=[
                 InversionSocket.Input("inversion", tooltip="The inversion to write."),
                 io.String.Input(
@@ -339,7 +362,9 @@ class EtaLoadInversion(EtaNode):
 
 
 def _plain(conditioning: list) -> tuple[dict[str, torch.Tensor], dict]:
-    """A CONDITIONING as tensors and JSON values. Raises ValueError for what no file can hold (a ControlNet, hooks)."""
+    """A CONDITIONING as tensors and JSON values. Raises ValueError for what no file can hold (a ControlNet,
+    hooks).
+    """
     tensors, entries = {}, []
     for i, (cond, extras) in enumerate(conditioning):
         tensors[f"{i}.cond"] = cond
@@ -350,7 +375,8 @@ def _plain(conditioning: list) -> tuple[dict[str, torch.Tensor], dict]:
                 value = {"tensor": f"{i}.{key}"}
             elif not isinstance(value, (str, int, float, bool, type(None))) and not _is_numbers(value):
                 raise ValueError(
-                    f"the source conditioning carries '{key}' ({type(value).__name__}), which a file cannot hold: save an inversion made without it, "
+                    f"the source conditioning carries '{key}' ({type(value).__name__}), which a file cannot "
+                    "hold: save an inversion made without it, "
                     "or keep this one in the graph"
                 )
             entry[key] = value

@@ -41,7 +41,8 @@ class AttentionMask(EtaNode):
                     "words",
                     default="",
                     tooltip=(
-                        "Words or phrases of the source prompt, with commas between; a weight after a colon, for example: cat, red ball:0.5. 1 = neutral."
+                        "Words or phrases of the source prompt, with commas between; a weight after a colon, "
+                        "for example: cat, red ball:0.5. 1 = neutral."
                     ),
                 ),
                 io.Float.Input(
@@ -51,7 +52,8 @@ class AttentionMask(EtaNode):
                     max=1.0,
                     step=0.01,
                     tooltip=(
-                        "Attention above it belongs to the region. 0 = soft mask, the attention itself. Paper: 0.2; higher = smaller region."
+                        "Attention above it belongs to the region. 0 = soft mask, the attention itself. "
+                        "Paper: 0.2; higher = smaller region."
                     ),
                 ),
                 io.Int.Input(
@@ -81,7 +83,8 @@ class AttentionMask(EtaNode):
                     default="intersect",
                     optional=True,
                     tooltip=(
-                        "intersect: only inside both. union: either. subtract: words without your mask. multiply: soft intersection. "
+                        "intersect: only inside both. union: either. subtract: words without your mask. "
+                        "multiply: soft intersection. "
                         "replace: your mask alone. Read only when a mask is connected."
                     ),
                 ),
@@ -95,7 +98,8 @@ class AttentionMask(EtaNode):
                     optional=True,
                     force_input=True,
                     tooltip=(
-                        "The source prompt's text, only needed where it cannot be read from the graph (text computed by other nodes)."
+                        "The source prompt's text, only needed where it cannot be read from the graph (text "
+                        "computed by other nodes)."
                     ),
                 ),
             ],
@@ -109,7 +113,8 @@ class AttentionMask(EtaNode):
                     tooltip="The attention drawn over the picture, the mask's edge in white.",
                 ),
             ],
-            is_output_node=True,  # its preview is wanted where no sampler is connected yet, and again where it is cached
+            # Its preview is wanted while no sampler is connected yet, and again when it is cached.
+            is_output_node=True,
             hidden=[io.Hidden.unique_id],
         )
 
@@ -132,11 +137,13 @@ class AttentionMask(EtaNode):
         phrases = parse_phrases(words)
         if trajectory.maps is None:
             raise ValueError(
-                f"this inversion has no attention maps: {trajectory.no_maps}; connect a mask of your own to EtaSampler instead"
+                f"this inversion has no attention maps: {trajectory.no_maps}; connect a mask of your own to "
+                "EtaSampler instead"
             )
         if image is not None and len(image) not in (1, trajectory.batch):
             raise ValueError(
-                f"image has {len(image)} pictures, the inversion {trajectory.batch}: give one, or one for each"
+                f"image has {len(image)} pictures, the inversion {trajectory.batch}: give one, or one for "
+                "each"
             )
         node_id = cls.hidden.unique_id
         prompt = prompt_text.source_prompt(inversion, clip, source_prompt, node_id)
@@ -159,7 +166,8 @@ class AttentionMask(EtaNode):
         region = masks.threshold(soft, threshold)
         if not bool((region > 0).flatten(1).any(1).all()):
             raise ValueError(
-                f"no pixel of '{words}' is above threshold {threshold:g}: its attention reaches {float(soft.flatten(1).amax(1).min()):.2f}; "
+                f"no pixel of '{words}' is above threshold {threshold:g}: its attention reaches "
+                f"{float(soft.flatten(1).amax(1).min()):.2f}; "
                 "use a lower threshold"
             )
         size = trajectory.picture_size
@@ -180,7 +188,9 @@ class AttentionMask(EtaNode):
 def _view(
     maps: dict[str, Tensor], words: Sequence[str], texts: Sequence[str], size: tuple[int, int], image, mask
 ) -> dict:
-    """What the node's preview draws from, of the first picture: `texts` may be the prompt, `phrases` are in the sheet's order."""
+    """What the node's preview draws from, of the first picture: `texts` may be the prompt, `phrases` are in
+    the sheet's order.
+    """
     stacked = torch.stack([each[0] for each in maps.values()])
     return {
         "words": [word for word in words if not set(word) <= set(punctuation)],

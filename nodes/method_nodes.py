@@ -34,7 +34,10 @@ class EtaPromptToPrompt(EtaNode):
                 "attention control",
                 "word swap",
             ),
-            description="The source prompt's attention maps steer the target's: the new thing keeps the old one's place and pose.",
+            description=(
+                "The source prompt's attention maps steer the target's: the new thing keeps the old one's "
+                "place and pose."
+            ),
             inputs=[
                 InversionSocket.Input("inversion", tooltip="The inversion EtaSampler edits."),
                 io.Clip.Input("clip", tooltip="The CLIP that encoded both prompts."),
@@ -45,8 +48,10 @@ class EtaPromptToPrompt(EtaNode):
                     "mode",
                     options=list(ALIGN),
                     tooltip=(
-                        "replace: each word takes the map of the word in its place (cat to dog). refine: equal words keep their maps, new "
-                        "ones have their own. reweight: the same prompt, other weights. auto: replace where only words were swapped, else refine."
+                        "replace: each word takes the map of the word in its place (cat to dog). refine: "
+                        "equal words keep their maps, new "
+                        "ones have their own. reweight: the same prompt, other weights. auto: replace where "
+                        "only words were swapped, else refine."
                     ),
                 ),
                 _fraction(
@@ -57,7 +62,8 @@ class EtaPromptToPrompt(EtaNode):
                 _fraction(
                     "cross_replace_end",
                     0.4,
-                    "Cross-attention is steered up to this fraction of the steps; 0 = never (neutral). Paper: 0.4 to 0.8.",
+                    "Cross-attention is steered up to this fraction of the steps; 0 = never (neutral). "
+                    "Paper: 0.4 to 0.8.",
                 ),
                 _fraction(
                     "self_replace_start", 0.0, "First step of the self-attention's replacement. Paper: 0."
@@ -65,7 +71,8 @@ class EtaPromptToPrompt(EtaNode):
                 _fraction(
                     "self_replace_end",
                     0.6,
-                    "Self-attention is the source's up to this fraction of the steps; 0 = never (neutral). Paper: 0.4 to 0.6.",
+                    "Self-attention is the source's up to this fraction of the steps; 0 = never (neutral). "
+                    "Paper: 0.4 to 0.6.",
                 ),
                 io.String.Input(
                     "word_steps",
@@ -78,17 +85,26 @@ class EtaPromptToPrompt(EtaNode):
                     min=0.0,
                     max=10.0,
                     step=0.1,
-                    tooltip="Attention to the equalizer's words is multiplied by this in the steered steps. 1 = neutral, reference: 2.",
+                    tooltip=(
+                        "Attention to the equalizer's words is multiplied by this in the steered steps. 1 = "
+                        "neutral, reference: 2."
+                    ),
                 ),
                 io.String.Input(
                     "equalizer_words",
                     default="",
-                    tooltip="Target words the equalizer acts on, a factor of its own after a colon: dog:3. Empty = the new words.",
+                    tooltip=(
+                        "Target words the equalizer acts on, a factor of its own after a colon: dog:3. Empty "
+                        "= the new words."
+                    ),
                 ),
                 io.Boolean.Input(
                     "local_blend",
                     default=True,
-                    tooltip="Hold the picture on the source where neither prompt's words look. Off = neutral, reference: on.",
+                    tooltip=(
+                        "Hold the picture on the source where neither prompt's words look. Off = neutral, "
+                        "reference: on."
+                    ),
                 ),
                 io.String.Input(
                     "blend_words",
@@ -116,7 +132,9 @@ class EtaPromptToPrompt(EtaNode):
                         f"{which}_prompt",
                         optional=True,
                         force_input=True,
-                        tooltip=f"The {which} prompt's text, only needed where it cannot be read from the graph.",
+                        tooltip=(
+                            f"The {which} prompt's text, only needed where it cannot be read from the graph."
+                        ),
                     )
                     for which in ("source", "target")
                 ),
@@ -151,7 +169,8 @@ class EtaPromptToPrompt(EtaNode):
         for which, conditioning in (("source", inversion.positive), ("target", positive)):
             if len(conditioning) != 1:
                 raise ValueError(
-                    f"the {which} prompt has {len(conditioning)} entries (Conditioning Combine or areas): Prompt-to-Prompt needs one prompt each"
+                    f"the {which} prompt has {len(conditioning)} entries (Conditioning Combine or areas): "
+                    "Prompt-to-Prompt needs one prompt each"
                 )
         node_id = cls.hidden.unique_id
         source = prompt_text.source_prompt(inversion, clip, source_prompt, node_id)
@@ -160,7 +179,8 @@ class EtaPromptToPrompt(EtaNode):
         scale = _scale(clip, target, aligned, equalizer, equalizer_words)
         if equalizer != 1 and bool((scale == 1).all()):
             host.warn(
-                f"the equalizer {equalizer:g} acts on no word: the target has no new words, and equalizer_words names none",
+                f"the equalizer {equalizer:g} acts on no word: the target has no new words, and "
+                "equalizer_words names none",
                 node_id,
             )
         cross = Span(cross_replace_start, cross_replace_end).check("cross_replace")
@@ -242,7 +262,9 @@ def _word_spans(clip, target: Prompt, default: Span, word_steps: str) -> tuple[S
 def _blend_rows(
     clip, source: Prompt, target: Prompt, aligned: Alignment, words: str, equalized: str
 ) -> tuple:
-    """Rows of the local blend's words in both prompts: those named, or those that changed, or the equalizer's."""
+    """Rows of the local blend's words in both prompts: those named, or those that changed, or the
+    equalizer's.
+    """
     if not words.strip() and (aligned.removed or aligned.added):
         return aligned.removed, aligned.added
     phrases = parse_factors("blend_words", words if words.strip() else equalized, 1.0)
@@ -262,23 +284,31 @@ class EtaMasaCtrl(EtaNode):
                 "pose change",
                 "texture",
             ),
-            description="The target looks its texture up in the source (mutual self-attention): for changes of pose and shape of the same thing.",
+            description=(
+                "The target looks its texture up in the source (mutual self-attention): for changes of pose "
+                "and shape of the same thing."
+            ),
             inputs=[
                 _fraction(
                     "start",
                     0.08,
-                    "First step, as a fraction of the steps; 1 = never (neutral). Paper: 0.08 (step 4 of 50).",
+                    "First step, as a fraction of the steps; 1 = never (neutral). Paper: 0.08 (step 4 of "
+                    "50).",
                 ),
                 _fraction(
                     "start_layer",
                     0.625,
-                    "First layer, as a fraction of the model's self-attention layers in order; 0 = all, 1 = none (neutral). Paper: 10 of 16.",
+                    "First layer, as a fraction of the model's self-attention layers in order; 0 = all, 1 = "
+                    "none (neutral). Paper: 10 of 16.",
                 ),
                 _fraction("end", 1.0, "Last step, as a fraction of the steps. Paper: 1.", optional=True),
                 io.Mask.Input(
                     "source_mask",
                     optional=True,
-                    tooltip="Where the thing is in the source: foreground then looks at foreground only. Needs target_mask.",
+                    tooltip=(
+                        "Where the thing is in the source: foreground then looks at foreground only. Needs "
+                        "target_mask."
+                    ),
                 ),
                 io.Mask.Input(
                     "target_mask", optional=True, tooltip="Where the thing is to be. Needs source_mask."
@@ -307,7 +337,8 @@ class EtaMasaCtrl(EtaNode):
 def _check_not_empty(name: str, mask: torch.Tensor | None) -> None:
     if mask is not None and not bool((mask > 0).any()):
         raise ValueError(
-            f"{name} is empty: no pixel is above 0, so there is nothing to edit; lower the threshold it comes from"
+            f"{name} is empty: no pixel is above 0, so there is nothing to edit; lower the threshold it "
+            "comes from"
         )
 
 
@@ -324,12 +355,16 @@ class EtaPlugAndPlay(EtaNode):
                 "feature injection",
                 "style change",
             ),
-            description="The target keeps the source's layout by its features and self-attention: for changes of look and style.",
+            description=(
+                "The target keeps the source's layout by its features and self-attention: for changes of "
+                "look and style."
+            ),
             inputs=[
                 _fraction(
                     "feature_end",
                     0.8,
-                    "Features are the source's up to this fraction of the steps; 0 = never (neutral). Paper: 0.8.",
+                    "Features are the source's up to this fraction of the steps; 0 = never (neutral). Paper: "
+                    "0.8.",
                 ),
                 _fraction(
                     "attention_end",
@@ -382,7 +417,10 @@ class EtaRegionEdit(EtaNode):
                 io.Combo.Input(
                     "overlap",
                     options=list(OVERLAP),
-                    tooltip="Where this mask meets those of earlier edits: over them, under them, or both in shares.",
+                    tooltip=(
+                        "Where this mask meets those of earlier edits: over them, under them, or both in "
+                        "shares."
+                    ),
                 ),
                 EditSocket.Input(
                     "edit", optional=True, tooltip="Edits before this one, and EtaSampler's own methods."
@@ -405,7 +443,8 @@ class EtaRegionEdit(EtaNode):
             )
         if any(isinstance(m, PromptToPrompt) and m.blend for m in method.methods):
             raise ValueError(
-                "the local blend holds the whole picture, a region has its mask: switch local_blend off in `method`"
+                "the local blend holds the whole picture, a region has its mask: switch local_blend off in "
+                "`method`"
             )
         _check_not_empty("mask", mask)
         region = RegionEdit(positive, mask, eta_scale, cfg, overlap, method.methods)

@@ -20,7 +20,9 @@ def colours(values: Tensor) -> Tensor:
 
 
 def heatmap(soft: Tensor, region: Tensor, image: Tensor | None) -> Tensor:
-    """[B, H, W, 3]: the picture in grey under the attention `soft`, the edge of `region` in white; both [B, H, W]."""
+    """[B, H, W, 3]: the picture in grey under the attention `soft`, the edge of `region` in white; both
+    [B, H, W].
+    """
     ground = torch.full((*soft.shape, 1), 0.4) if image is None else _grey(image, soft)
     drawn = torch.lerp(ground.expand(*soft.shape, 3), colours(soft), 0.15 + 0.6 * soft[..., None])
     return torch.where(_edge(region)[..., None], torch.ones(3), drawn)

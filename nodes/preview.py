@@ -14,7 +14,9 @@ LARGEST = 1024
 
 
 def show(images: Tensor, largest: int = LARGEST) -> list[ui.SavedResult]:
-    """References for the page's /view, one for each picture of [B, H, W, 3] in 0..1; larger ones are shrunk to `largest` pixels."""
+    """References for the page's /view, one for each picture of [B, H, W, 3] in 0..1; larger ones are shrunk
+    to `largest` pixels.
+    """
     images = images[..., :3].float().cpu()
     scale = largest / max(images.shape[1:3])
     if scale < 1:
@@ -27,7 +29,7 @@ def show(images: Tensor, largest: int = LARGEST) -> list[ui.SavedResult]:
 
 
 def show_sheet(maps: Tensor) -> dict:
-    """[N, h, w] in 0..1 as one picture, ceil(sqrt(N)) of them in a row: one request of the page instead of N."""
+    """[N, h, w] in 0..1 as one picture, ceil(sqrt(N)) in a row: the page then asks once, not N times."""
     columns = math.ceil(math.sqrt(len(maps)))
     rows = math.ceil(len(maps) / columns)
     padded = F.pad(maps, (0, 0, 0, 0, 0, rows * columns - len(maps)))

@@ -87,7 +87,8 @@ def _problems(
         for phrase in phrases:
             if not set(prompt.rows_of(phrase)) <= set(rows):
                 yield (
-                    f"'{phrase}' also stands unchanged in the {which} prompt: nodes that are given the word take both places; "
+                    f"'{phrase}' also stands unchanged in the {which} prompt: nodes that are given the word "
+                    "take both places; "
                     "add an adjective that tells them apart"
                 )
 

@@ -25,13 +25,19 @@ class EtaSampler(EtaNode):
                 "swap object",
                 "prompt edit",
             ),
-            description="Samples the target prompt from an inversion, with fresh noise by eta where the mask allows it.",
+            description=(
+                "Samples the target prompt from an inversion, with fresh noise by eta where the mask allows "
+                "it."
+            ),
             inputs=[
                 io.Model.Input("model", tooltip="The model the inversion was made with."),
                 InversionSocket.Input("inversion", tooltip="The inverted picture and its source prompt."),
                 EtaSocket.Input(
                     "eta",
-                    tooltip="How much fresh noise over time. More = more edit (in RF-Inversion eta means the opposite).",
+                    tooltip=(
+                        "How much fresh noise over time. More = more edit (in RF-Inversion eta means the "
+                        "opposite)."
+                    ),
                 ),
                 io.Conditioning.Input(
                     "positive", tooltip="The target prompt: the source prompt with the words changed."
@@ -63,7 +69,8 @@ class EtaSampler(EtaNode):
                     min=1,
                     max=1000,
                     tooltip=(
-                        "Noises drawn a step, of which the nearest to the source's own is taken. 1 = plain random noise, without the source branch. Paper: 10."
+                        "Noises drawn a step, of which the nearest to the source's own is taken. 1 = plain "
+                        "random noise, without the source branch. Paper: 10."
                     ),
                 ),
                 io.Float.Input(
@@ -73,7 +80,8 @@ class EtaSampler(EtaNode):
                     max=1.0,
                     step=0.01,
                     tooltip=(
-                        "How much of the source's own noise is mixed in. 0 = none (paper), 1 = keeps the most of the source."
+                        "How much of the source's own noise is mixed in. 0 = none (paper), 1 = keeps the "
+                        "most of the source."
                     ),
                 ),
                 io.Mask.Input(
@@ -84,7 +92,8 @@ class EtaSampler(EtaNode):
                     default=False,
                     optional=True,
                     tooltip=(
-                        "On: the noise is chosen over the whole picture, as the paper's program does. Off: inside the mask, where it is used."
+                        "On: the noise is chosen over the whole picture, as the paper's program does. Off: "
+                        "inside the mask, where it is used."
                     ),
                 ),
                 io.Float.Input(
@@ -95,14 +104,16 @@ class EtaSampler(EtaNode):
                     step=0.01,
                     optional=True,
                     tooltip=(
-                        "Holds the picture outside the mask on the source's trajectory at every step. 0 = off (paper), 1 = exactly the source."
+                        "Holds the picture outside the mask on the source's trajectory at every step. 0 = "
+                        "off (paper), 1 = exactly the source."
                     ),
                 ),
                 EditSocket.Input(
                     "edit",
                     optional=True,
                     tooltip=(
-                        "Editing methods (Prompt-to-Prompt, MasaCtrl, Plug-and-Play) and further prompts in regions of their own. Without it: the "
+                        "Editing methods (Prompt-to-Prompt, MasaCtrl, Plug-and-Play) and further prompts in "
+                        "regions of their own. Without it: the "
                         "target prompt alone."
                     ),
                 ),
@@ -113,7 +124,8 @@ class EtaSampler(EtaNode):
                     max=64,
                     optional=True,
                     tooltip=(
-                        "Edits with seed, seed + 1, ... beside one shared source branch; the latent is then a batch. 1 = neutral."
+                        "Edits with seed, seed + 1, ... beside one shared source branch; the latent is then "
+                        "a batch. 1 = neutral."
                     ),
                 ),
             ],
@@ -121,7 +133,9 @@ class EtaSampler(EtaNode):
                 io.Latent.Output(display_name="latent", tooltip="The edited picture."),
                 io.Latent.Output(
                     display_name="reconstruction",
-                    tooltip="The source latent: the source branch lands on it exactly. What is lost is the VAE's.",
+                    tooltip=(
+                        "The source latent: the source branch lands on it exactly. What is lost is the VAE's."
+                    ),
                 ),
             ],
             hidden=[io.Hidden.unique_id],
@@ -181,7 +195,10 @@ class EtaSamplerSelect(EtaNode):
                 "ddim eta",
                 "stochastic ddim",
             ),
-            description="eta-DDIM as a SAMPLER for SamplerCustomAdvanced, with eta over time and per pixel. Eta 0 is DDIM (Euler).",
+            description=(
+                "eta-DDIM as a SAMPLER for SamplerCustomAdvanced, with eta over time and per pixel. Eta 0 is "
+                "DDIM (Euler)."
+            ),
             inputs=[
                 EtaSocket.Input("eta", tooltip="How much fresh noise over time. 0 everywhere = DDIM."),
                 io.Mask.Input(
@@ -207,7 +224,10 @@ class EtaSigmas(EtaNode):
                 "inversion sigmas",
                 "noise levels",
             ),
-            description="The noise levels of an inversion, noise end first, for SamplerCustomAdvanced: plays it back from its latent.",
+            description=(
+                "The noise levels of an inversion, noise end first, for SamplerCustomAdvanced: plays it back "
+                "from its latent."
+            ),
             inputs=[InversionSocket.Input("inversion", tooltip="The inversion to play back.")],
             outputs=[io.Sigmas.Output(display_name="sigmas", tooltip="Noise end first.")],
         )

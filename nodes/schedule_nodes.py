@@ -43,22 +43,26 @@ class EtaSchedule(EtaNode):
                     "preset",
                     options=list(PRESETS),
                     tooltip=(
-                        "paper_strong: (t 0.6, eta 0) to (1, 0.7), for changes of shape. paper_gentle: (0.3, 0) to (1, 0.2), for changes of "
-                        "look. Both ignore the fields below. linear and cosine run from start to end, constant is end_eta everywhere, custom "
+                        "paper_strong: (t 0.6, eta 0) to (1, 0.7), for changes of shape. paper_gentle: (0.3, "
+                        "0) to (1, 0.2), for changes of "
+                        "look. Both ignore the fields below. linear and cosine run from start to end, "
+                        "constant is end_eta everywhere, custom "
                         "takes power and the curve."
                     ),
                 ),
                 _unit(
                     "start_t",
                     0.0,
-                    "Time where the curve starts; 0 = image, 1 = noise. Before it eta stays at start_eta. Paper: 0.3 to 0.6.",
+                    "Time where the curve starts; 0 = image, 1 = noise. Before it eta stays at start_eta. "
+                    "Paper: 0.3 to 0.6.",
                 ),
                 _unit("start_eta", 0.0, "Eta at start_t. 0 = no fresh noise (Direct Inversion). Paper: 0."),
                 _unit("end_t", 1.0, "Time where the curve ends; after it eta stays at end_eta. Paper: 1."),
                 _unit(
                     "end_eta",
                     0.4,
-                    "Eta at end_t. 0 = no fresh noise, 1 = as much as DDPM. Paper: 0.2 to 0.7; its program's default is 0.4.",
+                    "Eta at end_t. 0 = no fresh noise, 1 = as much as DDPM. Paper: 0.2 to 0.7; its program's "
+                    "default is 0.4.",
                 ),
                 io.Float.Input(
                     "power",
@@ -67,7 +71,8 @@ class EtaSchedule(EtaNode):
                     max=10.0,
                     step=0.05,
                     tooltip=(
-                        "Bend of the custom curve between its points; 1 = straight (paper), above 1 = eta falls sooner towards the image."
+                        "Bend of the custom curve between its points; 1 = straight (paper), above 1 = eta "
+                        "falls sooner towards the image."
                     ),
                 ),
                 io.String.Input(
@@ -75,7 +80,8 @@ class EtaSchedule(EtaNode):
                     default="",
                     optional=True,
                     tooltip=(
-                        "Points t:eta of the custom curve, for example 0.6:0, 1:0.7. Empty = the two points above. Other presets do not read it."
+                        "Points t:eta of the custom curve, for example 0.6:0, 1:0.7. Empty = the two points "
+                        "above. Other presets do not read it."
                     ),
                 ),
             ],

@@ -1,4 +1,6 @@
-"""EtaTune: the eta curve that edits the most while the background keeps a limit, searched on the user's own model and pictures."""
+"""EtaTune: the eta curve that edits the most while the background keeps a limit, searched on the user's own
+model and pictures.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,9 @@ class EtaTuneExample(EtaNode):
                 io.Conditioning.Input("positive", tooltip="The target prompt."),
                 io.Mask.Input(
                     "mask",
-                    tooltip="Multiplies eta per pixel, as in EtaSampler. The background is where it is exactly 0.",
+                    tooltip=(
+                        "Multiplies eta per pixel, as in EtaSampler. The background is where it is exactly 0."
+                    ),
                 ),
                 EditSocket.Input(
                     "edit",
@@ -86,8 +90,10 @@ class EtaTune(EtaNode):
                 "tune schedule",
                 "auto eta",
             ),
-            description="Tries eta curves on your examples and hands out the one that edits the most while the background keeps a limit. Takes one "
-            "edit of every example a trial.",
+            description=(
+                "Tries eta curves on your examples and hands out the one that edits the most while the "
+                "background keeps a limit. Takes one edit of every example a trial."
+            ),
             inputs=[
                 io.Model.Input("model", tooltip="The model the inversions were made with."),
                 io.Vae.Input("vae", tooltip="Decodes each trial, to measure its background."),
@@ -118,21 +124,29 @@ class EtaTune(EtaNode):
                     min=0.0,
                     max=LOSSLESS,
                     step=0.1,
-                    tooltip="PSNR outside the mask that every picture must keep, dB. 0 = no limit. The VAE's own loss counts: SD1's alone takes "
-                    "photographs of 256 px to 23. Published on PIE-Bench, of the whole frame: 27 at best, 18 where the background is lost.",
+                    tooltip=(
+                        "PSNR outside the mask that every picture must keep, dB. 0 = no limit. The VAE's own "
+                        "loss counts: SD1's alone takes photographs of 256 px to 23. Published on PIE-Bench, "
+                        "of the whole frame: 27 at best, 18 where the background is lost."
+                    ),
                 ),
                 io.Combo.Input(
                     "curve",
                     options=list(SHAPES),
-                    tooltip="start, peak, power: the paper's kind, from 0 at a start to a peak at the noise end. free: eta at five times of its own.",
+                    tooltip=(
+                        "start, peak, power: the paper's kind, from 0 at a start to a peak at the noise end. "
+                        "free: eta at five times of its own."
+                    ),
                 ),
                 io.Int.Input(
                     "trials",
                     default=16,
                     min=4,
                     max=200,
-                    tooltip="Curves to try: no noise, the paper's two, the most noise, then where a gain is likeliest. 16 is enough for start, peak, power; "
-                    "30 for free.",
+                    tooltip=(
+                        "Curves to try: no noise, the paper's two, the most noise, then where a gain is "
+                        "likeliest. 16 is enough for start, peak, power; 30 for free."
+                    ),
                 ),
                 io.Float.Input(
                     "background_lock",
@@ -141,7 +155,10 @@ class EtaTune(EtaNode):
                     max=1.0,
                     step=0.01,
                     optional=True,
-                    tooltip="As in EtaSampler. 0 = off (paper); 1 holds the background whatever eta does, and leaves little to search for.",
+                    tooltip=(
+                        "As in EtaSampler. 0 = off (paper); 1 holds the background whatever eta does, and "
+                        "leaves little to search for."
+                    ),
                 ),
                 io.Int.Input(
                     "noise_candidates",
@@ -170,7 +187,10 @@ class EtaTune(EtaNode):
                 ),
                 io.Image.Output(
                     display_name="trade_off",
-                    tooltip="Every trial, edit against background, with the limit and the best, and the best curve.",
+                    tooltip=(
+                        "Every trial, edit against background, with the limit and the best, and the best "
+                        "curve."
+                    ),
                 ),
                 io.String.Output(
                     display_name="settings",
@@ -200,7 +220,8 @@ class EtaTune(EtaNode):
         node_id = cls.hidden.unique_id
         if vae.latent_channels != host.latent_channels(model):
             raise ValueError(
-                f"vae makes latents of {vae.latent_channels} channels, the model takes {host.latent_channels(model)}: connect the VAE of this checkpoint"
+                f"vae makes latents of {vae.latent_channels} channels, the model takes "
+                f"{host.latent_channels(model)}: connect the VAE of this checkpoint"
             )
         settings = (cfg, seed, noise_candidates, noise_blend)
         tests = []
@@ -240,11 +261,14 @@ class EtaTune(EtaNode):
         if chosen is None:
             nearest = max(found, key=lambda trial: trial.background)
             raise ValueError(
-                f"background_limit is {background_limit:g} dB, and none of {trials} curves keeps it: the nearest comes to {nearest.background:.2f} "
-                f"({_written(nearest.schedule)}). Lower background_limit, raise background_lock, or enlarge the mask where the new thing spills over"
+                f"background_limit is {background_limit:g} dB, and none of {trials} curves keeps it: the "
+                f"nearest comes to {nearest.background:.2f} "
+                f"({_written(nearest.schedule)}). Lower background_limit, raise background_lock, or enlarge "
+                "the mask where the new thing spills over"
             )
         host.say(
-            f"best: edit {chosen.edit:.3f}, background {chosen.background:.2f} dB, {_written(chosen.schedule)}",
+            f"best: edit {chosen.edit:.3f}, background {chosen.background:.2f} dB, "
+            f"{_written(chosen.schedule)}",
             node_id,
         )
         drawn = _draw(found, chosen, background_limit)
@@ -257,7 +281,8 @@ class EtaTune(EtaNode):
 
 
 def _fitted(example: Example, node_id: str | None) -> tuple[Example, Tensor]:
-    """The example with its image and masks as its picture has them, and where that may change, [B or 1, H, W].
+    """The example with its image and masks as its picture has them, and where that may change,
+    [B or 1, H, W].
 
     ValueError where nothing could be measured.
     """
@@ -268,7 +293,8 @@ def _fitted(example: Example, node_id: str | None) -> tuple[Example, Tensor]:
         )
     if len(example.image) not in (1, trajectory.batch):
         raise ValueError(
-            f"image has {len(example.image)} pictures, the inversion {trajectory.batch}: give one, or one for each picture"
+            f"image has {len(example.image)} pictures, the inversion {trajectory.batch}: give one, or one "
+            "for each picture"
         )
     image = host.as_encoded(example.image, "image", trajectory.picture_size, node_id)[..., :3].float().cpu()
     if not bool(torch.isfinite(image).all()):
@@ -284,7 +310,8 @@ def _fitted(example: Example, node_id: str | None) -> tuple[Example, Tensor]:
     free = reduce(torch.maximum, [mask, *(region.mask for region in regions)])
     if not bool((free <= 0).flatten(1).any(1).all()):
         raise ValueError(
-            "the mask, with those of the edit's regions, is nowhere 0 in a picture, so that there is no background to measure; connect "
+            "the mask, with those of the edit's regions, is nowhere 0 in a picture, so that there is no "
+            "background to measure; connect "
             "masks that leave some"
         )
     return replace(example, image=image, mask=mask, edit=replace(edit, regions=regions)), free
@@ -317,7 +344,8 @@ class _Measurement:
         pictures = self.vae.decode(host.to_latent(model, z)["samples"]).float().cpu().clamp(0, 1)
         if not bool(torch.isfinite(pictures).all()):
             raise ValueError(
-                "the VAE gave NaN or infinite pixels: start the host with --fp32-vae, or connect the VAE of this checkpoint"
+                "the VAE gave NaN or infinite pixels: start the host with --fp32-vae, or connect the VAE of "
+                "this checkpoint"
             )
         image, free = (
             part.expand(len(pictures), *part.shape[1:]) for part in (self.example.image, self.free)

@@ -1,12 +1,13 @@
 """The command line.
 
-    python pilot run ITEMS --out DIR [--workflow FILE] [--mask auto|given|both|none] [--set NODE.input=VALUE ...]
+    python pilot run ITEMS --out DIR [--workflow FILE] [--mask auto|given|both|none]
+                     [--set NODE.input=VALUE ...]
     python pilot report DIR
     python pilot pie ITEMS --checkpoint NAME --out DIR
 
-ITEMS is a CSV, JSON or JSONL file, or a folder with items.csv, items.json, items.jsonl or PIE-Bench's mapping_file.json. `run` needs a
-running ComfyUI with this pack (--server); the same command again goes on where an earlier one stopped. Every picture, results.jsonl and
-report.html are in DIR.
+ITEMS is a CSV, JSON or JSONL file, or a folder with items.csv, items.json, items.jsonl or PIE-Bench's
+mapping_file.json. `run` needs a running ComfyUI with this pack (--server); the same command again goes on
+where an earlier one stopped. Every picture, results.jsonl and report.html are in DIR.
 """
 
 from __future__ import annotations
@@ -82,14 +83,20 @@ def _parser() -> argparse.ArgumentParser:
         "--mask",
         choices=("auto", "given", "both", "none"),
         default="auto",
-        help="auto: the workflow's own; given: the item's takes its place; both: each item twice; none. The figures take the item's where it has one",
+        help=(
+            "auto: the workflow's own; given: the item's takes its place; both: each item twice; none. The "
+            "figures take the item's where it has one"
+        ),
     )
     run_parser.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="NODE.input=VALUE",
-        help="a node's type, title or id; VALUE may hold {source}, {target}, {words}, {target_words}, {picture}, {mask}, {seed}",
+        help=(
+            "a node's type, title or id; VALUE may hold {source}, {target}, {words}, {target_words}, "
+            "{picture}, {mask}, {seed}"
+        ),
     )
     run_parser.add_argument(
         "--edited",
@@ -188,7 +195,8 @@ def _listed(options: argparse.Namespace) -> list[items.Item]:
     unread = sorted({column for item in found for column in item.unread})
     if unread:
         print(
-            f"columns that are not read: {', '.join(unread)}; those that are: {', '.join((*items.REQUIRED, *items.OPTIONAL))}"
+            f"columns that are not read: {', '.join(unread)}; those that are: "
+            f"{', '.join((*items.REQUIRED, *items.OPTIONAL))}"
         )
     return found[: options.limit]
 
@@ -247,7 +255,9 @@ def _limits(options: argparse.Namespace) -> Limits:
 
 
 def _describe(run: dict, server: Server, example: workflow.Form, folders: list[Path]) -> None:
-    """The server, and the weights where they are on this machine; others than those the run began with are refused."""
+    """The server, and the weights where they are on this machine; others than those the run began with are
+    refused.
+    """
     system = server.stats()["system"]
     run["server"] = {name: system.get(name) for name in ("comfyui_version", "pytorch_version", "os")}
     roots = [*folders, *(models.roots_of(system.get("argv", [])) if server.is_local else [])]

@@ -1,6 +1,7 @@
 """What is to be edited: items from a CSV, JSON or JSONL file, or from PIE-Bench's mapping_file.json.
 
-A wrong row is an item with an `error`, so that it is reported like any other; only a file that cannot be read at all stops a run.
+A wrong row is an item with an `error`, so that it is reported like any other; only a file that cannot be read
+at all stops a run.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ class ItemsError(Exception):
 
 @dataclass(frozen=True)
 class Item:
-    """One edit. number: its place in the list, from 1. picture and a mask file lie in `folder`; PIE-Bench's masks are run lengths.
+    """One edit. number: its place in the list, from 1. picture and a mask file lie in `folder`; PIE-Bench's
+    masks are run lengths.
 
     unread: columns that mean nothing here. repeat: how many equal items come before it.
     """
@@ -55,7 +57,9 @@ class Item:
 
     @property
     def key(self) -> str:
-        """Names the item by what it says and not by its place, so that a list may grow or move between two runs."""
+        """Names the item by what it says and not by its place, so that a list may grow or move between two
+        runs.
+        """
         says = {
             name: value for name, value in vars(self).items() if name not in ("number", "folder", "unread")
         }
@@ -63,7 +67,9 @@ class Item:
 
 
 def load(path: Path) -> list[Item]:
-    """The items of a file, or of the folder that has one of NAMES. Raises ItemsError where there is nothing to read."""
+    """The items of a file, or of the folder that has one of NAMES. Raises ItemsError where there is nothing
+    to read.
+    """
     path = _list_in(path) if path.is_dir() else path
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -244,7 +250,9 @@ def _seed(value: object) -> int | None:
 
 
 def gone(source_prompt: str, target_prompt: str) -> str:
-    """The words that only the source prompt has, neighbours joined to a phrase, with commas between: AttentionMask's words."""
+    """The words that only the source prompt has, neighbours joined to a phrase, with commas between:
+    AttentionMask's words.
+    """
     source, target = (prompt.split() for prompt in (source_prompt, target_prompt))
     kept = set(pair(source, target))
     phrases: list[list[str]] = [[]]

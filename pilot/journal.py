@@ -1,4 +1,6 @@
-"""A run's folder: what it is (run.json), what is done (results.jsonl), and that one program at a time works in it."""
+"""A run's folder: what it is (run.json), what is done (results.jsonl), and that one program at a time works
+in it.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ class JournalError(Exception):
 
 
 class Journal:
-    """Rows by `key`, each written to disk before `append` returns. A context manager: holds the folder for itself."""
+    """Rows by `key`, each written to disk before `append` returns. A context manager: holds the folder for
+    itself.
+    """
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -82,7 +86,9 @@ def _line(row: dict) -> bytes:
 
 
 def settle(folder: Path, settings: dict) -> dict:
-    """run.json -> {"id", "settings"}, made at the first call. Raises JournalError where the folder's run has, or may have, other settings."""
+    """run.json -> {"id", "settings"}, made at the first call. Raises JournalError where the folder's run has,
+    or may have, other settings.
+    """
     found = load(folder)
     if found:
         changed = [
@@ -98,7 +104,8 @@ def settle(folder: Path, settings: dict) -> dict:
         return found
     if rows(folder):
         raise JournalError(
-            f"{folder} has results, but the {RUN} that says how they were made is gone: put it back, or use another --out"
+            f"{folder} has results, but the {RUN} that says how they were made is gone: put it back, or use "
+            "another --out"
         )
     run = {"id": uuid.uuid4().hex, "settings": settings}
     save(folder, run)

@@ -1,4 +1,4 @@
-"""HTML and SVG in one file that asks nobody for anything. Every text is escaped; only what `tag` made is not."""
+"""HTML and SVG in one file that loads nothing else. Every text is escaped, except what `tag` made."""
 
 from __future__ import annotations
 
@@ -177,26 +177,43 @@ def whole(title: str, *body: object) -> Html:
 STYLE = """
 :root { --paper: #fff; --ink: #1d1f24; --dim: #667; --line: #dde; --card: #f7f7fa; --count: #4a6fa5;
   --pass: #2e7d4f; --review: #b26a00; --reject: #b3261e; --error: #6b5b95; color-scheme: light dark; }
-@media (prefers-color-scheme: dark) { :root { --paper: #17181c; --ink: #e6e6ea; --dim: #99a; --line: #33353d; --card: #202228;
+@media (prefers-color-scheme: dark) { :root { --paper: #17181c; --ink: #e6e6ea; --dim: #99a;
+  --line: #33353d; --card: #202228;
   --count: #7fa3d6; --pass: #6cc08b; --review: #e0a24a; --reject: #f0837b; --error: #b3a3dc; } }
-body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.6rem; margin: 0 0 .3rem; overflow-wrap: anywhere; } h2 { margin: 2.2rem 0 .6rem; font-size: 1.2rem; }
+body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 72rem;
+  margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.6rem; margin: 0 0 .3rem; overflow-wrap: anywhere; }
+h2 { margin: 2.2rem 0 .6rem; font-size: 1.2rem; }
 p { max-width: 50rem; } .dim, figcaption, small { color: var(--dim); }
 .tiles { display: flex; flex-wrap: wrap; gap: .8rem; margin: .8rem 0; }
 .tile { background: var(--card); border-left: 4px solid var(--dim); padding: .5rem 1rem; min-width: 7rem; }
-.tile b { display: block; font-size: 1.5rem; } .tile.pass { border-color: var(--pass); } .tile.review { border-color: var(--review); }
+.tile b { display: block; font-size: 1.5rem; } .tile.pass { border-color: var(--pass); }
+.tile.review { border-color: var(--review); }
 .tile.reject { border-color: var(--reject); } .tile.error { border-color: var(--error); }
-.bar { width: 100%; height: 12px; } rect.pass { fill: var(--pass); } rect.review { fill: var(--review); } rect.reject { fill: var(--reject); }
+.bar { width: 100%; height: 12px; } rect.pass { fill: var(--pass); } rect.review { fill: var(--review); }
+rect.reject { fill: var(--reject); }
 rect.error { fill: var(--error); } rect.count { fill: var(--count); } .axis { stroke: var(--dim); }
-.limit { stroke-width: 1.5; } .limit.pass { stroke: var(--pass); } .limit.review { stroke: var(--review); stroke-dasharray: 4 3; }
+.limit { stroke-width: 1.5; } .limit.pass { stroke: var(--pass); }
+.limit.review { stroke: var(--review); stroke-dasharray: 4 3; }
 .histogram { width: 100%; } .histogram text { font-size: 11px; fill: var(--dim); }
-.plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(16rem, 1fr)); gap: 1.2rem; } .plots h3 { margin: 0; font-size: .95rem; }
-.wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; } th, td { text-align: left; padding: .25rem .7rem; border-bottom: 1px solid var(--line); vertical-align: top; }
-td { overflow-wrap: anywhere; } td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-.case { background: var(--card); border-left: 4px solid var(--dim); padding: .8rem 1rem; margin: 0 0 1rem; } .case h3 { margin: 0; font-size: 1rem; overflow-wrap: anywhere; }
-.case.pass { border-color: var(--pass); } .case.review { border-color: var(--review); } .case.reject { border-color: var(--reject); }
-.case p { margin: .2rem 0; overflow-wrap: anywhere; } .pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(12rem, 45%), 1fr)); gap: .6rem; margin: .5rem 0; }
-figure { margin: 0; } figure img { display: block; width: 100%; height: auto; } .gone { padding: 3rem 1rem; border: 1px dashed var(--line); }
-.verdict { font-weight: 600; } .verdict.pass { color: var(--pass); } .verdict.review { color: var(--review); } .verdict.reject { color: var(--reject); } .verdict.error { color: var(--error); }
+.plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(16rem, 1fr)); gap: 1.2rem; }
+.plots h3 { margin: 0; font-size: .95rem; }
+.wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; }
+th, td { text-align: left; padding: .25rem .7rem; border-bottom: 1px solid var(--line);
+  vertical-align: top; }
+td { overflow-wrap: anywhere; }
+td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.case { background: var(--card); border-left: 4px solid var(--dim); padding: .8rem 1rem; margin: 0 0 1rem;
+  } .case h3 { margin: 0; font-size: 1rem; overflow-wrap: anywhere; }
+.case.pass { border-color: var(--pass); } .case.review { border-color: var(--review); }
+.case.reject { border-color: var(--reject); }
+.case p { margin: .2rem 0; overflow-wrap: anywhere; }
+.pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(12rem, 45%), 1fr));
+  gap: .6rem; margin: .5rem 0; }
+figure { margin: 0; } figure img { display: block; width: 100%; height: auto; }
+.gone { padding: 3rem 1rem; border: 1px dashed var(--line); }
+.verdict { font-weight: 600; } .verdict.pass { color: var(--pass); }
+.verdict.review { color: var(--review); } .verdict.reject { color: var(--reject); }
+.verdict.error { color: var(--error); }
 code { font-size: .85em; overflow-wrap: anywhere; } details { margin: 1rem 0; } summary { cursor: pointer; }
 """

@@ -23,7 +23,7 @@ class PictureError(Exception):
 
 @dataclass(frozen=True)
 class Prepared:
-    """An item's picture, RGB, and its mask, L or None, both of one size. given: (width, height) in the file."""
+    """An item's picture (RGB) and mask (L or None), of one size. given: (width, height) in the file."""
 
     picture: Image.Image
     mask: Image.Image | None
@@ -31,9 +31,11 @@ class Prepared:
 
 
 def prepare(item: Item, max_side: int) -> Prepared:
-    """The item's picture with its longer side scaled down to `max_side`, never up, and its middle in multiples of CELL.
+    """The item's picture with its longer side scaled down to `max_side`, never up, and its middle in
+    multiples of CELL.
 
-    A mask is scaled and cut alike: one of black and white stays so, and a pixel that holds any of it is of it. Raises PictureError.
+    A mask is scaled and cut alike: one of black and white stays so, and a pixel that holds any of it is of
+    it. Raises PictureError.
     """
     picture, given = _open(item.folder / item.picture, "RGB", max_side)
     scaled = _scaled(picture.size, max_side)
@@ -65,7 +67,8 @@ def _open(path: Path, mode: str, max_side: int) -> tuple[Image.Image, tuple[int,
         with Image.open(path) as opened:
             if opened.width * opened.height > MOST_MEGAPIXELS * 1e6:
                 raise PictureError(
-                    f"{path} is {_by(opened.size)} pixels, more than {MOST_MEGAPIXELS} megapixels: scale it down"
+                    f"{path} is {_by(opened.size)} pixels, more than {MOST_MEGAPIXELS} megapixels: scale it "
+                    "down"
                 )
             given = opened.size
             opened.draft(mode, (max_side, max_side))  # JPEG: decoded small, in little memory

@@ -20,11 +20,15 @@ COLUMNS = {
     "CLIP, edited part": ("clip_similarity_edited", 1, 2),
 }
 ABOUT = (
-    "PSNR, LPIPS, MSE and SSIM: both pictures x (1 - the benchmark's mask), averaged over the whole frame; pictures without background are "
+    "PSNR, LPIPS, MSE and SSIM: both pictures x (1 - the benchmark's mask), averaged over the whole frame; "
+    "pictures without background are "
     "left out. A run that was given the mask knows more than one that was not: the two are no rivals."
 )
 
-SOURCE = 'Published: Ju et al. 2023, "Direct Inversion", table 1, SD1.4 (Plug-and-Play: SD1.5), without the benchmark\'s masks.'
+SOURCE = (
+    'Published: Ju et al. 2023, "Direct Inversion", table 1, SD1.4 (Plug-and-Play: SD1.5), without the '
+    "benchmark's masks."
+)
 PUBLISHED = {
     "DDIM inversion + PtP": (69.43, 17.87, 208.80, 219.88, 71.14, 25.01, 22.44),
     "Null-text + PtP": (13.44, 27.03, 60.67, 35.86, 84.11, 24.75, 21.86),
@@ -86,7 +90,9 @@ ROWS = {
 
 
 def cells(rows: Iterable[dict]) -> list[str]:
-    """A line of the table: the means over the items that were scored with a mask of their own; empty where there are none."""
+    """A line of the table: the means over the items that were scored with a mask of their own; empty where
+    there are none.
+    """
     scored = [row for row in rows if row["status"] == "ok" and row.get("scored") == "given"]
     return [_cell(scored, *column) for column in COLUMNS.values()] if scored else []
 

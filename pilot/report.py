@@ -1,4 +1,6 @@
-"""report.html: how often it succeeded, how much of the rest changed, how long it took, and which pictures need a person."""
+"""report.html: how often it succeeded, how much of the rest changed, how long it took, and which pictures
+need a person.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +73,8 @@ def page_of(folder: Path, run: dict, rows: list[dict], shown: int = SHOWN) -> Ht
     )
 
 
-# --- what the rows say ----------------------------------------------------------------------------------------------------
+# --- what the rows say
+# ----------------------------------------------------------------------------------------------------
 
 
 def by_mode(rows: Iterable[dict]) -> dict[str, list[dict]]:
@@ -103,7 +106,9 @@ def values_of(rows: Iterable[dict], name: str) -> list[float]:
 
 
 def worst_first(rows: Iterable[dict]) -> list[dict]:
-    """Items that were edited: rejected before those to review before the passed, the most changed background first."""
+    """Items that were edited: rejected before those to review before the passed, the most changed background
+    first.
+    """
 
     def order(row: dict) -> tuple:
         psnr = figure(row, "background_psnr")
@@ -121,7 +126,8 @@ def _policy(settings: dict) -> Policy:
     return parse_policy(limits) if limits else POLICIES.get(settings.get("policy", ""), {})
 
 
-# --- what the page shows --------------------------------------------------------------------------------------------------
+# --- what the page shows
+# --------------------------------------------------------------------------------------------------
 
 
 def _opening(run: dict, rows: list[dict], policy: Policy) -> list[Html]:
@@ -136,7 +142,8 @@ def _opening(run: dict, rows: list[dict], policy: Policy) -> list[Html]:
     return [
         tag(
             "p",
-            f"{len(rows)} results of {run.get('items', 'items')} by the workflow {run['settings'].get('workflow', '')}, {finished[0]} to {finished[-1]} UTC; "
+            f"{len(rows)} results of {run.get('items', 'items')} by the workflow "
+            f"{run['settings'].get('workflow', '')}, {finished[0]} to {finished[-1]} UTC; "
             f"{duration(seconds)} on the server.",
             class_="dim",
         ),
@@ -145,7 +152,8 @@ def _opening(run: dict, rows: list[dict], policy: Policy) -> list[Html]:
             tag("b", "What the verdicts mean. "),
             f"Policy {run['settings'].get('policy', '')}: {limits}. Error: the item could not be edited. ",
             "In the distributions the full line is the limit to pass, the dashed one that for review. ",
-            "Whether a picture shows what its target prompt says is not among these limits: look at the cases below."
+            "Whether a picture shows what its target prompt says is not among these limits: look at the "
+            "cases below."
             if blind
             else None,
         ),

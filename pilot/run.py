@@ -46,7 +46,9 @@ class Task:
 
 @dataclass(frozen=True)
 class Limits:
-    """timeout: seconds for an item. window: items on the server at a time. patience: seconds without a server."""
+    """timeout: seconds for an item. window: items on the server at a time. patience: seconds without a
+    server.
+    """
 
     timeout: float = 900.0
     window: int = 2
@@ -114,7 +116,9 @@ class Pilot:
         self._began, self._edits, self._silent = time.monotonic(), 0, None
 
     def run(self) -> None:
-        """Raises PilotError where the server stays away, KeyboardInterrupt after taking back what it had queued."""
+        """Raises PilotError where the server stays away, KeyboardInterrupt after taking back what it had
+        queued.
+        """
         try:
             while self._todo or self._flights:
                 try:
@@ -139,7 +143,8 @@ class Pilot:
                 f"{error}. Start it, then run the same command again: it goes on where it stopped"
             )
 
-    # --- onto the server ------------------------------------------------------------------------------------------
+    # --- onto the server
+    # ------------------------------------------------------------------------------------------
 
     def _fill(self) -> None:
         while self._todo and len(self._flights) < self._limits.window:
@@ -189,7 +194,8 @@ class Pilot:
             or self._server.history(prompt_id) is not None
         )
 
-    # --- off the server -------------------------------------------------------------------------------------------
+    # --- off the server
+    # -------------------------------------------------------------------------------------------
 
     def _look(self) -> None:
         if not self._flights:
@@ -209,7 +215,8 @@ class Pilot:
             flight.stopped = now
         if flight.stopped is not None and now - flight.stopped > LET_GO_SECONDS:
             raise PilotError(
-                f"the server does not let go of {flight.task.item.name}, which was stopped after {self._limits.timeout:g} s. Restart it, then "
+                f"the server does not let go of {flight.task.item.name}, which was stopped after "
+                f"{self._limits.timeout:g} s. Restart it, then "
                 "run the same command again"
             )
 
@@ -295,7 +302,8 @@ class Pilot:
             else:
                 self._server.forget(prompt_id)
 
-    # --- into the journal -----------------------------------------------------------------------------------------
+    # --- into the journal
+    # -----------------------------------------------------------------------------------------
 
     def _succeed(self, row: dict) -> None:
         self._edits += 1
@@ -353,7 +361,9 @@ def _values(item: Item, seed: int, picture: str, mask: str) -> dict:
 
 
 def _is_stale(entry: dict) -> bool:
-    """Whether something of it was in the server's cache from before, whose pictures and figures it then does not name."""
+    """Whether something of it was in the server's cache from before, whose pictures and figures it then does
+    not name.
+    """
     cached = {
         node
         for event, data in entry["status"]["messages"]
@@ -365,7 +375,7 @@ def _is_stale(entry: dict) -> bool:
 
 def _problem(entry: dict) -> str:
     """Why a graph did not finish; empty where it did."""
-    messages = {event: data for event, data in entry["status"]["messages"]}
+    messages = dict(entry["status"]["messages"])
     if "execution_error" in messages:
         error = messages["execution_error"]
         return f"{error['node_type']}: {str(error['exception_message']).strip() or error['exception_type']}"

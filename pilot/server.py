@@ -23,7 +23,9 @@ class Refused(Exception):
 
 
 class Server:
-    """address: http://host:port. Every method raises Unreachable, and Refused where the server answers with an error."""
+    """address: http://host:port. Every method raises Unreachable, and Refused where the server answers with
+    an error.
+    """
 
     def __init__(self, address: str):
         self.address = address.rstrip("/")
@@ -69,7 +71,10 @@ class Server:
             f'--{boundary}\r\nContent-Disposition: form-data; name="{k}"\r\n\r\n{v}\r\n'
             for k, v in fields.items()
         ]
-        head = f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="{name}"\r\nContent-Type: image/png\r\n\r\n'
+        head = (
+            f'--{boundary}\r\nContent-Disposition: form-data; name="image"; '
+            f'filename="{name}"\r\nContent-Type: image/png\r\n\r\n'
+        )
         body = "".join([*parts, head]).encode() + png + f"\r\n--{boundary}--\r\n".encode()
         answer = json.loads(self._request("/upload/image", body, f"multipart/form-data; boundary={boundary}"))
         return f"{answer['subfolder']}/{answer['name']} [{answer['type']}]"

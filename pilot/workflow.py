@@ -1,7 +1,7 @@
 """Any workflow of this pack as a form that an item's picture, prompts, words, mask and seed are put into.
 
-What has no place in the form is left out: the workflow's other previews and saved files. EtaMetrics is added, so that every figure comes from
-one node.
+What has no place in the form is left out: the workflow's other previews and saved files. EtaMetrics is added,
+so that every figure comes from one node.
 """
 
 from __future__ import annotations
@@ -84,7 +84,9 @@ class Form:
 
 
 def read(path: Path, object_info: dict) -> Graph:
-    """The API-format graph of a workflow file, saved by the page or exported for the API. Raises WorkflowError."""
+    """The API-format graph of a workflow file, saved by the page or exported for the API. Raises
+    WorkflowError.
+    """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -118,7 +120,9 @@ def _is_node(node: object) -> bool:
 
 
 def override(graph: Graph, settings: Iterable[str]) -> Graph:
-    """The graph with NODE.input=VALUE for each setting; NODE is a node's type, title or id. Raises WorkflowError."""
+    """The graph with NODE.input=VALUE for each setting; NODE is a node's type, title or id. Raises
+    WorkflowError.
+    """
     graph = {node_id: node | {"inputs": dict(node["inputs"])} for node_id, node in graph.items()}
     for setting in settings:
         where, equals, value = setting.partition("=")
@@ -150,8 +154,8 @@ def _value(text: str) -> object:
 def form(graph: Graph, mask: str, has_mask: bool, clip: Clip, edited: str = "") -> Form:
     """Where everything goes.
 
-    mask: one of MASKS. has_mask: whether the item has a mask for the figures. edited: the node whose picture is the edit, where the
-    workflow has several. Raises WorkflowError naming what cannot be found.
+    mask: one of MASKS. has_mask: whether the item has a mask for the figures. edited: the node whose picture
+    is the edit, where the workflow has several. Raises WorkflowError naming what cannot be found.
     """
     graph = {node_id: node | {"inputs": dict(node["inputs"])} for node_id, node in graph.items()}
     picture = _unjudged(graph, _edited_picture(graph, edited))
@@ -225,7 +229,8 @@ def _node(kind: str, **inputs) -> dict:
     return {"class_type": kind, "inputs": inputs, "_meta": {"title": kind}}
 
 
-# --- what is where ----------------------------------------------------------------------------------------------------
+# --- what is where
+# ----------------------------------------------------------------------------------------------------
 
 
 def _is_link(value: object) -> bool:
@@ -276,7 +281,9 @@ def _names(graph: Graph, node_ids: Collection[str]) -> str:
 
 
 def _edited_picture(graph: Graph, name: str) -> list:
-    """The link that brings the edited picture: into the one output called Edited, or out of the one EtaSampler's one decoder."""
+    """The link that brings the edited picture: into the one output called Edited, or out of the one
+    EtaSampler's one decoder.
+    """
     shows = {
         node_id: node["inputs"]["images"]
         for node_id, node in graph.items()
@@ -286,7 +293,8 @@ def _edited_picture(graph: Graph, name: str) -> list:
         named = _named(graph, name)
         if len(named) != 1:
             raise WorkflowError(
-                f"--edited {name} names {len(named)} nodes ({_names(graph, named or graph)}): name one, or its id"
+                f"--edited {name} names {len(named)} nodes ({_names(graph, named or graph)}): name one, or "
+                "its id"
             )
         return shows.get(named[0], [named[0], 0])
     titled = [node_id for node_id in shows if _title(graph[node_id]).lower().startswith("edited")]
@@ -322,7 +330,8 @@ def _place_picture(graph: Graph, inversions: list[str]) -> str:
     if len(found) != 1:
         what = f"{len(found)} LoadImage nodes ({_names(graph, found)})" if found else "no LoadImage"
         raise WorkflowError(
-            f"Eta Inversion's picture comes from {what}: it must be one; or say --set 'TITLE.image={{picture}}'"
+            f"Eta Inversion's picture comes from {what}: it must be one; or say --set "
+            f"'TITLE.image={{picture}}'"
         )
     graph[found[0]]["inputs"]["image"] = Slot("{picture}")
     return found[0]
@@ -352,7 +361,9 @@ def _place_prompt(graph: Graph, nodes: list[str], which: str) -> None:
 
 
 def _encoders(graph: Graph, link: Any, which: str) -> set[tuple[str, tuple[str, ...]]]:
-    """(node, its text inputs) of all encoders a conditioning comes from; through ControlNets and the like by the side it came out."""
+    """(node, its text inputs) of all encoders a conditioning comes from; through ControlNets and the like by
+    the side it came out.
+    """
     if not _is_link(link) or link[0] not in graph:
         return set()
     node_id, output = link
@@ -433,11 +444,13 @@ def _check_regions(graph: Graph, used: set[str]) -> None:
         }
         if fixed:
             raise WorkflowError(
-                f"{_names(graph, fixed)} is a second target prompt, of Eta Region Edit: say --set 'TITLE.text={{target}}', or any text with {{words}}"
+                f"{_names(graph, fixed)} is a second target prompt, of Eta Region Edit: say --set "
+                f"'TITLE.text={{target}}', or any text with {{words}}"
             )
 
 
-# --- what the report says of it ------------------------------------------------------------------------------------------------
+# --- what the report says of it
+# ------------------------------------------------------------------------------------------------
 
 MODELS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".sft")
 

@@ -1,4 +1,6 @@
-"""The benchmark's picture and what stands for a curve; the figures themselves come from `python dev.py bench`."""
+"""The benchmark's picture and what stands for a curve; the figures themselves come from
+`python dev.py bench`.
+"""
 
 import pytest
 

@@ -161,9 +161,8 @@ def test_too_little_disk_is_one_clear_line(sandbox, no_pip, monkeypatch, capsys)
     monkeypatch.setattr(environment.shutil, "disk_usage", lambda path: Usage(0, 0, 1.25e9))
     assert dev.main(["test"]) == 1
     error = capsys.readouterr().err
-    assert (
-        error
-        == f"dev.py: {environment.NEEDED_GB} GB of free disk are needed for {environment.ROOT}, there are 1.2\n"
+    assert error == (
+        f"dev.py: {environment.NEEDED_GB} GB of free disk are needed for {environment.ROOT}, there are 1.2\n"
     )
     assert not environment.VENV.exists()
 
@@ -336,7 +335,10 @@ def test_the_user_settings_are_not_overwritten(sandbox):
 
 @pytest.mark.skipif(os.name == "nt", reason="the lock is not inherited there")
 def test_an_install_that_is_running_is_waited_for(sandbox, capsys):
-    holder = f"import fcntl, time; f = open({str(environment.WORK / 'lock')!r}, 'w'); fcntl.flock(f, fcntl.LOCK_EX)"
+    holder = (
+        f"import fcntl, time; f = open({str(environment.WORK / 'lock')!r}, 'w'); fcntl.flock(f, "
+        "fcntl.LOCK_EX)"
+    )
     child = subprocess.Popen(
         [sys.executable, "-c", holder + "; print(1, flush=True); time.sleep(1)"], stdout=subprocess.PIPE
     )

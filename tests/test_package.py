@@ -1,4 +1,6 @@
-"""What the registry gets: the files git knows without those of .comfyignore, and pyproject.toml's words about them."""
+"""What the registry gets: the files git knows without those of .comfyignore, and pyproject.toml's words about
+them.
+"""
 
 import os
 import re

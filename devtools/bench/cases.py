@@ -1,4 +1,6 @@
-"""What every table of the benchmark works with: unseen scenes with a word to swap, edited in the embedded model's studio."""
+"""What every table of the benchmark works with: unseen scenes with a word to swap, edited in the embedded
+model's studio.
+"""
 
 from __future__ import annotations
 
@@ -123,7 +125,9 @@ def stock_img2img(
 
 
 def judged(judges: judge.Judge, case: Case, pictures: torch.Tensor) -> list[dict]:
-    """Of each picture: what the judge sees, whether that was wanted, PSNR in dB against the source outside the true object."""
+    """Of each picture: what the judge sees, whether that was wanted, PSNR in dB against the source outside
+    the true object.
+    """
     psnr = metrics.background_psnr(case.pictures, pictures, case.truth).tolist()
     return [
         {

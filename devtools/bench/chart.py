@@ -49,10 +49,11 @@ Points = list[tuple[float, float]]
 def chart(
     panels: dict[str, dict[tuple[str, str], Points]], x_name: str, y_name: str, limit: float, limit_name: str
 ) -> Image.Image:
-    """One panel for each title, its curves by (group, name); the first group's lines are whole, the others' dashed.
+    """One panel for each title, its curves by (group, name); the first group's lines are whole, the others'
+    dashed.
 
-    Marks grow along a curve. x and y are shared by the panels, with a line at x = `limit`; y ends at 100. The legend is below the data. A panel's
-    curves are drawn APART in y.
+    Marks grow along a curve. x and y are shared by the panels, with a line at x = `limit`; y ends at 100. The
+    legend is below the data. A panel's curves are drawn APART in y.
     """
     xs = [x for curves in panels.values() for points in curves.values() for x, _ in points] + [limit]
     ys = [y for curves in panels.values() for points in curves.values() for _, y in points]

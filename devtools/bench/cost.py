@@ -1,4 +1,6 @@
-"""What an edit costs beside the stock KSampler, and how that grows: network evaluations, CPU time, peak memory."""
+"""What an edit costs beside the stock KSampler, and how that grows: network evaluations, CPU time, peak
+memory.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ PLAIN = "EtaSampler, paper_strong"
 
 @dataclass
 class Cost:
-    """Of one job. seconds: CPU time of this process in each round, which other programs do not lengthen as they do the wall clock's."""
+    """Of one job. seconds: CPU time of this process in each round, which other programs do not lengthen as
+    they do the wall clock's.
+    """
 
     calls: int = 0  # of the network
     rows: int = 0  # pictures that went through it
@@ -81,7 +85,9 @@ def counted(studio: DemoStudio) -> DemoStudio:
 
 
 def settled() -> float:
-    """Resident MB once freed memory is given back; the peak counts from here on. nan where the system does not tell."""
+    """Resident MB once freed memory is given back; the peak counts from here on. nan where the system does
+    not tell.
+    """
     gc.collect()
     if sys.platform != "linux":
         return float("nan")
@@ -98,7 +104,8 @@ def memory(name: str) -> float:
         return next(int(line.split()[1]) / 1024 for line in status if line.startswith(name))
 
 
-# --- the nodes --------------------------------------------------------------------------------------------------------
+# --- the nodes
+# --------------------------------------------------------------------------------------------------------
 
 
 def nodes(start: Start) -> dict[str, Callable[[], object]]:
@@ -130,12 +137,14 @@ def nodes_table(costs: dict[str, Cost]) -> list[str]:
         like = f"{cost.per_call(costs[LIKE[name]]):.3f}" if name in LIKE else ""
         edit = f"{cost.least / costs[PLAIN].least:.2f}" if name.startswith(("EtaSampler", "with")) else ""
         lines.append(
-            f"| {name} | {cost.calls} | {cost.rows} | {cost.least:.2f} | {like} | {edit} | {cost.megabytes:.0f} |"
+            f"| {name} | {cost.calls} | {cost.rows} | {cost.least:.2f} | {like} | {edit} | "
+            f"{cost.megabytes:.0f} |"
         )
     return lines
 
 
-# --- growth -----------------------------------------------------------------------------------------------------------
+# --- growth
+# -----------------------------------------------------------------------------------------------------------
 
 
 class Setting(NamedTuple):
@@ -150,7 +159,9 @@ STOCK, SAMPLER, WHOLE = "KSampler, cfg 7.5", "EtaSampler, eta 0", "whole edit"
 
 
 def whole_edit(start: Start, setting: Setting) -> dict:
-    """Inversion, mask, and an edit with eta in the mask and the lock; further prompts in the quarters of the picture."""
+    """Inversion, mask, and an edit with eta in the mask and the lock; further prompts in the quarters of the
+    picture.
+    """
     studio, edit, half = start.studio, None, setting.size // 2
     for i in range(setting.edits - 1):
         quarter = torch.zeros(1, setting.size, setting.size)
@@ -183,7 +194,8 @@ def growth(studio: DemoStudio, case: Case) -> dict[Setting, dict[str, Cost]]:
 def growth_table(found: dict[Setting, dict[str, Cost]]) -> list[str]:
     base = found[Setting()]
     lines = [
-        "| | rows: KSampler | whole edit | time: KSampler | whole edit | per call | MB: KSampler | whole edit |",
+        "| | rows: KSampler | whole edit | time: KSampler | whole edit | per call | MB: KSampler | whole "
+        "edit |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for setting, costs in found.items():
@@ -216,14 +228,17 @@ def cost(studio: DemoStudio, options: argparse.Namespace) -> list[str]:
     (options.out / "cost.json").write_text(json.dumps({"nodes": nodes_raw, "growth": raw}, indent=1))
     smallest = Setting()
     return [
-        f"{STEPS} steps, one picture of 128 px, the fewest CPU seconds of {options.rounds} rounds in turn. Per call: time against as many calls of KSampler of the "
+        f"{STEPS} steps, one picture of 128 px, the fewest CPU seconds of {options.rounds} rounds in turn. "
+        "Per call: time against as many calls of KSampler of the "
         "same size. Edit: time against the plain EtaSampler's. MB: the highest above the loaded model.",
         "",
         *nodes_table(single),
         "",
-        f"A whole edit: {sum(single[name].rows for name in ('EtaInversion', PLAIN))} rows; the reference program: {6 * STEPS}.",
+        f"A whole edit: {sum(single[name].rows for name in ('EtaInversion', PLAIN))} rows; the reference "
+        f"program: {6 * STEPS}.",
         "",
-        f"Growth, from {smallest.steps} steps, {smallest.size} px, batch {smallest.batch}, {smallest.edits} edit; time: multiples of the smallest's.",
+        f"Growth, from {smallest.steps} steps, {smallest.size} px, batch {smallest.batch}, {smallest.edits} "
+        "edit; time: multiples of the smallest's.",
         "",
         *growth_table(found),
     ]

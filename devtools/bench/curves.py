@@ -1,4 +1,6 @@
-"""Success against background PSNR over each method's strength knob: this pack beside the host's own means, on the same scenes."""
+"""Success against background PSNR over each method's strength knob: this pack beside the host's own means, on
+the same scenes.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +25,15 @@ SOFTENED = {
     "grow": 0,
     "blur": 4.0,
 }  # of six ways tried on validation scenes the best for DifferentialDiffusion
-WEAK = 0.2  # denoise of the host's masked ways whose knob is cfg: on validation scenes all three made every edit with it
+# Denoise of the host's masked ways whose knob is cfg: on validation scenes all three made every edit with it.
+WEAK = 0.2
 FEWER = 0.9  # of the edits must succeed where one figure has to stand for a curve
 
 
 class Curve(NamedTuple):
-    """`run(start, mask, value)` makes the edited latent; the values go from the weakest edit to the strongest."""
+    """`run(start, mask, value)` makes the edited latent; the values go from the weakest edit to the
+    strongest.
+    """
 
     whose: str
     name: str
@@ -42,7 +47,8 @@ class Curve(NamedTuple):
         return f"{self.name}: {self.knob} {self.values[0]:g} to {self.values[-1]:g}"
 
 
-# --- how each is done --------------------------------------------------------------------------------------------------
+# --- how each is done
+# --------------------------------------------------------------------------------------------------
 
 
 def over_cfg(start: Start, mask: torch.Tensor | None, cfg: float) -> torch.Tensor | dict:
@@ -91,7 +97,9 @@ def differential(start: Start, mask: torch.Tensor, denoise: float, cfg: float = 
 def unsample(
     start: Start, mask: torch.Tensor | None, denoise: float, cfg: float = CFG
 ) -> torch.Tensor | dict:
-    """FlipSigmas: the last part of the noise levels upwards with the source prompt, downwards with the target's."""
+    """FlipSigmas: the last part of the noise levels upwards with the source prompt, downwards with the
+    target's.
+    """
     call, model = start.studio.host.call, start.studio.model
     steps = start.steps
     (down,) = call("BasicScheduler", model=model, scheduler="ddim_uniform", steps=steps, denoise=denoise)
@@ -152,7 +160,8 @@ CURVES = (
 MOST = max(len(curve.values) for curve in CURVES)
 
 
-# --- the run ----------------------------------------------------------------------------------------------------------
+# --- the run
+# ----------------------------------------------------------------------------------------------------------
 
 
 class Point(NamedTuple):
@@ -191,8 +200,10 @@ def curves(studio: DemoStudio, options: argparse.Namespace) -> list[str]:
     ]
     draw(points, statistics.mean(ceiling)).save(options.out / "curves.png", optimize=True)
     return [
-        f"{len(ceiling)} unseen scenes, {options.steps} steps, the UNet at its trained width ({apart:.0e} of its deviation from the checkpoint's). VAE "
-        f"round trip: {statistics.mean(ceiling):.2f} dB. Cells: success in % / background PSNR in dB, from the weakest edit to the strongest.",
+        f"{len(ceiling)} unseen scenes, {options.steps} steps, the UNet at its trained width ({apart:.0e} of "
+        "its deviation from the checkpoint's). VAE "
+        f"round trip: {statistics.mean(ceiling):.2f} dB. Cells: success in % / background PSNR in dB, from "
+        "the weakest edit to the strongest.",
         "",
         *table(points),
     ]

@@ -1,4 +1,6 @@
-"""Each editing method at its node's defaults, with eta 0 and the paper's two, everywhere, in the mask, with the lock."""
+"""Each editing method at its node's defaults, with eta 0 and the paper's two, everywhere, in the mask, with
+the lock.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +64,8 @@ def methods(studio: DemoStudio, options: argparse.Namespace) -> list[str]:
     )
     Image.fromarray((torch.cat(sheet) * 255).byte().numpy()).save(options.out / "methods.png")
     lines = [
-        f"{options.scenes} unseen scenes, {options.steps} steps, cfg {CFG:g}, the UNet at its trained width ({apart:.0e} apart); structure: "
+        f"{options.scenes} unseen scenes, {options.steps} steps, cfg {CFG:g}, the UNet at its trained width "
+        f"({apart:.0e} apart); structure: "
         "distance of the judge's self-similarities x 1e3",
         "",
         "| method | eta | where | success | background PSNR dB, mean | worst | structure |",
@@ -73,7 +76,8 @@ def methods(studio: DemoStudio, options: argparse.Namespace) -> list[str]:
             [row[k] for row in found] for k in ("success", "background_psnr", "structure")
         )
         lines.append(
-            f"| {method} | {eta} | {place} | {sum(success)}/{len(success)} | {statistics.mean(psnr):.2f} | {min(psnr):.2f} "
+            f"| {method} | {eta} | {place} | {sum(success)}/{len(success)} | {statistics.mean(psnr):.2f} | "
+            f"{min(psnr):.2f} "
             f"| {1e3 * statistics.mean(structure):.2f} |"
         )
     return lines

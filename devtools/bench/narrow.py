@@ -1,7 +1,9 @@
-"""The embedded model's UNet in the host's own UNet class at its trained width: the checkpoint's function, some ten times faster.
+"""The embedded model's UNet in the host's own UNet class at its trained width: the checkpoint's function,
+some ten times faster.
 
-The checkpoint is the same network with every channel copied (devtools/demo/network.py). Quality needs thousands of network calls and no timing, so
-it is measured on this one; `difference` says how far the two are apart.
+The checkpoint is the same network with every channel copied (devtools/demo/network.py). Quality needs
+thousands of network calls and no timing, so it is measured on this one; `difference` says how far the two are
+apart.
 """
 
 from __future__ import annotations

@@ -1,9 +1,12 @@
-"""The tables of the README, measured in the real host on the embedded model: python dev.py bench [curves] [methods] [cost]
+"""The tables of the README, measured in the real host on the embedded model: python dev.py bench [curves]
+[methods] [cost]
 
-curves   pairs of words swapped in unseen scenes: success by the judge against background PSNR, over the strength knob of each of this pack's
-         ways and of the host's
-methods  the same scenes: each editing method, with eta 0 and the paper's two, everywhere, in the mask, with the lock
-cost     network evaluations, time for each against the stock KSampler in the same run, peak memory; growth with steps, size, batch, edits
+curves   pairs of words swapped in unseen scenes: success by the judge against background PSNR, over the
+         strength knob of each of this pack's ways and of the host's
+methods  the same scenes: each editing method, with eta 0 and the paper's two, everywhere, in the mask, and
+         with the lock
+cost     network evaluations, time for each against the stock KSampler in the same run, peak memory; growth
+         with steps, size, batch and edits
 Everything goes to --out (bench-output): a table, the raw figures, pictures.
 """
 

@@ -26,7 +26,7 @@ SD1_SCALE = 0.18215
 
 
 def build_checkpoint(out: Path, weights: Path = pack.WEIGHTS) -> bool:
-    """Write the SD1.5-format checkpoint of `weights` to `out`; False where `out` already is that checkpoint."""
+    """Write the SD1.5-format checkpoint of `weights` to `out`. False where it is there already."""
     return _build(out, weights, _checkpoint)
 
 
@@ -47,7 +47,8 @@ def _checkpoint(weights: Path) -> dict[str, Tensor]:
     state |= expand_autoencoder(networks["encoder"], "first_stage_model.taesd_encoder.")
     state |= expand_autoencoder(networks["decoder"], "first_stage_model.taesd_decoder.")
     state = _halves(state)
-    # the host: model latent = SD1_SCALE * (encoder output / vae_scale + vae_shift); wanted: (encoder output - mean) / std
+    # the host: model latent = SD1_SCALE * (encoder output / vae_scale + vae_shift); wanted: (encoder output -
+    # mean) / std
     state["first_stage_model.vae_scale"] = torch.tensor(SD1_SCALE * std)
     state["first_stage_model.vae_shift"] = torch.tensor(-mean / (SD1_SCALE * std))
     return state

@@ -1,6 +1,7 @@
 """Cut the object pictures out of the Noto Color Emoji font: python -m devtools.demo.make_glyphs FONT.ttf
 
-Only needed to change the set of objects; the pictures themselves are kept in glyphs/ (see glyphs/LICENSE.txt).
+Only needed to change the set of objects; the pictures themselves are kept in glyphs/ (see
+glyphs/LICENSE.txt).
 """
 
 import sys

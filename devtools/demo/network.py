@@ -1,8 +1,9 @@
 """Narrow SD1.5-layout networks, and their exact expansion to the widths the host recognises as SD1.5.
 
-Every channel of the narrow residual stream is copied R = 320 / WIDTH times (text: 768 / TEXT_WIDTH times). GroupNorm(32)
-and LayerNorm see the same statistics, so a layer that divides its input weights by R gives the same output in every copy;
-inner dimensions of attention, feed-forward and time embedding are padded with zeros. Parameter names are SD1.5's.
+Every channel of the narrow residual stream is copied R = 320 / WIDTH times (text: 768 / TEXT_WIDTH times).
+GroupNorm(32) and LayerNorm see the same statistics, so a layer that divides its input weights by R gives the
+same output in every copy; inner dimensions of attention, feed-forward and time embedding are padded with
+zeros. Parameter names are SD1.5's.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ HINT = (8, 8, 16, 16, 32, 32, 64)  # channels of the ControlNet's hint block
 HINT_WIDE = (16, 16, 32, 32, 96, 96, 256)
 CONTROL_RANK, LORA_RANK = 12, 4
 
-# --- expansion: how one axis of a narrow weight becomes wide ------------------------------------------------------
+# --- expansion: how one axis of a narrow weight becomes wide
+# ------------------------------------------------------
 
 Axis = Callable[[Tensor, int, bool], Tensor]  # (weight, axis, is an input axis) -> wider weight
 
@@ -94,7 +96,8 @@ def expand(root: nn.Module, prefix: str) -> dict[str, Tensor]:
     return state
 
 
-# --- layers; each is called with (x, time embedding, text, log weights of the text positions) -----------------------
+# --- layers; each is called with (x, time embedding, text, log weights of the text positions)
+# -----------------------
 
 
 def norm(channels: int, eps: float = 1e-5) -> nn.Module:
@@ -368,7 +371,8 @@ class TextEncoder(nn.Module):
         return {prefix + key: value for key, value in state.items()}
 
 
-# --- what is trained on top of a frozen UNet: low-rank changes of its layers, and a ControlNet ------------------------
+# --- what is trained on top of a frozen UNet: low-rank changes of its layers, and a ControlNet
+# ------------------------
 
 Control = tuple[Tensor, list[Tensor]]  # added to the middle block's output and to each skip
 
@@ -386,7 +390,9 @@ class LowRank(nn.Module):
 
 
 def adapt(unet: UNet, rank: int, parts: tuple[str, ...]) -> nn.ModuleDict:
-    """Put a LowRank on every layer of the UNet's parts, in place; they alone are returned, by layer name without dots."""
+    """Put a LowRank on every layer of the UNet's parts, in place; they alone are returned, by layer name
+    without dots.
+    """
     changes = nn.ModuleDict()
     for name, module in list(unet.named_modules()):
         if name.startswith(parts) and hasattr(module, "expansion") and module.weight.ndim > 1:
@@ -415,7 +421,9 @@ def _flat(name: str) -> str:
 
 
 class ControlNet(nn.Module):
-    """Picture hint -> what to add in the UNet. Its encoder is the UNet's own with low-rank changes, as in a Control-LoRA."""
+    """Picture hint -> what to add in the UNet. Its encoder is the UNet's own with low-rank changes, as in a
+    Control-LoRA.
+    """
 
     def __init__(self, unet: UNet):
         """`unet` is a copy that this ControlNet may adapt; `forward` is given it again."""
@@ -439,7 +447,8 @@ class ControlNet(nn.Module):
         return self.middle_block_out(h), [zero(skip) for zero, skip in zip(self.zero_convs, skips)]
 
 
-# --- autoencoder in TAESD's layout, 64 channels wide in the host; missing blocks are exported as zeros ---------------
+# --- autoencoder in TAESD's layout, 64 channels wide in the host; missing blocks are exported as zeros
+# ---------------
 
 
 class Block(nn.Module):
@@ -505,7 +514,9 @@ class Decoder(nn.Module):
 
 
 def expand_autoencoder(network: Encoder | Decoder, prefix: str, wide_channels: int = 64) -> dict[str, Tensor]:
-    """State dict of the host's TAESD half: every convolution padded with zeros, but for the picture and latent sides."""
+    """State dict of the host's TAESD half: every convolution padded with zeros, but for the picture and
+    latent sides.
+    """
     convs = [(name, m) for name, m in network.net.named_modules() if isinstance(m, nn.Conv2d)]
     state = {}
     for name, module in convs:

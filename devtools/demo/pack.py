@@ -1,4 +1,6 @@
-"""Trained narrow networks <-> one small file: matrices as int8 with a scale for every output row, the rest as fp16."""
+"""Trained narrow networks <-> one small file: matrices as int8 with a scale for every output row, the rest as
+fp16.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The main job on the embedded model: the example workflow itself, through the real server, on a scene it never saw.
+"""The main job on the embedded model: the example workflow itself, through the real server, on a scene it
+never saw.
 
     python -m devtools.demo.run_demo --out DIR      (dev.py demo calls it, with the environment ready)
 
@@ -125,7 +126,8 @@ def tensor(picture: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.asarray(Image.fromarray(picture).convert("RGB")).copy())[None].float() / 255
 
 
-# --- the server's HTTP interface -----------------------------------------------------------------------------------
+# --- the server's HTTP interface
+# -----------------------------------------------------------------------------------
 
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 

@@ -47,7 +47,9 @@ TRAIN, VALIDATION, TEST = 0, 1_000_000, 2_000_000  # first seeds; the test range
 
 @dataclass(frozen=True)
 class Scene:
-    """image [H, W, 3] and mask [H, W], uint8; mask is the object's true alpha. thing: "cat", "red heart", ... or ""."""
+    """image [H, W, 3] and mask [H, W], uint8; mask is the object's true alpha. thing: "cat", "red heart", ...
+    or "".
+    """
 
     image: np.ndarray
     mask: np.ndarray
@@ -84,7 +86,9 @@ def caption(scene: Scene, rng: np.random.Generator) -> str:
 
 
 def render(seed: int, thing: str | None = None, background: str | None = None) -> Scene:
-    """The scene of a seed; `thing` ("" = none) and `background` override what the seed would pick, nothing else."""
+    """The scene of a seed; `thing` ("" = none) and `background` override what the seed would pick, nothing
+    else.
+    """
     rng = np.random.default_rng(seed)
     picked_thing, picked_background = _pick(rng), BACKGROUNDS[rng.integers(len(BACKGROUNDS))]
     thing = picked_thing if thing is None else thing
@@ -125,7 +129,8 @@ def _glyph(thing: str) -> Image.Image:
     return Image.open(Path(__file__).parent / "glyphs" / f"{thing.replace(' ', '_')}.png").convert("RGBA")
 
 
-# --- backgrounds: soft textures, so that the small autoencoder can keep them ---------------------------------------
+# --- backgrounds: soft textures, so that the small autoencoder can keep them
+# ---------------------------------------
 
 _Y, _X = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)
 

@@ -35,7 +35,9 @@ class DemoStudio(Studio):
         return self.host.call("ControlNetLoader", control_net_name=CONTROL)[0]
 
     def narrow(self) -> float:
-        """From here on sample with the trained width, some ten times faster; returns how far the two networks differ."""
+        """From here on sample with the trained width, some ten times faster; returns how far the two networks
+        differ.
+        """
         from ..bench.narrow import difference, narrow_unet
 
         if self._apart is None:

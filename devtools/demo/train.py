@@ -1,8 +1,9 @@
 """Train the embedded model from nothing: python -m devtools.demo.train --work DIR
 
-Stages, each resumed from DIR where it was interrupted: autoencoder, UNet with its words (on latents encoded once), judge.
-Seeds are fixed and lengths are counted in steps. On a GPU the same command is merely faster. The defaults are what made
-the weights beside this file; README.md gives the cost. --quick runs every stage for a few steps, to test the path.
+Stages, each resumed from DIR where it was interrupted: autoencoder, UNet with its words (on latents encoded
+once), judge. Seeds are fixed and lengths are counted in steps. On a GPU the same command is merely faster.
+The defaults are what made the weights beside this file; README.md gives the cost. --quick runs every stage
+for a few steps, to test the path.
 """
 
 from __future__ import annotations
@@ -131,7 +132,8 @@ class Run:
             self.last = loss.item() if self.last is None else 0.98 * self.last + 0.02 * loss.item()
             if (step + 1) % 100 == 0:
                 print(
-                    f"{self.stage} {step + 1}/{self.plan.steps} loss {self.last:.5f} {time.time() - self.started:.0f} s",
+                    f"{self.stage} {step + 1}/{self.plan.steps} loss {self.last:.5f} "
+                    f"{time.time() - self.started:.0f} s",
                     flush=True,
                 )
             if (step + 1) % 500 == 0 or step + 1 == self.plan.steps:
@@ -156,7 +158,8 @@ class Run:
         return state["step"]
 
 
-# --- stages ----------------------------------------------------------------------------------------------------------
+# --- stages
+# ----------------------------------------------------------------------------------------------------------
 
 
 def difference(a: Tensor, b: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Train the embedded model's ControlNet from nothing: python -m devtools.demo.train_control --out DIR
 
-The hint is the object's true mask, white on black. The base network stays as it is. Interrupted, it resumes from DIR; the
-result is DIR/control.safetensors. README.md gives the cost.
+The hint is the object's true mask, white on black. The base network stays as it is. Interrupted, it resumes
+from DIR; the result is DIR/control.safetensors. README.md gives the cost.
 """
 
 from __future__ import annotations

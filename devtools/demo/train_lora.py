@@ -1,7 +1,7 @@
 """Train the embedded model's LoRA from nothing: python -m devtools.demo.train_lora --out DIR
 
-It puts every picture into a white frame, as old photographs have. The base network stays as it is. Interrupted, it resumes from DIR; the
-result is DIR/lora.safetensors. README.md gives the cost.
+It puts every picture into a white frame, as old photographs have. The base network stays as it is.
+Interrupted, it resumes from DIR; the result is DIR/lora.safetensors. README.md gives the cost.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The embedded model's vocabulary, and captions as rows of it.
 
-The host's prompt has 77 positions, all behind the caption filled with the end token. They carry one key, so one position
-whose attention logit gets log(number of end tokens) stands for all of them: much cheaper to train on.
+The host's prompt has 77 positions, all behind the caption filled with the end token. They carry one key, so
+one position whose attention logit gets log(number of end tokens) stands for all of them: much cheaper to
+train on.
 """
 
 from __future__ import annotations

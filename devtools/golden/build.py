@@ -1,7 +1,8 @@
-"""Seeded SD1.5-format checkpoints, the same numbers on every machine: python -m devtools.golden.build OUT.safetensors
+"""Seeded SD1.5-format checkpoints, the same numbers on every machine: python -m devtools.golden.build
+OUT.safetensors
 
-The golden one is 320 channels wide on four levels with CLIP-L, 0.9 GB. The small one is its first two levels with one
-residual block each, in fp16: quick enough for tests that only compare the host with itself.
+The golden one is 320 channels wide on four levels with CLIP-L, 0.9 GB. The small one is its first two levels
+with one residual block each, in fp16: quick enough for tests that only compare the host with itself.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Seeded SD1.5-format state dict with a 320-wide, 4-level UNet (channel_mult 1,1,1,1) and a CLIP-L text encoder.
-Same names -> same numbers on every machine (numpy PCG64 keyed by crc32 of the LDM key)."""
+"""Seeded SD1.5-format state dict with a 320-wide, 4-level UNet (channel_mult 1,1,1,1) and a CLIP-L text
+encoder. Same names -> same numbers on every machine (numpy PCG64 keyed by crc32 of the LDM key)."""
 
 import zlib
 

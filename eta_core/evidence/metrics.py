@@ -1,10 +1,11 @@
 """Figures of an edit: how much of a picture changed, and where.
 
-Pictures are [B, H, W, C] in 0..1, sRGB; masks [B, H, W], 0 = background. Two conventions for what had to stay:
+Pictures are [B, H, W, C] in 0..1, sRGB; masks [B, H, W], 0 = background. Two conventions for what had to
+stay:
 
 - exact (`background_...`): the pixels where the mask is 0, and nothing else.
-- PIE-Bench (`pie_...`, Ju et al. 2023, "Direct Inversion"): both pictures times (1 - mask), averaged over the whole frame. The edited
-  part counts as a perfect black match, so that these figures are better the larger the mask is.
+- PIE-Bench (`pie_...`, Ju et al. 2023, "Direct Inversion"): both pictures times (1 - mask), averaged over the
+  whole frame. The edited part counts as a perfect black match, so these figures improve as the mask grows.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang 2003
 
 @dataclass(frozen=True)
 class Metric:
-    """What a figure is called, which way is better ("higher", "lower", or "" where neither is), and how it is written."""
+    """What a figure is called, which way is better ("higher", "lower", or "" where neither is), and how it is
+    written.
+    """
 
     label: str
     better: str
@@ -70,10 +73,11 @@ def measure(
 ) -> list[dict[str, float]]:
     """The figures of each picture by the names of METRICS, all that need no trained network.
 
-    mask: [1 or B, H, W] in 0..1; without it the whole picture is background. visible: CIEDE2000 from which a pixel counts as changed.
-    features: gives structure_distance its features, [1, H, W, 3] to [1, tokens, channels].
-    PSNR is infinite where nothing differs; a figure is nan where there is no background, and SSIM by PIE-Bench's convention in pictures below 11 pixels.
-    Raises ValueError for shapes that do not fit and for pixels that are NaN or infinite.
+    mask: [1 or B, H, W] in 0..1; without it the whole picture is background. visible: CIEDE2000 from which a
+    pixel counts as changed. features: gives structure_distance its features, [1, H, W, 3] to
+    [1, tokens, channels]. PSNR is infinite where nothing differs; a figure is nan where there is no
+    background, and SSIM by PIE-Bench's convention in pictures below 11 pixels. Raises ValueError for shapes
+    that do not fit and for pixels that are NaN or infinite.
     """
     _check(source, edited, mask)
     mask = torch.zeros(source.shape[:3]) if mask is None else mask.expand(len(source), -1, -1)
@@ -93,11 +97,13 @@ def _check(source: Tensor, edited: Tensor, mask: Tensor | None) -> None:
         or min(source.shape[-1], edited.shape[-1]) < 3
     ):
         raise ValueError(
-            f"source is {list(source.shape)}, edited {list(edited.shape)}: both must be [batch, height, width, 3 or 4], of one batch and size"
+            f"source is {list(source.shape)}, edited {list(edited.shape)}: both must be [batch, height, "
+            "width, 3 or 4], of one batch and size"
         )
     if mask is not None and (mask.shape[1:] != source.shape[1:3] or len(mask) not in (1, len(source))):
         raise ValueError(
-            f"the mask is {list(mask.shape)}: it must be [1 or {len(source)}, {source.shape[1]}, {source.shape[2]}], as the pictures"
+            f"the mask is {list(mask.shape)}: it must be [1 or {len(source)}, {source.shape[1]}, "
+            f"{source.shape[2]}], as the pictures"
         )
     if mask is not None and not bool(((mask >= 0) & (mask <= 1)).all()):
         raise ValueError(
@@ -134,7 +140,9 @@ def _figures(source: Tensor, edited: Tensor, mask: Tensor, visible: float) -> di
 
 
 def mse(a: Tensor, b: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Mean squared error of each picture [B, H, W, C] -> [B], of the pixels that `weight` [B, H, W] picks; nan where it picks none."""
+    """Mean squared error of each picture [B, H, W, C] -> [B], of the pixels that `weight` [B, H, W] picks;
+    nan where it picks none.
+    """
     weight = torch.ones(a.shape[:3]) if weight is None else weight.expand(a.shape[:3])
     total = torch.zeros(len(a), dtype=torch.float64)
     for x, y, w in zip(*(tensor.split(STRIP, 1) for tensor in (a, b, weight))):
@@ -143,7 +151,8 @@ def mse(a: Tensor, b: Tensor, weight: Tensor | None = None) -> Tensor:
 
 
 def psnr(a: Tensor, b: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Peak signal-to-noise ratio in dB of each picture, [B, H, W, C] in 0..1; `weight` [B, H, W] picks the pixels.
+    """Peak signal-to-noise ratio in dB of each picture, [B, H, W, C] in 0..1; `weight` [B, H, W] picks the
+    pixels.
 
     Infinite where the pictures are equal. Raises ValueError where the weight leaves no pixel.
     """
@@ -164,9 +173,10 @@ def background_psnr(source: Tensor, edited: Tensor, mask: Tensor) -> Tensor:
 def ssim(a: Tensor, b: Tensor, weight: Tensor | None = None) -> Tensor:
     """Structural similarity of each picture [B, H, W, C], the mean of its colours' (Wang et al. 2004) -> [B].
 
-    Gaussian window of 11 pixels with spread 1.5, K1 0.01, K2 0.03. Without `weight` only windows wholly inside the picture count; nan
-    where none is. `weight` [B, H, W] says how much each pixel counts, in its window's means and variances and as a window's
-    centre: what has weight 0 changes nothing, and windows are cut at the picture's edge as they are at the weight's.
+    Gaussian window of 11 pixels with spread 1.5, K1 0.01, K2 0.03. Without `weight` only windows wholly
+    inside the picture count; nan where none is. `weight` [B, H, W] says how much each pixel counts, in its
+    window's means and variances and as a window's centre: what has weight 0 changes nothing, and windows are
+    cut at the picture's edge as they are at the weight's.
     """
     return _structure(*_planes(a, b, weight))[0]
 
@@ -174,8 +184,9 @@ def ssim(a: Tensor, b: Tensor, weight: Tensor | None = None) -> Tensor:
 def ms_ssim(a: Tensor, b: Tensor, weight: Tensor | None = None) -> Tensor:
     """Multi-scale structural similarity of each picture (Wang et al. 2003) -> [B]; `weight` as in ssim.
 
-    Contrast-structure at each of five scales, SSIM at the coarsest, to the powers of the paper, each scale half the size of the one
-    before by means of 2 x 2 pixels. A picture below 176 pixels has room for fewer scales; their powers are then made to sum to 1.
+    Contrast-structure at each of five scales, SSIM at the coarsest, to the powers of the paper, each scale
+    half the size of the one before by means of 2 x 2 pixels. A picture below 176 pixels has room for fewer
+    scales; their powers are then made to sum to 1.
     """
     a, b, weight = _planes(a, b, weight)
     room = min(a.shape[-2:]) // WINDOW
@@ -260,12 +271,16 @@ def lab(picture: Tensor) -> Tensor:
 
 
 def delta_e(a: Tensor, b: Tensor) -> Tensor:
-    """Colour difference of two sRGB pictures [..., 3] in 0..1 by CIEDE2000 -> [...]; 1 is about the least that can be seen."""
+    """Colour difference of two sRGB pictures [..., 3] in 0..1 by CIEDE2000 -> [...]; 1 is about the least
+    that can be seen.
+    """
     return delta_e_of_lab(lab(a), lab(b))
 
 
 def delta_e_of_lab(first: Tensor, second: Tensor) -> Tensor:
-    """CIEDE2000 of two L*a*b* colours [..., 3], all three weights 1 (ISO/CIE 11664-6; Sharma, Wu, Dalal 2005)."""
+    """CIEDE2000 of two L*a*b* colours [..., 3], all three weights 1 (ISO/CIE 11664-6; Sharma, Wu, Dalal
+    2005).
+    """
     (l1, a1, b1), (l2, a2, b2) = first.unbind(-1), second.unbind(-1)
     stretch = 1 + 0.5 * (1 - _saturation((torch.hypot(a1, b1) + torch.hypot(a2, b2)) / 2))
     a1, a2 = a1 * stretch, a2 * stretch
@@ -298,8 +313,9 @@ def _saturation(chroma: Tensor) -> Tensor:
 def structure_distance(source: Tensor, edited: Tensor) -> Tensor:
     """Mean squared difference of two pictures' self-similarities, from features [B, tokens, channels] -> [B].
 
-    Self-similarity: the cosine of every token with every other. Published figures take the keys of the last layer of DINO ViT-B/8 at
-    224 pixels, its class token among them (Tumanyan et al. 2022, "Splicing ViT Features"); other features give other scales.
+    Self-similarity: the cosine of every token with every other. Published figures take the keys of the last
+    layer of DINO ViT-B/8 at 224 pixels, its class token among them (Tumanyan et al. 2022, "Splicing ViT
+    Features"); other features give other scales.
     """
     a, b = (x @ x.mT for x in (F.normalize(features, dim=-1) for features in (source, edited)))
     return (a - b).square().flatten(1).mean(1)

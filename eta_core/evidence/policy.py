@@ -35,7 +35,9 @@ class Range:
 
 @dataclass(frozen=True)
 class Limits:
-    """A metric's values that pass, and the wider ones that a person must look at; beyond them the picture is rejected."""
+    """A metric's values that pass, and the wider ones that a person must look at; beyond them the picture is
+    rejected.
+    """
 
     ok: Range
     review: Range
@@ -57,8 +59,9 @@ def _at_most(ok: float, review: float) -> Limits:
 
 NOTHING_HAPPENED = Limits(Range(low=0.1), Range(low=0))  # less than one pixel in a thousand has changed
 POLICIES: dict[str, Policy] = {
-    # Everything outside the mask is the picture's own: less than saving it as a JPEG of quality 95 once more takes away; a
-    # person looks at what loses about as much as that. A VAE's round trip does not pass: paste the picture back.
+    # Everything outside the mask is the picture's own: less than saving it as a JPEG of quality 95 once more
+    # takes away; a person looks at what loses about as much as that. A VAE's round trip does not pass: paste
+    # the picture back.
     "catalogue-strict": {
         "background_psnr": _at_least(40, 36),
         "background_mean_difference": _at_most(1, 2),
@@ -80,8 +83,8 @@ POLICIES: dict[str, Policy] = {
 def parse_policy(text: str) -> Policy:
     """A policy from JSON: {"background_psnr": {"pass": {"min": 30}, "review": {"min": 25}}, ...}.
 
-    Either end of a range may be left out; without "review" everything that does not pass is rejected. Raises ValueError for what is
-    no such JSON, unknown metrics, and limits that contradict each other.
+    Either end of a range may be left out; without "review" everything that does not pass is rejected. Raises
+    ValueError for what is no such JSON, unknown metrics, and limits that contradict each other.
     """
     try:
         found = json.loads(text, object_pairs_hook=_without_repeats)
@@ -92,7 +95,8 @@ def parse_policy(text: str) -> Policy:
     unknown = [name for name in found if name not in METRICS]
     if unknown:
         raise ValueError(
-            f"the policy limits {', '.join(unknown)}, which is no metric: the metrics are {', '.join(METRICS)}"
+            f"the policy limits {', '.join(unknown)}, which is no metric: the metrics are "
+            f"{', '.join(METRICS)}"
         )
     return {name: _limits(name, limits) for name, limits in found.items()}
 
@@ -147,7 +151,9 @@ class Verdict:
 
 
 def judge(report: Report, policy: Policy) -> tuple[Verdict, ...]:
-    """A verdict a picture: the worst of its figures'. Raises ValueError where a figure that the policy limits is missing."""
+    """A verdict a picture: the worst of its figures'. Raises ValueError where a figure that the policy limits
+    is missing.
+    """
     return tuple(_judge(report, i, policy) for i in range(len(report.pictures)))
 
 
@@ -168,7 +174,8 @@ def _findings(report: Report, index: int, policy: Policy) -> Iterator[tuple[str,
         if math.isnan(value):
             raise ValueError(
                 f"the policy limits {name}, which picture {index + 1} lacks: "
-                f"{report.not_measured.get(name, 'it was not measured')}; measure it, or leave it out of the policy"
+                f"{report.not_measured.get(name, 'it was not measured')}; measure it, or leave it out of the "
+                "policy"
             )
         verdict = limits.verdict(value)
         needed = limits.review if verdict == "reject" else limits.ok

@@ -14,7 +14,9 @@ Figures = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Report:
-    """Figures of each picture by the names of metrics.METRICS, and why those that are missing were not measured."""
+    """Figures of each picture by the names of metrics.METRICS, and why those that are missing were not
+    measured.
+    """
 
     pictures: tuple[Figures, ...]
     not_measured: Mapping[str, str] = field(default_factory=dict)
@@ -29,7 +31,9 @@ class Report:
         }
 
     def to_json(self) -> str:
-        """{"pictures": [...], "mean": {...}, "not_measured": {...}, "settings": {...}}: nan is null, infinity "inf"."""
+        """{"pictures": [...], "mean": {...}, "not_measured": {...}, "settings": {...}}: nan is null, infinity
+        "inf".
+        """
         return json.dumps(
             {
                 "pictures": [plain(picture) for picture in self.pictures],
@@ -51,7 +55,9 @@ def plain(figures: Figures) -> dict[str, float | str | None]:
 
 
 def report_of_json(text: str) -> Report:
-    """The report behind to_json's text, or behind one picture's figures {name: value}. Raises ValueError for anything else."""
+    """The report behind to_json's text, or behind one picture's figures {name: value}. Raises ValueError for
+    anything else.
+    """
     try:
         found = json.loads(text)
     except json.JSONDecodeError as error:
@@ -79,7 +85,8 @@ def _number(name: str, value: object) -> float:
         return math.nan
     if isinstance(value, bool) or not (isinstance(value, (int, float)) or value in ("inf", "-inf")):
         raise ValueError(
-            f'{name} is {value!r} in the figures: it must be a number, "inf", or null where it was not measured'
+            f'{name} is {value!r} in the figures: it must be a number, "inf", or null where it was not '
+            "measured"
         )
     return float(value)
 

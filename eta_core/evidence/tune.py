@@ -43,7 +43,8 @@ def _free(*etas: float) -> EtaSchedule:
 class Shape(NamedTuple):
     """Curves that are searched: how one is made of numbers in 0..1, and the numbers of the first ones to try.
 
-    The values are rounded as people write them. The first ones: no noise, the paper's two settings, the most noise.
+    The values are rounded as people write them. The first ones: no noise, the paper's two settings, the most
+    noise.
     """
 
     curve: Callable[..., EtaSchedule]
@@ -68,16 +69,19 @@ SHAPES = {
 def search(
     measure: Callable[[EtaSchedule], tuple[float, float]], limit: float, shape: str, trials: int
 ) -> list[Trial]:
-    """`trials` curves of a shape of SHAPES with what `measure` found for each, (edit, background in dB), in the order tried.
+    """`trials` curves of a shape of SHAPES with what `measure` found for each, (edit, background in dB), in
+    the order tried.
 
-    After the shape's first ones each is where the expected gain over the best curve that keeps `limit`, times the probability that
-    it keeps it, is largest among POOL curves, half of them near that best one: constrained expected improvement (Gardner et al. 2014)
-    over Gaussian processes of the curves' values. Raises ValueError for fewer trials than first ones.
+    After the shape's first ones each is where the expected gain over the best curve that keeps `limit`, times
+    the probability that it keeps it, is largest among POOL curves, half of them near that best one:
+    constrained expected improvement (Gardner et al. 2014) over Gaussian processes of the curves' values.
+    Raises ValueError for fewer trials than first ones.
     """
     curve, numbers = SHAPES[shape].curve, list(SHAPES[shape].first)
     if trials < len(numbers):
         raise ValueError(
-            f"trials = {trials}: use at least {len(numbers)}, for no noise, the paper's two settings and the most noise"
+            f"trials = {trials}: use at least {len(numbers)}, for no noise, the paper's two settings and the "
+            "most noise"
         )
     found = [Trial(curve(*u), *measure(curve(*u))) for u in numbers]
     sobol, generator = SobolEngine(len(numbers[0]), scramble=True, seed=0), torch.Generator().manual_seed(0)
@@ -128,12 +132,15 @@ def _promise(trials: Sequence[Trial], values: Tensor, limit: float) -> Tensor:
     else:
         z = (edit - chosen.edit) / edit_spread
         promise = keeps * edit_spread * (z * normal.cdf(z) + normal.log_prob(z).exp())
-    # p = 1 is exact: the Euclidean distance of many points goes by a product of matrices, which leaves equal ones apart
+    # p = 1 is exact: the Euclidean distance of many points goes by a product of matrices, which leaves equal
+    # ones apart
     return promise.masked_fill(torch.cdist(values, at, p=1).amin(1) < 1e-9, -math.inf)
 
 
 def _posterior(at: Tensor, y: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of a Gaussian process through y at `at`, of the kernel length under which y is likeliest."""
+    """Mean and deviation of a Gaussian process through y at `at`, of the kernel length under which y is
+    likeliest.
+    """
     mean, deviation = y.mean(), y.std().clamp(min=1e-9)
     y = (y - mean) / deviation
 
@@ -160,11 +167,13 @@ def prefers_target(
     sigmas: Sequence[float],
     region: Tensor,
 ) -> Tensor:
-    """How much more the model sees the target prompt than the source prompt in `clean` [B, C, H, W]: [B] in -1..1.
+    """How much more the model sees the target prompt than the source prompt in `clean` [B, C, H, W]: [B] in
+    -1..1.
 
-    predict(x, sigma): x denoised under the source and under the target prompt. The share by which the target's prediction of
-    the picture from a noised copy is the nearer, inside `region` [1 or B, 1, H, W], mean over `sigmas`: a diffusion classifier (Li et
-    al. 2023, eq. 5) of two classes. The noise is the same at every call.
+    predict(x, sigma): x denoised under the source and under the target prompt. The share by which the
+    target's prediction of the picture from a noised copy is the nearer, inside `region` [1 or B, 1, H, W],
+    mean over `sigmas`: a diffusion classifier (Li et al. 2023, eq. 5) of two classes. The noise is the same
+    at every call.
     """
     generator, shares = torch.Generator().manual_seed(0), []
     for sigma in sigmas:

@@ -18,7 +18,7 @@ Fit = Callable[[Tensor], Tensor]  # brings a user's mask to the latent's size
 
 
 class Span(NamedTuple):
-    """From `start` to `end` as fractions of the steps, 0 = first (noise end), 1 = last. start = end is never."""
+    """From `start` to `end`, fractions of the steps: 0 = first (noise end), 1 = last. start = end: never."""
 
     start: float
     end: float
@@ -115,7 +115,7 @@ class Method:
         return None
 
     def attention_regions(self) -> tuple[Tensor, Tensor] | None:
-        """Where the thing is in the source and where it is wanted; injected self-attention keeps them apart."""
+        """Where the thing is in the source and where it is wanted: injected attention keeps these apart."""
         return None
 
     def local_blend(self) -> LocalBlend | None:

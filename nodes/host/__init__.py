@@ -1,6 +1,7 @@
 """All contact with ComfyUI's internals.
 
-Nothing is installed on a MODEL: what a run needs lives in a copy of its model options, inside that one sampling.
+Nothing is installed on a MODEL: what a run needs lives in a copy of its model options, inside that one
+sampling.
 """
 
 from .folders import new_path, saved_files, saved_path

@@ -27,19 +27,22 @@ def saved_files() -> list[str]:
 
 
 def saved_path(name: str) -> Path:
-    """The file behind an annotated name. Raises ValueError outside the host's folders or where there is none."""
+    """The file of an annotated name. Raises ValueError outside the host's folders and where there is none."""
     relative, root = folder_paths.annotated_filepath(name)
     root = Path(root or _output()).resolve()
     path = _inside(root, relative.strip(), name)
     if not path.is_file():
         raise ValueError(
-            f"'{name}' does not exist in {root}; save an inversion with Save Eta Inversion first, or refresh the list"
+            f"'{name}' does not exist in {root}; save an inversion with Save Eta Inversion first, or refresh "
+            "the list"
         )
     return path
 
 
 def new_path(prefix: str) -> tuple[Path, str]:
-    """A fresh file in the output folder for a filename prefix, and its annotated name. Raises ValueError as above."""
+    """A fresh file in the output folder for a filename prefix, and its annotated name. Raises ValueError as
+    above.
+    """
     if not Path(prefix).name:
         raise ValueError(f"filename_prefix is '{prefix}': give a file name, such as eta/inversion")
     _inside(_output(), f"{prefix}_00001_{SUFFIX}", prefix)
@@ -61,6 +64,7 @@ def _inside(root: Path, relative: str, name: str) -> Path:
         raise ValueError(f"'{name}' is no file name: {error}") from error
     if not path.is_relative_to(root):
         raise ValueError(
-            f"'{name}' lies outside the host's {root.name} folder: give a path inside it, such as eta/inversion"
+            f"'{name}' lies outside the host's {root.name} folder: give a path inside it, such as "
+            "eta/inversion"
         )
     return path

@@ -76,7 +76,7 @@ STRUCTURE = ("network", "prediction", "latent channels", "noise levels")
 
 
 def signature(model) -> dict[str, str]:
-    """What tells a model: STRUCTURE must agree between inversion and edit, weights and LoRA patches should."""
+    """A model's identity: STRUCTURE must agree between inversion and edit, weights and LoRA should."""
     sampling = model.get_model_object("model_sampling")
     table = noise_levels(sampling)
     keys = model.get_key_patches("diffusion_model.")

@@ -1,4 +1,6 @@
-"""What networks see in a picture: the host's CLIP and CLIP_VISION, and weights that lie in model folders. Nothing is downloaded."""
+"""What networks see in a picture: the host's CLIP and CLIP_VISION, and weights that lie in model folders.
+Nothing is downloaded.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ WEIGHTS = {"lpips": ("squeezenet1_1-b8a52dc0.pth", "squeeze.pth"), "dino": ("din
 
 
 def weights_of(kind: str) -> list[dict[str, Tensor]]:
-    """The files of WEIGHTS in the host's model folder of that name. FileNotFoundError says where they belong, ValueError which is broken."""
+    """The files of WEIGHTS in the host's model folder of that name. FileNotFoundError says where they belong,
+    ValueError which is broken.
+    """
     paths = _paths(kind)
     there = [path for path in paths.values() if path is not None]
     if len(there) < len(paths):
@@ -47,7 +51,8 @@ def image_embeddings(clip_vision, pictures: Tensor) -> Tensor:
     """A CLIP_VISION's embeddings of pictures [B, H, W, 3], one at a time -> [B, width]."""
     if not isinstance(getattr(clip_vision.model, "visual_projection", None), torch.nn.Module):
         raise ValueError(
-            f"clip_vision is a {type(clip_vision.model).__name__} without a projection to text: load the vision half of a CLIP, "
+            f"clip_vision is a {type(clip_vision.model).__name__} without a projection to text: load the "
+            "vision half of a CLIP, "
             "such as CLIP-ViT-L"
         )
     seen = [clip_vision.encode_image(pictures[i : i + 1])["image_embeds"] for i in range(len(pictures))]
@@ -57,7 +62,8 @@ def image_embeddings(clip_vision, pictures: Tensor) -> Tensor:
 def text_embedding(clip, text: str, width: int) -> Tensor:
     """A text in the space of image embeddings of `width`, by the CLIP's encoder of that width -> [1, width].
 
-    Raises ValueError where the CLIP has no such encoder, or has it without its projection, as in checkpoints of SD1.
+    Raises ValueError where the CLIP has no such encoder, or has it without its projection, as in checkpoints
+    of SD1.
     """
     encoders = {
         name: part.transformer.text_projection.weight
@@ -68,13 +74,15 @@ def text_embedding(clip, text: str, width: int) -> Tensor:
     if name is None:
         widths = ", ".join(f"{name} {len(projection)}" for name, projection in encoders.items()) or "none"
         raise ValueError(
-            f"clip_vision gives embeddings of width {width}, the CLIP's text encoders: {widths}; load the two halves of one CLIP, such as "
+            f"clip_vision gives embeddings of width {width}, the CLIP's text encoders: {widths}; load the "
+            "two halves of one CLIP, such as "
             "clip_l (768) with CLIP-ViT-L"
         )
     spread = float(encoders[name].float().square().mean().sqrt())
     if not 1e-3 < spread < 1:
         raise ValueError(
-            f"the CLIP's {name} has no text projection (its values are about {spread:.0e}): checkpoints of SD1 are saved without; load a "
+            f"the CLIP's {name} has no text projection (its values are about {spread:.0e}): checkpoints of "
+            "SD1 are saved without; load a "
             f"file that has it with CLIPLoader, such as {name}.safetensors"
         )
     encoder = getattr(clip.cond_stage_model, name)

@@ -11,7 +11,8 @@ SCALES = (8, 16, 32)  # pixels per latent pixel, of one VAE or another
 
 
 def as_encoded(picture: Tensor, name: str, size: tuple[int, int], node_id: str | None = None) -> Tensor:
-    """The part of the picture `name` [B, H, W, C] that went through the VAE: the middle, in multiples of its scale.
+    """The part of the picture `name` [B, H, W, C] that went through the VAE: the middle, in multiples of its
+    scale.
 
     Raises ValueError where `size` is no such part.
     """
@@ -20,7 +21,8 @@ def as_encoded(picture: Tensor, name: str, size: tuple[int, int], node_id: str |
         return picture
     if size not in [tuple(side - side % scale for side in given) for scale in SCALES]:
         raise ValueError(
-            f"{name} is {given[1]}x{given[0]} pixels, the edited picture {size[1]}x{size[0]}: only pictures of one size can be compared with each "
+            f"{name} is {given[1]}x{given[0]} pixels, the edited picture {size[1]}x{size[0]}: only pictures "
+            "of one size can be compared with each "
             "other; resize one of the two"
         )
     say(

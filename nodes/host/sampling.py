@@ -180,7 +180,7 @@ class Network:
 
 
 def host_latent(frame: Frame, x: Tensor, sigma: float) -> Tensor:
-    """x as the host's samplers hold it: a diffusion model's as x itself, a flow model's as its own latent z."""
+    """x as the host's samplers hold it: x itself for a diffusion model, the latent z for a flow model."""
     return x if frame is DIFFUSION else from_x(frame, x, sigma)
 
 

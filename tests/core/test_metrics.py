@@ -44,7 +44,8 @@ def test_a_mask_without_background_is_refused():
         metrics.background_psnr(torch.zeros(1, 2, 2, 3), torch.zeros(1, 2, 2, 3), torch.ones(1, 2, 2))
 
 
-# --- structural similarity --------------------------------------------------------------------------------------------
+# --- structural similarity
+# --------------------------------------------------------------------------------------------
 
 
 def filtered(x: np.ndarray) -> np.ndarray:
@@ -132,7 +133,8 @@ def test_what_lies_in_the_mask_changes_no_background_figure():
     assert second["changed_area"] > first["changed_area"]
 
 
-# --- colour -----------------------------------------------------------------------------------------------------------
+# --- colour
+# -----------------------------------------------------------------------------------------------------------
 
 # Pairs of the test data that Sharma, Wu and Dalal (2005) publish with their paper: L*a*b* twice, CIEDE2000.
 SHARMA = [
@@ -168,11 +170,14 @@ def test_white_grey_and_red_in_lab():
     assert red == pytest.approx([116 * y - 16, 500 * (x - y), 200 * (y - z)], abs=1e-3)
 
 
-# --- the whole table --------------------------------------------------------------------------------------------------
+# --- the whole table
+# --------------------------------------------------------------------------------------------------
 
 
 def test_every_figure_of_a_picture_counted_by_hand():
-    """The left half is the mask and turns from black to white; of the right half, grey, a quarter gets brighter by 0.1."""
+    """The left half is the mask and turns from black to white; of the right half, grey, a quarter gets
+    brighter by 0.1.
+    """
     source, edited, mask = torch.zeros(1, 16, 16, 3), torch.zeros(1, 16, 16, 3), torch.zeros(1, 16, 16)
     mask[..., :8] = 1
     source[..., 8:, :] = edited[..., 8:, :] = 0.5

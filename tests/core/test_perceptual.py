@@ -1,4 +1,4 @@
-"""Against independent implementations that come with the host: torchvision's SqueezeNet, transformers' ViT."""
+"""Against independent implementations of the host: SqueezeNet of torchvision, ViT of transformers."""
 
 import pytest
 import torch

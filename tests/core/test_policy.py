@@ -20,7 +20,8 @@ def verdict_of(policy, **figures) -> str:
     return worst(judge(Report(({**UNTOUCHED, **figures},)), policy))
 
 
-# --- reports ----------------------------------------------------------------------------------------------------------
+# --- reports
+# ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_report_comes_back_from_its_json():
@@ -76,7 +77,8 @@ def test_figures_that_cannot_be_read_are_named(text, named):
         report_of_json(text)
 
 
-# --- policies ---------------------------------------------------------------------------------------------------------
+# --- policies
+# ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", POLICIES)
@@ -97,7 +99,7 @@ def test_another_photograph_is_rejected(name):
 
 
 def test_the_shipped_policies_grow_milder():
-    """A VAE's round trip (35.9 dB, 0.95 CIEDE2000): no catalogue picture, good enough for an advertisement."""
+    """A VAE's round trip (35.9 dB, 0.95 CIEDE2000) will do for an advertisement, not for a catalogue."""
     lost = dict(
         background_psnr=35.9, background_ms_ssim=0.97, background_mean_difference=0.95, changed_area=9.7
     )

@@ -21,7 +21,9 @@ def test_padded_heads_keep_each_head_in_its_block():
 
 
 def test_every_layer_of_the_unet_is_expanded():
-    """The wide state dict has SD1.5's widths and one entry for every narrow parameter, besides the missing self-attention."""
+    """The wide state dict has SD1.5's widths and one entry for every narrow parameter, besides the missing
+    self-attention.
+    """
     unet = network.UNet()
     state = network.expand(unet, "")
     assert set(dict(unet.named_parameters())) <= set(state)

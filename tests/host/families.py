@@ -1,5 +1,6 @@
-"""The UNet families with seeded random weights: networks of the host's own class, in files that the stock loader takes for the
-family, as narrow and shallow as its detection lets them be; and text encoders of the family's own classes with few layers.
+"""The UNet families with seeded random weights: networks of the host's own class, in files that the stock
+loader takes for the family, as narrow and shallow as its detection lets them be; and text encoders of the
+family's own classes with few layers.
 """
 
 from __future__ import annotations
@@ -52,7 +53,9 @@ HEADS_OF_SD1 = dict(num_heads=8, num_head_channels=-1)
 
 
 class Family(NamedTuple):
-    """detected: the host's class for its model. network: what differs from SD2's. sampling: what ModelSamplingDiscrete sets."""
+    """detected: the host's class for its model. network: what differs from SD2's. sampling: what
+    ModelSamplingDiscrete sets.
+    """
 
     detected: str
     network: dict

@@ -1,7 +1,7 @@
 """Very small flow models from the host's own classes, with seeded random weights, and text encoders for them.
 
-SD3 is saved as a file that the stock loader reads. Flux and AuraFlow have their width in the host's loader, too wide for a
-test: their networks are built narrow from the same classes.
+SD3 is saved as a file that the stock loader reads. Flux and AuraFlow have their width in the host's loader,
+too wide for a test: their networks are built narrow from the same classes.
 """
 
 from __future__ import annotations

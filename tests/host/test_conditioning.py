@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from devtools.studio import SOURCE, TARGET, picture
 from tests.host import families
 from tests.host.flow import seeded
-from tests.host.test_families import Quick, family_studio  # noqa: F401
+from tests.host.test_families import Quick, family_studio  # noqa: F401 (fixtures)
 from tests.host.test_sampling import close, pack
 
 LONG = "a photo of a quiet street in the old town, " * 15
@@ -81,7 +81,8 @@ def test_prompts_that_cover_everything_together_are_not_warned_of(studio, caplog
     assert "covers only" not in caplog.text
 
 
-# --- prompts ---------------------------------------------------------------------------------------------------------
+# --- prompts
+# ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_word_of_the_third_chunk_has_its_region(studio):
@@ -172,7 +173,8 @@ def test_an_area_of_the_target_leaves_the_rest_to_the_other_prompt(studio, inver
     assert (edited - plain)[..., :4].abs().mean() > (edited - plain)[..., 4:].abs().mean()
 
 
-# --- hooks, GLIGEN, unCLIP, adapters ---------------------------------------------------------------------------------
+# --- hooks, GLIGEN, unCLIP, adapters
+# ---------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -287,7 +289,7 @@ def test_a_gligen_box_of_the_source_is_part_of_the_inversion(studio, inversion, 
     assert boxes.maps is not None and not close(boxes.x, inversion.trajectory.x, 1e-3)
 
 
-def test_unclip_pictures_are_part_of_both_branches(family_studio, monkeypatch):  # noqa: F811
+def test_unclip_pictures_are_part_of_both_branches(family_studio, monkeypatch):  # noqa: F811 (a fixture)
     monkeypatch.setitem(
         families.FAMILIES,
         "SD2.1 unCLIP",

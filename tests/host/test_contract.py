@@ -1,6 +1,7 @@
 """What saved workflows rely on: node ids, inputs and outputs, kept in contract.json.
 
-To change it on purpose: ETA_UPDATE_CONTRACT=1 python dev.py test tests/host/test_contract.py, and say why in the commit.
+To change it on purpose: ETA_UPDATE_CONTRACT=1 python dev.py test tests/host/test_contract.py, and say why in
+the commit.
 """
 
 import json

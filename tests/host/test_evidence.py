@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from devtools.studio import left_half
-from tests.core.test_perceptual import as_dino, heads, squeezenet, vit  # noqa: F401
+from tests.core.test_perceptual import as_dino, heads, squeezenet, vit  # noqa: F401 (fixtures)
 from tests.host import flow
 
 MAIN = [
@@ -50,7 +50,8 @@ def verdict(host, figures, policy="free", let_through="pass and review", **input
     return host.call("EtaVerdict", figures=text, policy=policy, let_through=let_through, **inputs)
 
 
-# --- the figures ------------------------------------------------------------------------------------------------------
+# --- the figures
+# ------------------------------------------------------------------------------------------------------
 
 
 def test_the_numbers_are_the_means_of_the_batch_and_the_json_has_each_picture(host):
@@ -84,7 +85,7 @@ def test_the_mask_is_where_the_edit_was_meant_to_be(host):
 def test_without_a_mask_the_whole_picture_is_background_and_the_json_says_so(host):
     found, _, numbers = metrics(host, plain(0.5), plain(0.6))
     assert numbers["background_changed_area"] == numbers["changed_area"] == 100
-    assert "the whole picture, for there is no mask" == found["settings"]["background"]
+    assert found["settings"]["background"] == "the whole picture, for there is no mask"
 
 
 def test_what_counts_as_changed_is_the_users_choice(host):
@@ -162,7 +163,8 @@ def test_cancel_is_heard_between_two_pictures(host, monkeypatch):
     assert seen == [(1, 5), (2, 5), (3, 5)]
 
 
-# --- networks ---------------------------------------------------------------------------------------------------------
+# --- networks
+# ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -335,7 +337,7 @@ def test_without_weights_the_json_and_the_table_say_what_belongs_where(host):
     assert math.isnan(numbers["structure_distance"])
 
 
-def test_lpips_is_measured_where_its_weights_are(host, folder, squeezenet, heads):  # noqa: F811
+def test_lpips_is_measured_where_its_weights_are(host, folder, squeezenet, heads):  # noqa: F811 (a fixture)
     folder("lpips", "squeezenet1_1-b8a52dc0.pth", squeezenet.state_dict())
     found, *_ = metrics(host, plain(0.5), plain(0.6))
     assert found["not_measured"]["pie_lpips"] == "put squeeze.pth into models/lpips"
@@ -349,7 +351,7 @@ def test_lpips_is_measured_where_its_weights_are(host, folder, squeezenet, heads
     assert second is None and "picture 2 has no background" in found["not_measured"]["pie_lpips"]
 
 
-def test_structure_is_measured_where_dinos_weights_are(host, folder, vit):  # noqa: F811
+def test_structure_is_measured_where_dinos_weights_are(host, folder, vit):  # noqa: F811 (a fixture)
     folder("dino", "dino_vitbase8_pretrain.pth", as_dino(vit))
     picture = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(9))
     found, _, numbers = metrics(host, picture, torch.cat([picture, picture.flip(2)]))
@@ -358,7 +360,7 @@ def test_structure_is_measured_where_dinos_weights_are(host, folder, vit):  # no
     assert numbers["structure_distance"] == pytest.approx(turned / 2)
 
 
-def test_a_damaged_file_of_weights_is_named(host, folder, heads):  # noqa: F811
+def test_a_damaged_file_of_weights_is_named(host, folder, heads):  # noqa: F811 (a fixture)
     folder("dino", "dino_vitbase8_pretrain.pth", b"<html>not found</html>")
     with raises("dino_vitbase8_pretrain.pth cannot be read", "once more, or take it out"):
         metrics(host, plain(0.5), plain(0.6))
@@ -367,7 +369,8 @@ def test_a_damaged_file_of_weights_is_named(host, folder, heads):  # noqa: F811
         metrics(host, plain(0.5), plain(0.6))
 
 
-# --- the verdict ------------------------------------------------------------------------------------------------------
+# --- the verdict
+# ------------------------------------------------------------------------------------------------------
 
 GOOD = {"background_psnr": 50.0, "changed_area": 5.0}
 POOR = {"background_psnr": 13.0, "changed_area": 5.0}
@@ -413,7 +416,7 @@ def test_only_the_pictures_that_are_good_enough_go_on(host):
 
 
 def test_a_large_batch_is_told_of_in_a_few_lines(host, caplog):
-    """Every reason is in the output; what stands on the node, in the log and in the page's message is short."""
+    """Every reason is in the output. The node, the log and the page's message stay short."""
     _, _, reasons, _ = verdict(host, {"pictures": [BAD] * 50}, let_through="pass")
     assert len(reasons.splitlines()) == 50
     (record,) = caplog.records
@@ -440,7 +443,8 @@ def test_what_the_verdict_cannot_read_is_named(host):
         verdict(host, GOOD, image=plain(0.5, 2))
 
 
-# --- whole graphs -----------------------------------------------------------------------------------------------------
+# --- whole graphs
+# -----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -513,7 +517,7 @@ def test_an_edit_that_spills_over_is_held_back_and_the_page_is_told(host, files)
     assert alert[4:9] == b"judge"
 
 
-def test_weights_put_into_their_folder_are_used_by_the_next_run(host, files, folder, squeezenet, heads):  # noqa: F811
+def test_weights_put_into_their_folder_are_used_by_the_next_run(host, files, folder, squeezenet, heads):  # noqa: F811 (a fixture)
     executor, wanted = host.executor(), graph("good", "free", "pass")
     wanted["figures"] = {"class_type": "PreviewAny", "inputs": {"source": ["measure", 0]}}
 

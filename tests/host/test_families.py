@@ -57,7 +57,7 @@ def test_an_edit_friendly_inversion_plays_back_exactly(family):
 
 def test_words_have_regions_of_their_own(family, inverted):
     cat, bench = (family.region(inverted, words, threshold=0.0)[0] for words in ("cat", "bench"))
-    assert cat.shape == (1, 64, 64) and 0.05 < float((cat - bench).abs().max())
+    assert cat.shape == (1, 64, 64) and float((cat - bench).abs().max()) > 0.05
     with pytest.raises(ValueError, match="its words are: a, cat, sitting, on, bench"):
         family.region(inverted, "dog")
 
@@ -98,7 +98,8 @@ def test_one_call_for_both_branches_gives_what_two_give(family, inverted, plain,
     assert close(family.edit(inverted), plain, 1e-4)
 
 
-# --- inpainting checkpoints ------------------------------------------------------------------------------------------
+# --- inpainting checkpoints
+# ------------------------------------------------------------------------------------------
 
 INPAINTING = ["SD1.5 inpainting", "SDXL inpainting"]
 
@@ -150,7 +151,8 @@ def test_every_variant_of_a_batch_sees_its_own_picture(family_studio):
     assert close(together, torch.cat([studio.edit(inversion, seed=7 + i, **both) for i in range(2)]), 1e-4)
 
 
-# --- forms of one network --------------------------------------------------------------------------------------------
+# --- forms of one network
+# --------------------------------------------------------------------------------------------
 
 
 def sampled(studio, **inputs):
@@ -208,7 +210,8 @@ def test_a_distilled_model_of_few_steps(family_studio, scheduler):
     assert close(played, picture()["samples"], 1e-4)
 
 
-# --- precision and memory --------------------------------------------------------------------------------------------
+# --- precision and memory
+# --------------------------------------------------------------------------------------------
 
 
 def agreement(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -236,7 +239,7 @@ def test_weights_in_8_bits_are_near_single(family_studio):
 
 
 def test_a_large_inversion_of_sdxl_keeps_less_than_60_mb(family_studio):
-    """1024 px, 50 steps, three chunks of prompt: the maps the recorder makes and the 51 points, in float32."""
+    """1024 px, 50 steps, three chunks of prompt: the recorder's maps and the 51 points, in float32."""
     studio = family_studio("SDXL")
     size, prompt = (128, 128), studio.prompt("a cat on a bench " * 40)
     assert prompt[0][0].shape[1] == 231

@@ -159,7 +159,9 @@ def test_reading_joint_attention_changes_no_bit_and_leaves_the_other_packs_in_fo
 
 
 def test_the_map_of_a_word_is_its_column_of_the_networks_own_attention(mmdit):
-    """One step, one block: the attention is formed again here, whole, from the q and k that the network asked with."""
+    """One step, one block: the attention is formed again here, whole, from the q and k that the network asked
+    with.
+    """
     asked, model = [], mmdit.model.clone()
 
     def theirs(attend, q, k, v, heads, *args, **kwargs):

@@ -1,4 +1,6 @@
-"""Parity with the paper authors' program on a seeded network; tests/golden/README.md says how its numbers were made."""
+"""Parity with the paper authors' program on a seeded network; tests/golden/README.md says how its numbers
+were made.
+"""
 
 import os
 from pathlib import Path

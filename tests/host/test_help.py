@@ -22,7 +22,9 @@ def test_no_page_is_left_without_its_node(ours):
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_every_page_names_its_node_and_every_input_and_output(ours, language):
-    """Inputs and outputs in bold, by their ids: the words on the node's face in English, and in a saved workflow."""
+    """Inputs and outputs in bold, by their ids: the words on the node's face in English, and in a saved
+    workflow.
+    """
     for name, node in ours.items():
         schema = node.GET_SCHEMA()
         text = page_of(name, language).read_text(encoding="utf-8")

@@ -1,6 +1,7 @@
 """What the page says, in every language: English is what the schemas say, the others have the same keys.
 
-After a text of a schema has changed: ETA_UPDATE_LOCALES=1 python dev.py test tests/host/test_locales.py, then the other languages by hand.
+After a text of a schema has changed: ETA_UPDATE_LOCALES=1 python dev.py test tests/host/test_locales.py, then
+the other languages by hand.
 """
 
 import json

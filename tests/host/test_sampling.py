@@ -20,7 +20,8 @@ def close(a: torch.Tensor, b: torch.Tensor, tolerance: float = 1e-5) -> bool:
     return bool((a - b).abs().max() <= tolerance * b.std())
 
 
-# --- the model is only looked at -------------------------------------------------------------------------------------
+# --- the model is only looked at
+# -------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -72,7 +73,8 @@ def test_perturbed_attention_guidance_leaves_the_maps_alone(studio, inversion):
     torch.testing.assert_close(guided.maps, inversion.trajectory.maps, atol=1e-4, rtol=0)
 
 
-# --- pictures --------------------------------------------------------------------------------------------------------
+# --- pictures
+# --------------------------------------------------------------------------------------------------------
 
 
 def test_a_batch_of_two_is_each_picture_alone(studio):
@@ -145,7 +147,8 @@ def test_a_picture_comes_out_of_the_reconstruction_unchanged(studio, inversion):
     assert close(studio.edit_both(inversion, noise_candidates=1)[1], picture()["samples"], 1e-6)
 
 
-# --- schedules and predictions ---------------------------------------------------------------------------------------
+# --- schedules and predictions
+# ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("scheduler", ["karras", "normal", "sgm_uniform", "beta", "simple"])
@@ -173,7 +176,9 @@ def test_a_v_prediction_model_inverts_and_edits(studio, inversion):
 
 @pytest.mark.parametrize("prediction", ["eps", "v_prediction"])
 def test_an_inverted_step_lands_on_the_noise_the_model_predicts(studio, prediction):
-    """One step of a picture: x1 - x0 = (sigma1 - sigma0) eps, eps as the host's own prediction at the noise end."""
+    """One step of a picture: x1 - x0 = (sigma1 - sigma0) eps, eps as the host's own prediction at the noise
+    end.
+    """
     (model,) = studio.host.call("ModelSamplingDiscrete", model=studio.model, sampling=prediction, zsnr=False)
     inverted = studio.invert(model=model, steps=1).trajectory
     low, high = inverted.grid.sigmas
@@ -199,7 +204,8 @@ def one_prediction(studio, model, x: torch.Tensor, sigma: float) -> torch.Tensor
     return model.model.process_latent_in(played[0]["samples"])
 
 
-# --- the parts for SamplerCustomAdvanced -----------------------------------------------------------------------------
+# --- the parts for SamplerCustomAdvanced
+# -----------------------------------------------------------------------------
 
 
 def custom(studio, sampler, sigmas, latent: dict, seed: int = 5) -> torch.Tensor:
@@ -261,7 +267,8 @@ def test_an_inversion_is_played_back_from_its_latent_as_the_eta_sampler_node_pla
     assert close(played, studio.edit(inverted, eta=studio.eta(end_eta=0.0)), 1e-4)
 
 
-# --- cost ------------------------------------------------------------------------------------------------------------
+# --- cost
+# ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -292,7 +299,7 @@ def test_a_guided_inversion_costs_two(studio, counted):
 @pytest.mark.parametrize(
     "changes, source_steps",
     [
-        pytest.param(dict(), 10, id="candidates"),
+        pytest.param({}, 10, id="candidates"),
         pytest.param(dict(noise_candidates=1), 0, id="one candidate"),
         pytest.param(dict(noise_candidates=1, noise_blend=0.5), 10, id="blend"),
         pytest.param(dict(eta=dict(preset="paper_strong")), 4, id="eta only above t 0.6"),
@@ -326,7 +333,8 @@ def test_progress_counts_every_step_to_its_end(studio, monkeypatch):
     assert seen[-1] == (total, total) and STEPS <= total <= 2 * STEPS and seen == sorted(seen)
 
 
-# --- conditioning of the host ----------------------------------------------------------------------------------------
+# --- conditioning of the host
+# ----------------------------------------------------------------------------------------
 
 
 def test_a_target_of_two_prompts_is_edited(studio, inversion):
@@ -355,7 +363,8 @@ def test_a_lora_is_part_of_the_inversion(studio, inversion):
     assert not close(studio.invert(model=model).trajectory.x, inversion.trajectory.x, 1e-3)
 
 
-# --- graphs, caching and files ---------------------------------------------------------------------------------------
+# --- graphs, caching and files
+# ---------------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from devtools.studio import SOURCE, STEPS, TARGET, left_half, picture
 from eta_core.evidence.metrics import background_psnr
 from eta_core.evidence.tune import PROBES
 from tests.host.flow import FAMILIES
-from tests.host.test_clean import At, before, cancel, explode, spoil, unharmed  # noqa: F401
+from tests.host.test_clean import At, before, cancel, explode, spoil, unharmed  # noqa: F401 (fixtures)
 from tests.host.test_flow import FlowStudio
 from tests.host.test_methods import blended, region_edit
 
@@ -260,7 +260,7 @@ def test_a_vae_that_overflows_is_named(example, tune, vae):
 
 @pytest.mark.parametrize("act", [explode, spoil, cancel])
 @pytest.mark.parametrize("call", [2, STEPS + 2], ids=["in an edit", "in a measure"])
-def test_the_model_survives_a_search_that_ends(studio, example, tune, unharmed, act, call):  # noqa: F811
+def test_the_model_survives_a_search_that_ends(studio, example, tune, unharmed, act, call):  # noqa: F811 (a fixture)
     import comfy.model_management
 
     run = At(studio.model, call, act)

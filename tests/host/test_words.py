@@ -84,7 +84,8 @@ def test_an_unknown_word_is_answered_with_the_words_of_the_prompt(seen):
         seen("cat, dog")
 
 
-# --- the source prompt, read from the graph --------------------------------------------------------------------------
+# --- the source prompt, read from the graph
+# --------------------------------------------------------------------------
 
 
 OTHER = ("CLIPTextEncode", dict(clip=["loader", 1], text="a dog in the snow"))
@@ -99,7 +100,9 @@ def mixed(strength: float) -> tuple:
 
 @pytest.fixture(scope="module")
 def run(host, checkpoint):
-    """Inverts an empty picture under a prompt and masks its cat; `between` replaces the prompt at EtaInversion."""
+    """Inverts an empty picture under a prompt and masks its cat; `between` replaces the prompt at
+    EtaInversion.
+    """
 
     def run(text="a cat on a mat", clip=("loader", 1), between=None, mask=None, **more):
         nodes = {

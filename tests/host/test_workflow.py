@@ -53,7 +53,9 @@ def object_info(host) -> dict:
 
 @cache
 def executor(host):
-    """One for all workflows: as on the page, what did not change since the last one (the loaded model) is kept."""
+    """One for all workflows: as on the page, what did not change since the last one (the loaded model) is
+    kept.
+    """
     return host.executor()
 
 
@@ -117,7 +119,9 @@ def test_one_thing_changed(host, outcome):
 
 
 def test_everything_else_stayed(host, outcome, scene):
-    """Away from the mask the edit is the autoencoder's round trip; outside the true cat it loses what the dog's wider ears take."""
+    """Away from the mask the edit is the autoencoder's round trip; outside the true cat it loses what the
+    dog's wider ears take.
+    """
     truth = torch.from_numpy(scene.mask.copy())[None].float() / 255
     source = torch.from_numpy(scene.image.copy())[None].float() / 255
     edited, round_trip = picture(host, outcome, "Edited"), picture(host, outcome, "Reconstruction")

@@ -85,7 +85,10 @@ def test_a_wrong_row_is_an_item_with_its_error_and_the_others_stay(tmp_path, row
 
 
 def test_wrong_lines_of_a_csv_are_items_with_errors(tmp_path):
-    text = 'picture,source_prompt,target_prompt\na.png,a cat\na.png,"a "cat",a dog\na.png,a cat,a dog,x\na.png,a cat,a dog\n'
+    text = (
+        'picture,source_prompt,target_prompt\na.png,a cat\na.png,"a "cat",a dog\na.png,a cat,a '
+        "dog,x\na.png,a cat,a dog\n"
+    )
     found = listed(tmp_path, "items.csv", text)
     assert [item.error.partition(":")[0] for item in found] == [
         "line 2 has 2 cells, the header 3",

@@ -71,9 +71,8 @@ def test_items_that_failed_can_be_done_again(tmp_path):
 
 
 def test_one_program_at_a_time(tmp_path):
-    with Journal(tmp_path):
-        with pytest.raises(JournalError, match="another pilot"):
-            Journal(tmp_path).__enter__()
+    with Journal(tmp_path), pytest.raises(JournalError, match="another pilot"):
+        Journal(tmp_path).__enter__()
     with Journal(tmp_path):
         pass
 

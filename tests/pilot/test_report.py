@@ -99,7 +99,15 @@ def test_rates_and_shares():
 
 
 def test_the_worst_come_first():
-    rows = [row("a", psnr=40.0), row("b", psnr=20.0), row("c", "reject", psnr=50.0), row("d", "review", psnr=None), row("e", "review"), row("f", psnr="inf"), failed("g")]  # fmt: skip
+    rows = [
+        row("a", psnr=40.0),
+        row("b", psnr=20.0),
+        row("c", "reject", psnr=50.0),
+        row("d", "review", psnr=None),
+        row("e", "review"),
+        row("f", psnr="inf"),
+        failed("g"),
+    ]
     assert [found["name"] for found in report.worst_first(rows)] == ["c", "d", "e", "b", "a", "f"]
 
 
@@ -119,7 +127,12 @@ def test_everything_a_user_wrote_is_escaped(tmp_path):
         row("b", category="other"),
         failed("c", NASTY) | said,
     ]
-    about = run(workflow=NASTY, policy=NASTY, set=[NASTY]) | {"items": NASTY, "nodes": {NASTY: {NASTY: NASTY}}, "models": {NASTY: {}}, "server": {NASTY: NASTY}}  # fmt: skip
+    about = run(workflow=NASTY, policy=NASTY, set=[NASTY]) | {
+        "items": NASTY,
+        "nodes": {NASTY: {NASTY: NASTY}},
+        "models": {NASTY: {}},
+        "server": {NASTY: NASTY},
+    }
     found = read(tmp_path / "<b>out", rows, about)
     assert (
         "script" not in found.tags
@@ -154,7 +167,8 @@ def test_runs_with_and_without_a_given_mask_stand_apart(tmp_path):
     assert "The workflow's own mask: 1 items" in text and "The given mask: 2 items" in text
     assert re.search(r"The workflow's own mask: 1 items\s+100 %\s+pass \(1\)", text)
     assert re.search(
-        r"The given mask: 2 items\s+0 %\s+pass \(0\)\s+0 %\s+review \(0\)\s+50 %\s+reject \(1\)\s+50 %\s+error \(1\)",
+        r"The given mask: 2 items\s+0 %\s+pass \(0\)\s+0 %\s+review \(0\)\s+50 %\s+reject \(1\)\s+50 "
+        r"%\s+error \(1\)",
         text,
     )
 

@@ -28,7 +28,10 @@ SIDE = 64
 CAT = {"source_prompt": "a cat on the grass", "target_prompt": "a dog on the grass"}
 # workflow -> (mask of the run, what is said where it cannot take an item)
 # A shell's background jobs, such as these tests may be, ignore Ctrl-C.
-HEARING = "import runpy, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); sys.argv.pop(0); runpy.run_path(sys.argv[0], run_name='__main__')"
+HEARING = (
+    "import runpy, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); sys.argv.pop(0); "
+    "runpy.run_path(sys.argv[0], run_name='__main__')"
+)
 
 EXAMPLES = {
     "A batch of pictures": ("auto", "3 LoadImage nodes"),
@@ -138,7 +141,9 @@ def listed(folder: Path, rows: list) -> Path:
 
 
 def many(folder: Path) -> tuple[Path, dict[str, str]]:
-    """A list of edits and of everything that can be wrong with one -> it, and what is to be said of each item."""
+    """A list of edits and of everything that can be wrong with one -> it, and what is to be said of each
+    item.
+    """
     (folder / "empty.png").touch()
     (folder / "damaged.png").write_bytes(Image.effect_noise((99, 99), 80)._repr_png_()[:2000])
     Image.fromarray(scenes.render(scenes.TEST + 8, "cat", "grass").image).resize((5000, 4000)).save(

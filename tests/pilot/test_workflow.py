@@ -1,4 +1,6 @@
-"""Where things go in a workflow's graph; the example workflows' own files are in test_served.py, with the server's node list."""
+"""Where things go in a workflow's graph; the example workflows' own files are in test_served.py, with the
+server's node list.
+"""
 
 import copy
 import json
@@ -82,7 +84,9 @@ def test_an_items_things_go_where_they_belong(graph):
 
 
 def test_a_mask_that_is_only_looked_at_is_not_the_edits(graph):
-    """The given one still goes into the edit, and the picture's own does not stand in the automatic one's way."""
+    """The given one still goes into the edit, and the picture's own does not stand in the automatic one's
+    way.
+    """
     graph["10"]["inputs"]["mask"] = ["14", 0]
     graph |= {
         "14": node("LoadImageMask", image="mine.png", channel="red"),
@@ -220,17 +224,50 @@ def test_the_measured_source_is_what_was_encoded(graph):
     ("change", "said"),
     [
         (lambda g: g.update({"2": node("EmptyImage")}), "comes from no LoadImage"),
-        (lambda g: g.update({"2": node("ImageBatch", image1=["a", 0], image2=["b", 0]), "a": node("LoadImage", "One", image=""), "b": node("LoadImage", "Two", image="")}), "LoadImage a 'One', LoadImage b 'Two'"),
-        (lambda g: g["7"]["inputs"].update(positive=["9", 0]), "the source prompt comes from no node that encodes text"),
-        (lambda g: g["10"]["inputs"].update(positive=["3", 0]), "CLIPTextEncode 3 'Source prompt' encodes both prompts"),
-        (lambda g: g.update({"4": node("ConditioningCombine", a=["3", 0], b=["5", 0])}), "the target prompt comes from CLIPTextEncode 3"),
+        (
+            lambda g: g.update(
+                {
+                    "2": node("ImageBatch", image1=["a", 0], image2=["b", 0]),
+                    "a": node("LoadImage", "One", image=""),
+                    "b": node("LoadImage", "Two", image=""),
+                }
+            ),
+            "LoadImage a 'One', LoadImage b 'Two'",
+        ),
+        (
+            lambda g: g["7"]["inputs"].update(positive=["9", 0]),
+            ("the source prompt comes from no node that encodes text"),
+        ),
+        (
+            lambda g: g["10"]["inputs"].update(positive=["3", 0]),
+            ("CLIPTextEncode 3 'Source prompt' encodes both prompts"),
+        ),
+        (
+            lambda g: g.update({"4": node("ConditioningCombine", a=["3", 0], b=["5", 0])}),
+            ("the target prompt comes from CLIPTextEncode 3"),
+        ),
         (lambda g: g.pop("10"), "no Eta Inversion and Eta Sampler"),
-        (lambda g: g.update({"6": node("EmptyLatentImage"), "14": node("LoadImage", image="")}), "comes from no LoadImage"),
-        (lambda g: g.update({"14": node("SaveImage", "Edited too", images=["2", 0])}), "SaveImage 12 'Edited', SaveImage 14 'Edited too'"),
-        (lambda g: (g.update({"14": copy.deepcopy(g["8"])}), g["10"]["inputs"].update(eta=["14", 0])), "whose words"),
-        (lambda g: (g.update({"14": node("EtaRegionEdit", positive=["5", 0], mask=["8", 0])}), g["10"]["inputs"].update(edit=["14", 0])), "CLIPTextEncode 5 'Negative prompt' is a second target prompt"),
+        (
+            lambda g: g.update({"6": node("EmptyLatentImage"), "14": node("LoadImage", image="")}),
+            "comes from no LoadImage",
+        ),
+        (
+            lambda g: g.update({"14": node("SaveImage", "Edited too", images=["2", 0])}),
+            ("SaveImage 12 'Edited', SaveImage 14 'Edited too'"),
+        ),
+        (
+            lambda g: (g.update({"14": copy.deepcopy(g["8"])}), g["10"]["inputs"].update(eta=["14", 0])),
+            "whose words",
+        ),
+        (
+            lambda g: (
+                g.update({"14": node("EtaRegionEdit", positive=["5", 0], mask=["8", 0])}),
+                g["10"]["inputs"].update(edit=["14", 0]),
+            ),
+            ("CLIPTextEncode 5 'Negative prompt' is a second target prompt"),
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_placed_is_named(graph, change, said):
     change(graph)
     with pytest.raises(WorkflowError, match=said):

@@ -66,7 +66,9 @@ def vue(browser, address):
 
 @pytest.fixture(params=["classic", "vue"])
 def page(request):
-    """The page with an empty graph, with the host's two kinds of nodes; a test fails with what the page reports."""
+    """The page with an empty graph, with the host's two kinds of nodes; a test fails with what the page
+    reports.
+    """
     shared = request.getfixturevalue(request.param)
     shared.evaluate("async empty => { await app.loadGraphData(empty) }", EMPTY)
     shared.errors.clear()

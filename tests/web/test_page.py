@@ -43,7 +43,8 @@ def values(page) -> dict:
 
 def set_value(page, name: str, value) -> None:
     page.evaluate(
-        "([name, value]) => { const w = node.widgets.find(w => w.name === name); w.value = value; w.callback?.(value) }",
+        "([name, value]) => { const w = node.widgets.find(w => w.name === name); w.value = value; "
+        "w.callback?.(value) }",
         [name, value],
     )
 
@@ -61,7 +62,8 @@ def load(page, name: str, steps: int | None = None) -> dict:
             node["widgets_values"][0] = steps
     page.evaluate("async workflow => { await app.loadGraphData(workflow) }", workflow)
     page.evaluate(
-        "() => { app.canvas.ds.scale = 0.6; app.canvas.ds.offset = [200, 130]; app.canvas.setDirty(true, true) }"
+        "() => { app.canvas.ds.scale = 0.6; app.canvas.ds.offset = [200, 130]; app.canvas.setDirty(true, "
+        "true) }"
     )
     page.wait_for_timeout(500)
     page.evaluate(f"{TRACKER}.checkState()")  # undo goes back to here
@@ -87,7 +89,8 @@ def run(page) -> None:
 def covered(page) -> list[tuple[str, str]]:
     """Titles of nodes that lie over each other."""
     boxes = page.evaluate(
-        "app.graph.nodes.map(n => [n.title, n.pos[0], n.pos[1] - 30, n.pos[0] + n.size[0], n.pos[1] + n.size[1]])"
+        "app.graph.nodes.map(n => [n.title, n.pos[0], n.pos[1] - 30, n.pos[0] + n.size[0], n.pos[1] + "
+        "n.size[1]])"
     )
     return [
         (title, other)
@@ -133,7 +136,8 @@ def test_a_template_loads_whole_and_is_the_same_when_saved_and_loaded_again(page
         show(page, "template")
     assert not covered(page)
     assert not page.evaluate(
-        "app.graph.nodes.filter(n => n.has_errors || !LiteGraph.registered_node_types[n.type]).map(n => n.type)"
+        "app.graph.nodes.filter(n => n.has_errors || !LiteGraph.registered_node_types[n.type]).map(n => "
+        "n.type)"
     )
     saved, graph, again, graph_again = page.evaluate(
         """async () => {
@@ -278,7 +282,8 @@ def test_the_page_draws_the_nodes_own_curve(classic):
     for changes in CURVES:
         all_fields = fields | changes
         drawn = classic.evaluate(
-            "async ([module, fields, times]) => { const m = await import(module); const c = m.curveOf(fields); return times.map(t => m.etaAt(c, t)) }",
+            "async ([module, fields, times]) => { const m = await import(module); const c = "
+            "m.curveOf(fields); return times.map(t => m.etaAt(c, t)) }",
             [module, all_fields, times],
         )
         assert drawn == pytest.approx([schedule(**all_fields)(t) for t in times], abs=1e-9), changes
@@ -330,10 +335,12 @@ def test_the_page_makes_the_nodes_own_region(classic, combine):
         drawn = classic.evaluate(
             """async ([module, planes, settings, mask]) => {
                 const m = await import(module);
-                const plane = ({ width, height, values }) => ({ width, height, values: Float32Array.from(values) });
+                const floats = (values) => Float32Array.from(values);
+                const plane = ({ width, height, values }) => ({ width, height, values: floats(values) });
                 const maps = new Map(planes.map((each, i) => ['ab'[i], plane(each)]));
                 const soft = m.join(maps, m.parsePhrases('a, (b:0.5)'));
-                const drawn = { width: 72, height: 48, scale: 1, mask: plane({ width: 72, height: 48, values: mask }) };
+                const size = { width: 72, height: 48 };
+                const drawn = { ...size, scale: 1, mask: plane({ ...size, values: mask }) };
                 return [...m.regionOf(soft, settings, drawn).values];
             }""",
             [
@@ -383,7 +390,8 @@ def test_a_workflow_is_run_from_the_page_and_its_previews_are_live(page, address
             canvas.width = image.width; canvas.height = image.height;
             const context = canvas.getContext('2d'); context.drawImage(image, 0, 0);
             const data = context.getImageData(0, 0, image.width, image.height).data;
-            return data.filter((_, i) => i % 4 === 0).reduce((sum, value) => sum + value, 0) / 255 / image.width / image.height;
+            const total = data.filter((_, i) => i % 4 === 0).reduce((sum, value) => sum + value, 0);
+            return total / 255 / image.width / image.height;
         }"""
     )
     first = covered()
@@ -468,7 +476,8 @@ def test_a_curve_whose_fields_come_by_a_link_is_not_drawn(page):
 def test_a_mask_put_into_a_subgraph_reports_no_error(page):
     load(page, MAIN)
     page.evaluate(
-        "app.canvas.graph.convertToSubgraph(new Set(app.graph.nodes.filter(n => n.comfyClass === 'AttentionMask')))"
+        "app.canvas.graph.convertToSubgraph(new Set(app.graph.nodes.filter(n => n.comfyClass === "
+        "'AttentionMask')))"
     )
     page.wait_for_timeout(500)
 
@@ -493,7 +502,8 @@ def test_the_steps_that_were_taken_are_drawn_on_the_curve(page):
 def test_before_and_after_are_compared(page):
     load(page, MAIN, steps=4)
     page.evaluate(
-        "() => { app.canvas.ds.offset = [-1900, 60]; app.canvas.ds.scale = 1; app.canvas.setDirty(true, true) }"
+        "() => { app.canvas.ds.offset = [-1900, 60]; app.canvas.ds.scale = 1; app.canvas.setDirty(true, "
+        "true) }"
     )
     run(page)
     page.wait_for_function("document.querySelector('.eta-frame img')?.naturalWidth === 128", timeout=10_000)
@@ -520,7 +530,8 @@ def test_a_warning_is_a_toast_and_reaches_no_other_page(page):
         """() => {
             window.elsewhere = [];
             const other = new WebSocket(`ws://${location.host}/ws?clientId=another`);
-            other.onmessage = ({ data }) => typeof data === 'string' ? elsewhere.push(JSON.parse(data).type) : elsewhere.push('bytes');
+            const kind = (data) => typeof data === 'string' ? JSON.parse(data).type : 'bytes';
+            other.onmessage = ({ data }) => elsewhere.push(kind(data));
         }"""
     )
     page.wait_for_function("elsewhere.length", timeout=5_000)
