@@ -39,10 +39,41 @@ def opened(browser, address, **settings):
             "([name, value]) => app.extensionManager.setting.set(name, value)",
             [name.replace("_", "."), value],
         )
-    page.wait_for_timeout(500)
+    settle(page)
     page.errors.clear()  # of the host's own start
     yield page
     page.close()
+
+
+# What is drawn of the nodes and of the pack's own elements: places, sizes and texts.
+LAYOUT = """() => JSON.stringify([
+    app.graph.nodes.map(node => [node.id, ...node.pos, ...node.size]),
+    [...document.querySelectorAll(
+        '[data-node-id], .eta-curve, .eta-attention, .eta-compare'
+    )].map(element => {
+        const { x, y, width, height } = element.getBoundingClientRect();
+        return [x, y, width, height, element.textContent];
+    }),
+])"""
+STILL_FRAMES, MOST_FRAMES = 12, 900
+
+
+def settle(page) -> None:
+    """Wait until the layout stays the same for STILL_FRAMES frames in a row. Fails if it never does."""
+    still = page.evaluate(
+        f"""async () => {{
+            const look = {LAYOUT};
+            let before = look(), still = 0;
+            for (let frame = 0; frame < {MOST_FRAMES} && still < {STILL_FRAMES}; frame++) {{
+                await new Promise(requestAnimationFrame);
+                const now = look();
+                still = now === before ? still + 1 : 0;
+                before = now;
+            }}
+            return still;
+        }}"""
+    )
+    assert still == STILL_FRAMES, f"the page still moves after {MOST_FRAMES} frames"
 
 
 def show(page, name: str) -> None:

@@ -68,11 +68,19 @@ def test_the_readmes_pictures_are_shipped(shipped):
     assert {address.replace("%20", " ") for address in pictures} <= shipped
 
 
-def test_the_newest_entry_of_the_changelog_is_the_version(project):
+def test_the_newest_release_of_the_changelog_is_the_version(project):
     version = project["project"]["version"]
     assert re.fullmatch(r"\d+\.\d+\.\d+", version)
-    newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)
-    assert newest[1] == version
+    headings = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)
+    assert headings[:2] == ["Unreleased", version]
+
+
+def test_the_version_stands_in_one_place(project, shipped):
+    version = project["project"]["version"]
+    texts = {
+        path: (ROOT / path).read_text(encoding="utf-8") for path in shipped if path.endswith((".py", ".js"))
+    }
+    assert not [path for path, text in texts.items() if f'"{version}"' in text]
 
 
 def test_the_registry_finds_icon_and_banner(project, shipped):
@@ -104,4 +112,6 @@ def test_publishing_waits_for_the_tests():
     }  # True: on
     assert "repository_owner" in publish["jobs"]["publish"]["if"]
     assert {"run": ".ci/run"} in test["jobs"]["test"]["steps"]
+    assert test["jobs"]["test"]["strategy"]["matrix"]["python"] == ["3.10", "3.13"]
+    assert test["jobs"]["newest"]["continue-on-error"] is True
     assert os.access(ROOT / ".ci/run", os.X_OK)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from eta_core.eta import EtaSchedule, paper_gentle, paper_strong
-from eta_core.evidence.tune import SHAPES, Trial, best, frontier, prefers_target, search
+from eta_core.evidence.tune import CURVES, Trial, best, frontier, prefers_target, search
 
 
 def known(schedule: EtaSchedule) -> tuple[float, float]:
@@ -14,7 +14,7 @@ def known(schedule: EtaSchedule) -> tuple[float, float]:
     return math.tanh(1.5 * early) + 0.2 * late, 32 - 12 * late - 6 * early
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", CURVES)
 @pytest.mark.parametrize("limit, reachable", [(27.0, 0.848), (29.0, 0.635)])
 def test_sixteen_trials_come_near_the_best_that_keeps_the_limit(shape, limit, reachable):
     """`reachable`: the best of 4096 curves spread evenly over the parametric shape."""
@@ -38,7 +38,7 @@ def test_the_same_search_tries_the_same_curves():
     assert one == two
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", CURVES)
 def test_curves_are_in_steps_that_the_fields_of_eta_schedule_take(shape):
     for schedule, *_ in search(known, 27.0, shape, 12):
         assert all(round(value, 2) == value for point in schedule.points for value in point)

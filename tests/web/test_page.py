@@ -2,14 +2,13 @@
 
 import json
 import re
-import time
 from urllib.parse import quote
 
 import numpy as np
 import pytest
 import torch
 
-from devtools.browser import ROOT, opened, show
+from devtools.browser import ROOT, opened, settle, show
 from eta_core import masks
 from eta_core.eta import EtaSchedule, parse_curve
 from eta_core.schedule import ddim_grid
@@ -20,6 +19,8 @@ MAIN = "Change one thing in a photo"
 NODES = json.loads((ROOT / "locales/en/nodeDefs.json").read_text(encoding="utf-8"))
 JAPANESE = json.loads((ROOT / "locales/ja/nodeDefs.json").read_text(encoding="utf-8"))
 RUN_MS = 180_000
+TRACKER = "app.extensionManager.workflow.activeWorkflow.changeTracker"
+ELEMENTS = {"EtaSchedule": ".eta-curve", "AttentionMask": ".eta-attention", "EtaCompare": ".eta-compare"}
 
 
 def add(page, kind: str, x: int = 100, y: int = 100) -> None:
@@ -31,10 +32,10 @@ def add(page, kind: str, x: int = 100, y: int = 100) -> None:
         }""",
         [kind, x, y],
     )
-    page.wait_for_timeout(400)
-    page.evaluate(
-        "app.extensionManager.workflow.activeWorkflow.changeTracker.checkState()"
-    )  # one step of undo of its own
+    if kind in ELEMENTS:
+        page.locator(ELEMENTS[kind]).first.wait_for()
+    settle(page)
+    page.evaluate(f"{TRACKER}.checkState()")  # one step of undo of its own
 
 
 def values(page) -> dict:
@@ -47,9 +48,6 @@ def set_value(page, name: str, value) -> None:
         "w.callback?.(value) }",
         [name, value],
     )
-
-
-TRACKER = "app.extensionManager.workflow.activeWorkflow.changeTracker"
 
 
 def load(page, name: str, steps: int | None = None) -> dict:
@@ -65,7 +63,7 @@ def load(page, name: str, steps: int | None = None) -> dict:
         "() => { app.canvas.ds.scale = 0.6; app.canvas.ds.offset = [200, 130]; app.canvas.setDirty(true, "
         "true) }"
     )
-    page.wait_for_timeout(500)
+    settle(page)
     page.evaluate(f"{TRACKER}.checkState()")  # undo goes back to here
     return workflow
 
@@ -83,7 +81,7 @@ def run(page) -> None:
     )
     page.wait_for_function("window.ended", timeout=RUN_MS)
     assert page.evaluate("window.ended").startswith("execution_success"), page.evaluate("window.ended")
-    page.wait_for_timeout(500)
+    settle(page)
 
 
 def covered(page) -> list[tuple[str, str]]:
@@ -122,8 +120,10 @@ def test_the_search_shows_the_pack(page):
     page.evaluate("app.extensionManager.command.execute('Workspace.SearchBox.Toggle')")
     field = page.locator(".comfy-vue-node-search-container input, .p-autocomplete-input").first
     field.fill("Eta S")
-    page.wait_for_timeout(800)
-    offered = " ".join(page.locator(".option-display-name, .p-autocomplete-option").all_inner_texts())
+    options = page.locator(".option-display-name, .p-autocomplete-option")
+    for name in ("Eta Sampler", "Eta Schedule"):
+        options.filter(has_text=name).first.wait_for()
+    offered = " ".join(options.all_inner_texts())
     show(page, "search")
     page.keyboard.press("Escape")
     assert "Eta Sampler" in offered and "Eta Schedule" in offered
@@ -175,7 +175,7 @@ def test_a_dragged_point_arrives_in_the_prompt_and_can_be_undone(page):
     page.mouse.move(x - 30, y - 20, steps=4)
     page.mouse.move(x - 60, y - 40, steps=4)
     page.mouse.up()
-    page.wait_for_timeout(300)
+    settle(page)
     show(page, "curve")
     after = values(page)
     assert after["preset"] == "custom" and after["power"] == 1
@@ -183,7 +183,10 @@ def test_a_dragged_point_arrives_in_the_prompt_and_can_be_undone(page):
     assert 0.7 < t1 < 0.95 and 0.2 < eta1 < 0.6 and (t2, eta2) == (1.0, 0.7)
     assert prompt_of(page, "EtaSchedule") == {name: after[name] for name in NODES["EtaSchedule"]["inputs"]}
     page.keyboard.press("Control+z")
-    page.wait_for_timeout(600)
+    page.wait_for_function(
+        "preset => app.graph.nodes.find(n => n.comfyClass === 'EtaSchedule')?.widgets[0].value === preset",
+        arg=before["preset"],
+    )
     take(page, "EtaSchedule")
     assert values(page) == before
 
@@ -206,7 +209,7 @@ def test_the_points_of_linear_stay_in_its_own_fields(page):
     page.mouse.down()
     page.mouse.move(x, y - 30, steps=4)
     page.mouse.up()
-    page.wait_for_timeout(200)
+    settle(page)
     after = values(page)
     assert (after["preset"], after["curve"], after["end_t"]) == ("linear", "", 1) and after["end_eta"] > 0.5
 
@@ -222,7 +225,7 @@ def test_the_curve_by_keys_and_double_click(page):
     assert "0.71" in page.locator(".eta-curve .readout").text_content()
     (x1, y1), (x2, y2) = point(page, 0), point(page, 1)
     page.mouse.dblclick((x1 + x2) / 2, (y1 + y2) / 2 - 15)
-    page.wait_for_timeout(200)
+    settle(page)
     assert len(parse_curve(values(page)["curve"])) == 3
     page.locator(".eta-curve circle").nth(1).focus()
     page.keyboard.press("Delete")
@@ -400,13 +403,13 @@ def test_a_workflow_is_run_from_the_page_and_its_previews_are_live(page, address
         "async () => (await fetch('/history')).json().then(all => Object.keys(all).length)"
     )
     set_value(page, "threshold", 0.8)
-    page.wait_for_timeout(300)
+    settle(page)
     smaller = covered()
     set_value(page, "grow", 24)
-    page.wait_for_timeout(300)
+    settle(page)
     assert smaller < first and smaller < covered()
     page.locator(".eta-chips button").nth(4).click()
-    page.wait_for_timeout(300)
+    settle(page)
     assert "%" in line.text_content() and values(page)["words"] == "cat, grass"
     assert (
         page.evaluate("async () => (await fetch('/history')).json().then(all => Object.keys(all).length)")
@@ -419,7 +422,7 @@ def test_a_workflow_is_run_from_the_page_and_its_previews_are_live(page, address
     page.evaluate("app.graph.getNodeById(4).widgets[0].value = 'a dog, under the moon'")
     take(page, "AttentionMask")
     page.evaluate("node.onConnectionsChange()")
-    page.wait_for_timeout(200)
+    settle(page)
     assert page.locator(".eta-chips button").all_inner_texts() == ["a", "dog", "under", "the", "moon"]
     connect_number(page, "AttentionMask", "threshold")
     assert "threshold" in line.text_content() and not page.locator(".eta-attention canvas").is_visible()
@@ -428,7 +431,9 @@ def test_a_workflow_is_run_from_the_page_and_its_previews_are_live(page, address
 def test_what_comes_before_the_answer_to_the_request_is_shown_again_too(page):
     def late(route):
         answer = route.fetch()
-        time.sleep(1)
+        page.wait_for_function(
+            "window.ended", timeout=RUN_MS
+        )  # every event of the run comes before the answer
         route.fulfill(response=answer)
 
     load(page, MAIN, steps=4)
@@ -463,7 +468,7 @@ def connect_number(page, kind: str, name: str) -> None:
         }""",
         [kind, name],
     )
-    page.wait_for_timeout(300)
+    settle(page)
 
 
 def test_a_curve_whose_fields_come_by_a_link_is_not_drawn(page):
@@ -479,7 +484,7 @@ def test_a_mask_put_into_a_subgraph_reports_no_error(page):
         "app.canvas.graph.convertToSubgraph(new Set(app.graph.nodes.filter(n => n.comfyClass === "
         "'AttentionMask')))"
     )
-    page.wait_for_timeout(500)
+    settle(page)
 
 
 def test_the_steps_that_were_taken_are_drawn_on_the_curve(page):
@@ -546,17 +551,25 @@ def test_a_warning_is_a_toast_and_reaches_no_other_page(page):
     assert set(page.evaluate("elsewhere")) <= {"status", "feature_flags"}
 
 
+def wait_for_title(page, kind: str, names: dict) -> None:
+    """Until new nodes of a kind bear the title that a language gives them."""
+    page.wait_for_function(
+        "([kind, title]) => LiteGraph.createNode(kind).title === title",
+        arg=[kind, names[kind]["display_name"]],
+    )
+
+
 def test_the_page_speaks_japanese(page):
     page.evaluate("app.extensionManager.setting.set('Comfy.Locale', 'ja')")
     try:
-        page.wait_for_timeout(2500)
+        wait_for_title(page, "EtaSchedule", JAPANESE)
         add(page, "EtaSchedule")
         assert page.evaluate("node.title") == JAPANESE["EtaSchedule"]["display_name"]
         assert "ノイズ" in page.locator(".eta-curve").inner_text()
         show(page, "japanese")
     finally:
         page.evaluate("app.extensionManager.setting.set('Comfy.Locale', 'en')")
-        page.wait_for_timeout(1500)
+        wait_for_title(page, "EtaSchedule", NODES)
 
 
 def test_every_language_of_the_widgets_says_the_same_things(classic):
@@ -570,13 +583,10 @@ def test_a_page_opened_in_japanese_has_the_packs_words(browser, address):
         page.wait_for_function(
             "!!(window.app?.extensionManager && LiteGraph.registered_node_types.EtaSampler)", timeout=60_000
         )
-        page.wait_for_timeout(2500)
-        assert (
-            page.evaluate("LiteGraph.createNode('EtaSampler').title")
-            == JAPANESE["EtaSampler"]["display_name"]
-        )
-        page.evaluate("app.extensionManager.setting.set('Comfy.Locale', 'en')")
-        page.wait_for_timeout(500)
+        wait_for_title(page, "EtaSampler", JAPANESE)
+        with page.expect_response("**/settings/Comfy.Locale"):
+            page.evaluate("app.extensionManager.setting.set('Comfy.Locale', 'en')")
+        settle(page)
         assert not [text for text in page.errors if "eta-inversion" in text]
 
 
@@ -584,5 +594,5 @@ def test_a_removed_node_leaves_nothing_behind(page):
     for kind in ("EtaSchedule", "AttentionMask", "EtaCompare"):
         add(page, kind)
         page.evaluate("app.graph.remove(node)")
-    page.wait_for_timeout(300)
+    settle(page)
     assert page.locator(".eta-curve, .eta-attention, .eta-compare").count() == 0
