@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-Shape = Literal["power", "cosine"]
+Interpolation = Literal["power", "cosine"]
 
 
 def _check_points(points: tuple[tuple[float, float], ...]) -> None:
@@ -34,7 +34,7 @@ class EtaSchedule:
 
     points: tuple[tuple[float, float], ...]
     power: float = 1.0
-    shape: Shape = "power"
+    shape: Interpolation = "power"
 
     def __post_init__(self):
         _check_points(self.points)

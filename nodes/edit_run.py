@@ -154,12 +154,7 @@ def prepare_run(
         )
     if region is not None and not bool(region.any()):
         host.warn("the mask is empty, or every eta_scale 0: no fresh noise comes in anywhere", node_id)
-    if trajectory.inverter == "negative_prompt":
-        host.say(
-            "negative is not read: this inversion (negative_prompt) puts the source prompt in its place",
-            node_id,
-        )
-        negative = inversion.positive
+    negative = _negative(inversion, negative, node_id)
     targets = {TARGET: _Target(positive, cfg, plan.methods)}
     for i, chosen in enumerate(plan.regions):
         targets[f"edit {i + 1}"] = _Target(chosen.positive, chosen.cfg, chosen.methods)
@@ -195,6 +190,20 @@ def prepare_run(
             reduce(torch.add, weights) if weights else None,
         ),
     )
+
+
+def _negative(inversion: Inversion, negative: list, node_id: str | None) -> list:
+    """The negative prompt of the sampling.
+
+    Negative-prompt inversion (Miyake et al. 2023, arXiv 2305.16807) inverts as ddim does. It changes the
+    sampling: the source prompt takes the negative prompt's place, so that the source branch has no guidance.
+    """
+    if inversion.trajectory.inverter != "negative_prompt":
+        return negative
+    host.say(
+        "negative is not read: this inversion (negative_prompt) puts the source prompt in its place", node_id
+    )
+    return inversion.positive
 
 
 def _regions(

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..eta_core.eta import EtaSchedule
 from ..eta_core.evidence.metrics import background_psnr
-from ..eta_core.evidence.tune import PROBES, SHAPES, Trial, best, frontier, prefers_target, search
+from ..eta_core.evidence.tune import CURVES, PROBES, Trial, best, frontier, prefers_target, search
 from . import host
 from .edit_run import EditRun, prepare_run
 from .plot import line_plot, scatter_plot
@@ -132,7 +132,7 @@ class EtaTune(EtaNode):
                 ),
                 io.Combo.Input(
                     "curve",
-                    options=list(SHAPES),
+                    options=list(CURVES),
                     tooltip=(
                         "start, peak, power: the paper's kind, from 0 at a start to a peak at the noise end. "
                         "free: eta at five times of its own."

@@ -24,7 +24,7 @@ from pathlib import Path
 from eta_core.evidence.policy import POLICIES, parse_policy
 
 from . import items, journal, models, pie_table, report, workflow
-from .run import Forms, Limits, Pilot, PilotError, Task
+from .run import Forms, Patience, Pilot, PilotError, Task
 from .server import Refused, Server, Unreachable
 from .workflow import Clip, WorkflowError
 
@@ -246,12 +246,12 @@ def _pilot(
         Pilot(server, book, run, tasks, forms, policy, options.seed, options.max_side, limits).run()
 
 
-def _limits(options: argparse.Namespace) -> Limits:
+def _limits(options: argparse.Namespace) -> Patience:
     if options.window < 1 or options.timeout <= 0 or options.max_side < 64:
         raise ValueError("--window must be at least 1, --timeout above 0, --max-side at least 64")
     if not 0 <= options.seed <= items.MAX_SEED:
         raise ValueError(f"--seed is {options.seed}: it must be from 0 to {items.MAX_SEED}")
-    return Limits(options.timeout, options.window, options.patience)
+    return Patience(options.timeout, options.window, options.patience)
 
 
 def _describe(run: dict, server: Server, example: workflow.Form, folders: list[Path]) -> None:

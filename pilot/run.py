@@ -45,9 +45,10 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Limits:
-    """timeout: seconds for an item. window: items on the server at a time. patience: seconds without a
-    server.
+class Patience:
+    """How long a run waits, and for how many items at once.
+
+    timeout: seconds for an item. window: items on the server at a time. patience: seconds without a server.
     """
 
     timeout: float = 900.0
@@ -103,7 +104,7 @@ class Pilot:
         policy: Policy,
         seed: int,
         max_side: int,
-        limits: Limits,
+        limits: Patience,
     ):
         self._server, self._book, self._run, self._forms, self._policy = server, book, run, forms, policy
         self._seed, self._max_side, self._limits = seed, max_side, limits

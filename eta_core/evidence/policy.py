@@ -27,10 +27,8 @@ class Range:
         return self.low <= other.low and other.high <= self.high
 
     def __str__(self) -> str:
-        ends = [f"at least {self.low:g}"] * math.isfinite(self.low) + [
-            f"at most {self.high:g}"
-        ] * math.isfinite(self.high)
-        return " and ".join(ends)
+        ends = (("at least", self.low), ("at most", self.high))
+        return " and ".join(f"{word} {end:g}" for word, end in ends if math.isfinite(end))
 
 
 @dataclass(frozen=True)

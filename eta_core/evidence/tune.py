@@ -40,7 +40,7 @@ def _free(*etas: float) -> EtaSchedule:
     return EtaSchedule(tuple((t, round(eta, 2)) for t, eta in zip(KNOTS, etas)))
 
 
-class Shape(NamedTuple):
+class CurveFamily(NamedTuple):
     """Curves that are searched: how one is made of numbers in 0..1, and the numbers of the first ones to try.
 
     The values are rounded as people write them. The first ones: no noise, the paper's two settings, the most
@@ -51,11 +51,11 @@ class Shape(NamedTuple):
     first: tuple[tuple[float, ...], ...]
 
 
-SHAPES = {
-    "start, peak, power": Shape(
+CURVES = {
+    "start, peak, power": CurveFamily(
         _parametric, ((0.0, 0.0, 0.5), (0.3 / 0.9, 0.2, 0.5), (0.6 / 0.9, 0.7, 0.5), (0.0, 1.0, 0.0))
     ),
-    "free": Shape(
+    "free": CurveFamily(
         _free,
         (
             (0.0,) * len(KNOTS),
@@ -69,7 +69,7 @@ SHAPES = {
 def search(
     measure: Callable[[EtaSchedule], tuple[float, float]], limit: float, shape: str, trials: int
 ) -> list[Trial]:
-    """`trials` curves of a shape of SHAPES with what `measure` found for each, (edit, background in dB), in
+    """`trials` curves of a shape of CURVES with what `measure` found for each, (edit, background in dB), in
     the order tried.
 
     After the shape's first ones each is where the expected gain over the best curve that keeps `limit`, times
@@ -77,7 +77,7 @@ def search(
     constrained expected improvement (Gardner et al. 2014) over Gaussian processes of the curves' values.
     Raises ValueError for fewer trials than first ones.
     """
-    curve, numbers = SHAPES[shape].curve, list(SHAPES[shape].first)
+    curve, numbers = CURVES[shape].curve, list(CURVES[shape].first)
     if trials < len(numbers):
         raise ValueError(
             f"trials = {trials}: use at least {len(numbers)}, for no noise, the paper's two settings and the "

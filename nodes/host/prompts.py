@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import replace
-from itertools import zip_longest
 
 from comfy_execution.graph_utils import is_link
 from torch import Tensor
 
-from ...eta_core.methods.alignment import UNKNOWN, WORD_END, Token, piece_of
-
-T5, WORD_START, NO_TOKEN = "t5xxl", "\u2581", "<unk>"
+from ...eta_core.methods.alignment import WORD_END, Token
+from .families.text import as_words, encoder_of_rows, tokenizer_of
 
 
 def upstream_texts(dynprompt, node_id: str | None, name: str) -> tuple[str, ...]:
@@ -46,9 +42,9 @@ def encodes_to(clip, text: str, encoded: Tensor) -> bool:
 
 def tokens_of(clip, text: str) -> tuple[Token, ...]:
     """The text's own tokens, without start, end and padding; positions are rows of its conditioning."""
-    name = _encoder(clip, clip.tokenize(""))
+    encoder = encoder_of_rows(clip, clip.tokenize(""))
     special = {pair[0] for pair in _rows(clip, "")[0] if isinstance(pair[0], int)}
-    tokenizer = getattr(clip.tokenizer, name) if name == T5 else clip.tokenizer
+    tokenizer = tokenizer_of(clip, encoder)
     found, position = [], 0
     for chunk in _rows(clip, text):
         for pair in chunk:
@@ -58,22 +54,7 @@ def tokens_of(clip, text: str) -> tuple[Token, ...]:
                 ((_, piece),) = tokenizer.untokenize([pair])
                 found.append(Token(position, pair[0], piece))
             position += 1
-    return tuple(_as_clip_pieces(found) if name == T5 else found)
-
-
-def _as_clip_pieces(tokens: list[Token]) -> Iterator[Token]:
-    """SentencePiece marks where a word starts, CLIP where it ends; punctuation is a word of its own."""
-    tokens = [replace(token, id=UNKNOWN, piece="") if token.piece == NO_TOKEN else token for token in tokens]
-    for token, after in zip_longest(tokens, tokens[1:]):
-        text = token.piece.removeprefix(WORD_START)
-        ends = (
-            after is None or after.piece.startswith(WORD_START) or not (text[-1:] + after.piece[:1]).isalnum()
-        )
-        yield (
-            token
-            if token.id < 0 and token.id != UNKNOWN
-            else replace(token, piece=piece_of(text) + WORD_END * ends)
-        )
+    return as_words(found, encoder)
 
 
 def _id_of(embedding: Tensor) -> int:
@@ -89,14 +70,4 @@ def chunk_length(clip) -> int:
 
 def _rows(clip, text: str) -> list:
     encoders = clip.tokenize(text)
-    return encoders[_encoder(clip, encoders)]
-
-
-def _encoder(clip, encoders: dict) -> str:
-    """The encoder whose tokens are the first rows of a conditioning."""
-    clips = [getattr(clip.cond_stage_model, name, None) for name in ("clip_l", "clip_g")]
-    if T5 in encoders and (
-        "g" not in encoders or not any(clips)
-    ):  # Flux pools CLIP; SD3 puts CLIP's rows before T5's
-        return T5
-    return "l" if "l" in encoders else next(iter(encoders))
+    return encoders[encoder_of_rows(clip, encoders)]
