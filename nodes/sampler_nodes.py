@@ -43,7 +43,11 @@ class EtaSampler(EtaNode):
                     "positive", tooltip="The target prompt: the source prompt with the words changed."
                 ),
                 io.Conditioning.Input(
-                    "negative", tooltip="The negative prompt of both branches. Paper: empty."
+                    "negative",
+                    tooltip=(
+                        "The negative prompt of both branches. Paper: empty. Not read after an inversion "
+                        "with negative_prompt: the source prompt takes its place."
+                    ),
                 ),
                 io.Float.Input(
                     "cfg",
@@ -134,7 +138,8 @@ class EtaSampler(EtaNode):
                 io.Latent.Output(
                     display_name="reconstruction",
                     tooltip=(
-                        "The source latent: the source branch lands on it exactly. What is lost is the VAE's."
+                        "The inversion's source latent, unchanged: the source branch ends on it by "
+                        "construction. Decode it to see what the VAE alone loses."
                     ),
                 ),
             ],
