@@ -1,8 +1,7 @@
-"""Where host, base directory and Python are, and how they get there. Standard library only: it makes the
-.venv.
+"""Where host, base directory and Python are, and how they get there.
 
-`environment()` only looks. `prepare()` installs what is missing, once. COMFYUI_PATH names a ComfyUI of the
-user's own, in which nothing is written.
+Standard library only: it makes the .venv. `environment()` only looks. `prepare()` installs what is missing,
+once. COMFYUI_PATH names a ComfyUI of the user's own, in which nothing is written.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""The real ComfyUI in this process: its executor runs whole graphs, its nodes are called as the executor
-calls them.
+"""The real ComfyUI in this process, to run whole graphs and to call single nodes.
 
 Golden cases want float32 text encoding, so the host is started with --force-fp32 --fp32-text-enc, and with
 PyTorch's attention, as on a GPU. The host's own choice on a CPU is what `dev.py demo` and the tests of the
@@ -104,8 +103,6 @@ def boot(base: Path) -> Host:
 
 
 def _put_host_first(host: Path) -> None:
-    """The host's folder first on sys.path and this repository last, whose nodes/ would shadow the host's
-    `nodes`.
-    """
+    """The host first on sys.path, this repository last: its nodes/ would shadow the host's `nodes`."""
     others = [path for path in sys.path if path not in ("", str(ROOT))]
     sys.path[:] = [str(host), *others, str(ROOT)]

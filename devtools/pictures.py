@@ -154,8 +154,7 @@ def banner(pictures: Sequence[torch.Tensor]) -> Image.Image:
     return sheet
 
 
-# --- what each picture shows
-# ------------------------------------------------------------------------------------------
+# --- what each picture shows ----------------------------------------------------------------------
 
 
 def of_inversion(cat: Subject) -> Image.Image:

@@ -1,6 +1,4 @@
-"""The real ComfyUI server on our base directory: its command line, its start and its end. Standard library
-only.
-"""
+"""The real ComfyUI server on our base directory. Standard library only."""
 
 from __future__ import annotations
 

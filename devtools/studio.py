@@ -66,8 +66,7 @@ class Studio:
         latent = latent if isinstance(latent, dict) else {"samples": latent}
         return self.host.call("VAEDecode", vae=self.vae, samples=latent)[0].clamp(0, 1).cpu()
 
-    # --- this pack's nodes
-    # ------------------------------------------------------------------------------------------
+    # --- this pack's nodes ------------------------------------------------------------------------
 
     def eta(self, **inputs):
         """EtaSchedule's output."""
@@ -129,8 +128,7 @@ class Studio:
         """EtaPlugAndPlay's ETA_EDIT."""
         return self.host.call("EtaPlugAndPlay", **dict(feature_end=0.8, attention_end=0.5) | inputs)[0]
 
-    # --- the host's
-    # -------------------------------------------------------------------------------------------------
+    # --- the host's -------------------------------------------------------------------------------
 
     def ksampler(self, **inputs) -> Tensor:
         """The samples of the host's own KSampler."""

@@ -27,11 +27,9 @@ Denoise = Callable[[Tensor, float], Tensor]
 def invert_step(
     denoise: Denoise, x: Tensor, sigma: float, sigma_next: float, frame: Frame = DIFFUSION
 ) -> Tensor:
-    """DDIM inversion of one step, sigma < sigma_next (Direct Inversion's forward pass; DDIM, eq. 12
-    reversed).
+    """DDIM inversion of one step, from sigma up to sigma_next (DDIM, eq. 12 reversed; Direct Inversion).
 
-    The network sees the latent of the origin at the noise level of the destination, as the paper's program
-    does.
+    The network sees the origin's latent at the destination's noise level, as in the paper's program.
     """
     seen = x * (frame.scale(sigma_next) / frame.scale(sigma))
     return frame.invert(x, seen, denoise(seen, sigma_next), sigma, sigma_next)
@@ -40,10 +38,10 @@ def invert_step(
 def ancestral_step(
     eta: float, sigma: float, sigma_next: float, region: Tensor | None = None
 ) -> tuple[Tensor | float, Tensor | float]:
-    """(sigma_down, sigma_up) of a step: what is kept of the predicted noise, and what fresh noise replaces.
+    """(sigma_down, sigma_up): how much predicted noise a step keeps, and how much fresh noise it adds.
 
-    sigma_down^2 + sigma_up^2 = sigma_next^2. `region` in 0..1, broadcast against x, scales eta per pixel
-    (paper, eq. 13: eta times mask); then both are tensors of its shape.
+    sigma_down^2 + sigma_up^2 = sigma_next^2. `region` in 0..1 scales eta per pixel (paper, eq. 13: eta times
+    mask) and is broadcast against x; both results are then tensors of its shape.
     """
     up = eta * sigma_next * math.sqrt(sigma * sigma - sigma_next * sigma_next) / sigma
     # kept = 1 - (up / sigma_next)^2, written so that float32 keeps its digits where it comes near 0

@@ -18,8 +18,8 @@ class Prediction(NamedTuple):
     """What the network found at one step.
 
     source: the denoised source [B, C, H, W], or None where it was not needed. target: the denoised target
-    [V * B, C, H, W], the batch of one variant after the other. blends: hold masks of local blends, from the
-    attention of this step.
+    [V * B, C, H, W], one variant of the batch after the other. blends: the local blends' hold masks, read
+    from this step's attention.
     """
 
     source: Tensor | None

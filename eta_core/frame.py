@@ -50,13 +50,11 @@ class Frame(Protocol):
         ...
 
     def time(self, level: float, table: Sequence[float]) -> float:
-        """The time of one of the model's levels, 0 (image) to 1 (noise). `table`: its training levels,
-        ascending.
-        """
+        """The time of a level, 0 (image) to 1 (noise). `table`: the model's training levels, ascending."""
         ...
 
     def invert(self, x: Tensor, seen: Tensor, denoised: Tensor, sigma: float, sigma_next: float) -> Tensor:
-        """x one inversion step further, from sigma up to sigma_next; see ddim.invert_step."""
+        """x after one inversion step, from sigma up to sigma_next; see ddim.invert_step."""
         ...
 
 

@@ -1,7 +1,6 @@
-"""What holds the background: after each step, the picture outside the edit is put back on the source's
-trajectory.
+"""What holds the background: after each step the picture outside the edit returns to the source.
 
-A hold mask is [B or 1, 1, H, W] in 0..1: 1 = held on the source, 0 = free.
+A hold mask is [B or 1, 1, H, W] in 0..1: 1 = held on the source's trajectory, 0 = free.
 """
 
 from __future__ import annotations
@@ -19,18 +18,18 @@ from .masks import tile_batch
 class Hold:
     """Everything that holds the background in one edit.
 
-    lock: the hold mask of the background lock, or None. regions: where other edits have their place
-    [B or 1, 1, H, W]; a local blend holds nothing there.
+    lock: the hold mask of the background lock, or None. regions [B or 1, 1, H, W]: where other edits take
+    place. A local blend holds nothing there.
     """
 
     lock: Tensor | None = None
     regions: Tensor | None = None
 
     def apply(self, x: Tensor, source: Tensor, blends: Sequence[Tensor] = ()) -> Tensor:
-        """x [V * B, C, H, W] after a step, held on `source` [B, C, H, W], the trajectory's point of the same
-        level.
+        """x [V * B, C, H, W] after a step, held on `source` [B, C, H, W].
 
-        blends: the local blends' hold masks for this step.
+        `source` is the trajectory's point of the same noise level. blends: the local blends' hold masks for
+        this step.
         """
         held = tile_batch(source, len(x))
         for mask in self._masks(blends):

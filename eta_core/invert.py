@@ -20,12 +20,14 @@ def invert(
     close_step: Callable[[], None] = lambda: None,
     iterations: int = 1,
 ) -> tuple[Tensor, float]:
-    """DDIM inversion of `latent` [B, C, H, W] (the model's scaled space) along `grid`.
+    """DDIM inversion of `latent` [B, C, H, W], given in the model's own space, along `grid`.
 
-    `close_step()` follows every step. iterations: evaluations a step; 1 is the reference's, more look for the
-    fixed point of x' = x + (sigma' - sigma) eps(x', sigma') (ReNoise, arXiv 2403.14602; AIDI, arXiv
-    2309.04907). Returns x at every grid point, [N + 1, B, C, H, W] on the CPU, and the residual: how far the
-    last iteration still moved x at the worst step, relative to x (nan for one iteration).
+    `close_step()` is called after every step. iterations: network evaluations a step. 1 is the reference's.
+    More of them approach the fixed point of x' = x + (sigma' - sigma) eps(x', sigma') (ReNoise, arXiv
+    2403.14602; AIDI, arXiv 2309.04907).
+
+    Returns x at every grid point, [N + 1, B, C, H, W] on the CPU, and the residual: how far the last
+    iteration still moved x at the worst step, relative to x (nan for one iteration).
     """
     x = latent * grid.scales[0]
     points: list[Tensor] = [x.cpu()]
@@ -45,11 +47,10 @@ def invert(
 def record(
     denoise: Denoise, latent: Tensor, grid: Grid, seed: int, close_step: Callable[[], None] = lambda: None
 ) -> Tensor:
-    """The trajectory of edit-friendly DDPM inversion (Huberman-Spiegelglas et al. 2024, eq. 6): own noise at
-    every level.
+    """The trajectory of edit-friendly DDPM inversion (Huberman-Spiegelglas et al. 2024, eq. 6).
 
-    The network is asked at every point for its attention alone. Every picture of a batch meets the same
-    noise. Returns [N + 1, B, C, H, W] on the CPU.
+    Every level gets independent noise; all pictures of a batch get the same. The network is evaluated at each
+    point only so that its attention can be read. Returns [N + 1, B, C, H, W] on the CPU.
     """
     generator = torch.Generator("cpu").manual_seed(seed)
     points = [(latent * grid.scales[0]).cpu()]
@@ -62,12 +63,11 @@ def record(
 
 
 def play_back(denoise: Denoise, x: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
-    """DDIM sampling from a trajectory's noise end on, under the prompt it was inverted with: how far it
-    drifts from `x`.
+    """Sample a trajectory back by DDIM under its own prompt, and measure how far that drifts from it.
 
-    x: [N + 1, B, C, H, W]. Returns the drift at every grid point, [N + 1]: root mean square in the model's
-    scaled space over the source's standard deviation. 0 is exact; 1 is as far as an unrelated flat picture.
-    And the end, [B, C, H, W].
+    x: [N + 1, B, C, H, W]. Returns the drift at every grid point [N + 1] and the end [B, C, H, W]. Drift is
+    the root mean square error in the model's own space over the source's standard deviation: 0 is exact, 1 is
+    as far off as an unrelated flat picture.
     """
     deviation = (x[0] / grid.scales[0]).std()
     drift, played = torch.zeros(len(x)), x[-1]

@@ -1,4 +1,4 @@
-"""Cross-attention maps -> region: which pixels belong to a word."""
+"""From attention maps to a region: which pixels belong to a word."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from torch import Tensor
 
 
 class MapAverage:
-    """Per-token attention maps of a whole inversion, gathered layer by layer and step by step (paper, section
-    4.3).
+    """The attention maps of every token over a whole inversion (paper, section 4.3).
 
-    Per step: the mean over layers, and over the steps so far, of the cross-attention probabilities, each
-    token's map divided by its maximum. The result is the mean over steps.
+    At each step the probabilities are averaged over layers and over the steps so far, and each token's map is
+    divided by its maximum. The result is the mean of these over all steps.
     """
 
     def __init__(self):
@@ -113,9 +112,7 @@ def enlarge(values: Tensor, size: tuple[int, int], hard: bool = False) -> Tensor
 
 
 def resize_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
-    """[B, H, W] to another size: the mean of the pixels covered when it shrinks, the nearest pixel when it
-    grows.
-    """
+    """[B, H, W] at another size: the mean of the covered pixels where it shrinks, else the nearest."""
     if tuple(mask.shape[-2:]) == tuple(size):
         return mask
     shrinks = size[0] <= mask.shape[-2] and size[1] <= mask.shape[-1]
@@ -141,8 +138,9 @@ OVERLAP = {"over": _over, "under": _under, "share": _share}
 
 
 def resolve(regions: Sequence[tuple[Tensor, str]]) -> list[Tensor]:
-    """Masks of several edits as weights whose sum is at most 1, each laid over, under or beside those before
-    it.
+    """The weights of several edits from their masks; at each pixel they sum to at most 1.
+
+    Each mask lies over, under or beside those before it, by its name of OVERLAP.
     """
     weights: list[Tensor] = []
     for mask, overlap in regions:
@@ -151,8 +149,8 @@ def resolve(regions: Sequence[tuple[Tensor, str]]) -> list[Tensor]:
 
 
 def tile_batch(values: Tensor, rows: int) -> Tensor:
-    """Values [B, ...] of a batch, or [1, ...] of all its pictures, repeated to `rows` rows, one variant after
-    the other.
+    """A batch [B, ...] repeated to `rows` rows, one variant after the other. [1, ...] counts for all
+    pictures.
     """
     return values if len(values) == rows else values.repeat(rows // len(values), *[1] * (values.ndim - 1))
 

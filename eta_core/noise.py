@@ -1,6 +1,4 @@
-"""The fresh noise of each sampling step: where it comes from, and how the best of several candidates is
-chosen.
-"""
+"""The fresh noise of each sampling step: where it comes from, and how a candidate is chosen."""
 
 from __future__ import annotations
 
@@ -57,9 +55,7 @@ class NoiseSettings:
 
 
 class Renewal(NamedTuple):
-    """A step's sigma_down and sigma_up (see ddim.ancestral_step) and its noise [V * B, C, H, W]; None where
-    no noise comes in.
-    """
+    """A step's sigma_down and sigma_up (see ddim.ancestral_step), and its noise [V * B, C, H, W] or None."""
 
     sigma_down: Tensor | float
     sigma_up: Tensor | float

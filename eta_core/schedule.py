@@ -70,8 +70,7 @@ class Grid:
 
 
 def grid_from_levels(descending: Sequence[float], frame: Frame, table: Sequence[float]) -> Grid:
-    """The grid of a sampler's own schedule: levels as the model counts them, noise end first, as samplers
-    take them.
+    """The grid of a sampler's own schedule: levels as the model counts them, noise end first.
 
     `table`: the model's training levels, ascending. At the noise itself (tau = 1) no picture is left to play
     back from, so the noise end of a flow model's grid stops just short of it.
@@ -84,11 +83,9 @@ def grid_from_levels(descending: Sequence[float], frame: Frame, table: Sequence[
 
 
 def ddim_grid(steps: int, table: Sequence[float]) -> Grid:
-    """The DDIM grid of the paper's program: t = 1, 1 + T // N, ..., its image end the first training level,
-    not 0.
+    """The DDIM grid of the paper's program: t = 1, 1 + T // N, ... Its image end is the first level, not 0.
 
-    `table` holds the T training noise levels, ascending. Raises ValueError when T has no room for `steps`
-    steps.
+    `table`: the T training noise levels, ascending. Raises ValueError when T has no room for `steps` steps.
     """
     last = len(table) - 1
     if not 1 <= steps <= last:

@@ -52,7 +52,7 @@ class EditRun:
     known: dict[int, Tensor] | None = None
 
     def sharing_source(self) -> EditRun:
-        """This edit for many samplings: it and its copies `with_eta` ask the network for the source of a step
+        """This edit for many samplings: together with its copies `with_eta` it computes each step's source
         once.
         """
         return replace(self, known={})
@@ -62,9 +62,7 @@ class EditRun:
         return replace(self, noise=replace(self.noise, eta=eta))
 
     def sample(self, tick: Tick | None = None) -> Tensor:
-        """The edited latent [V * B, C, H, W] in the model's own space. tick(x, denoised) is called after each
-        step.
-        """
+        """The edited latent [V * B, C, H, W], in the model's space. tick(x, denoised) follows each step."""
         grid = self.trajectory.grid
         report = host.progress(self.model, grid.steps) if tick is None else tick
 
@@ -221,9 +219,7 @@ def _regions(
 def _check_methods(
     methods: Sequence[Method], inversion: Inversion, positive: list, node_id: str | None
 ) -> None:
-    """ValueError where a method was made for another inversion; a warning where it was for another target
-    prompt.
-    """
+    """ValueError where a method was made for another inversion, a warning where for another target prompt."""
     rows = [cond.shape[1] for cond, _ in positive]
     for method in methods:
         found = method.check_prompts(inversion.trajectory.fingerprint, host.text_fingerprint(positive), rows)

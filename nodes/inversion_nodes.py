@@ -232,9 +232,7 @@ FLAT = 1e-3  # deviation of a latent without a picture in it; a photograph's is 
 
 
 def _check(model, branch: host.Branch, trajectory: Trajectory, vae, node_id) -> torch.Tensor | None:
-    """A plot [1, H, W, 3] of the drift when the trajectory is played back; the figures are said, and bad ones
-    warned of.
-    """
+    """A plot [1, H, W, 3] of the drift when the trajectory is played back. Bad figures are warned of."""
     if trajectory.inverter == "edit_friendly":
         host.say(
             "edit_friendly plays back exactly, whatever the settings: every step keeps its own noise", node_id
@@ -362,9 +360,7 @@ class EtaLoadInversion(EtaNode):
 
 
 def _plain(conditioning: list) -> tuple[dict[str, torch.Tensor], dict]:
-    """A CONDITIONING as tensors and JSON values. Raises ValueError for what no file can hold (a ControlNet,
-    hooks).
-    """
+    """A CONDITIONING as tensors and JSON values. ValueError for what no file can hold (ControlNet, hooks)."""
     tensors, entries = {}, []
     for i, (cond, extras) in enumerate(conditioning):
         tensors[f"{i}.cond"] = cond

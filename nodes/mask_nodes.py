@@ -188,9 +188,7 @@ class AttentionMask(EtaNode):
 def _view(
     maps: dict[str, Tensor], words: Sequence[str], texts: Sequence[str], size: tuple[int, int], image, mask
 ) -> dict:
-    """What the node's preview draws from, of the first picture: `texts` may be the prompt, `phrases` are in
-    the sheet's order.
-    """
+    """What the node's preview draws from, for the first picture. `phrases` follow the sheet's order."""
     stacked = torch.stack([each[0] for each in maps.values()])
     return {
         "words": [word for word in words if not set(word) <= set(punctuation)],

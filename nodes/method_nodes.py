@@ -262,7 +262,7 @@ def _word_spans(clip, target: Prompt, default: Span, word_steps: str) -> tuple[S
 def _blend_rows(
     clip, source: Prompt, target: Prompt, aligned: Alignment, words: str, equalized: str
 ) -> tuple:
-    """Rows of the local blend's words in both prompts: those named, or those that changed, or the
+    """Rows of the local blend's words in both prompts: the named words, else the changed, else the
     equalizer's.
     """
     if not words.strip() and (aligned.removed or aligned.added):

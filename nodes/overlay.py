@@ -20,7 +20,7 @@ def colours(values: Tensor) -> Tensor:
 
 
 def heatmap(soft: Tensor, region: Tensor, image: Tensor | None) -> Tensor:
-    """[B, H, W, 3]: the picture in grey under the attention `soft`, the edge of `region` in white; both
+    """[B, H, W, 3]: the grey picture under the attention `soft`, with `region`'s edge in white; both
     [B, H, W].
     """
     ground = torch.full((*soft.shape, 1), 0.4) if image is None else _grey(image, soft)

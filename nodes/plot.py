@@ -16,9 +16,7 @@ DIM, SHADE = (130, 130, 138), (52, 34, 38)
 
 
 def line_plot(x: Sequence[float], y: Sequence[float], x_name: str, y_name: str) -> Tensor:
-    """Points of a curve over x in 0..1 as a picture [1, 288, 512, 3]; the y axis runs from 0 to the largest
-    value.
-    """
+    """A curve over x in 0..1 as a picture [1, 288, 512, 3]; the y axis runs from 0 to the largest value."""
     image = Image.new("RGB", SIZE, GROUND)
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(14)
     right, bottom, top = SIZE[0] - EDGE, SIZE[1] - BELOW, 2 * EDGE
@@ -45,8 +43,9 @@ def scatter_plot(
     x_name: str,
     y_name: str,
 ) -> Tensor:
-    """Points (x, y) as a picture [1, 288, 512, 3], the frontier joined, the chosen one ringed, x below
-    `limit` shaded.
+    """Points (x, y) as a picture [1, 288, 512, 3].
+
+    The frontier is joined, the chosen point ringed, and x below `limit` shaded.
     """
     image = Image.new("RGB", SIZE, GROUND)
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(14)
@@ -90,8 +89,8 @@ def table(
 ) -> Tensor:
     """Tables one below the other as a picture [1, H, W, 3].
 
-    A block is its title, its columns as (name, what is better), and its rows, the row's own name first. Of
-    more rows than LONGEST the first ones and the last one are drawn.
+    A block is its title, its columns as (name, what is better), and its rows, each starting with its name.
+    Where a block has more rows than LONGEST, the first ones and the last one are drawn.
     """
     blocks = [(title, columns, _shorten(rows)) for title, columns, rows in blocks]
     font, small = ImageFont.load_default(14), ImageFont.load_default(12)

@@ -14,8 +14,8 @@ LARGEST = 1024
 
 
 def show(images: Tensor, largest: int = LARGEST) -> list[ui.SavedResult]:
-    """References for the page's /view, one for each picture of [B, H, W, 3] in 0..1; larger ones are shrunk
-    to `largest` pixels.
+    """References for the page's /view, one for each picture of [B, H, W, 3] in 0..1, at most `largest`
+    pixels.
     """
     images = images[..., :3].float().cpu()
     scale = largest / max(images.shape[1:3])

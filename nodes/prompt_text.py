@@ -1,6 +1,4 @@
-"""Prompts as text: found in the graph, checked by encoding, and their words placed on the rows of a
-conditioning.
-"""
+"""Prompts as text: found in the graph, checked by encoding, their words placed on a conditioning's rows."""
 
 from __future__ import annotations
 
@@ -18,9 +16,7 @@ def source_prompt(inversion: Inversion, clip, given: str | None, node_id: str | 
 
 
 def target_prompt(positive: list, clip, given: str | None, dynprompt, node_id: str | None) -> Prompt:
-    """The target prompt: the text given, or the one above the node's `positive` that this CLIP encodes to the
-    same.
-    """
+    """The target prompt: the text given, or the one above `positive` that this CLIP encodes to the same."""
     where = "the target prompt's text was not found in the graph above `positive`", "target_prompt"
     texts = host.upstream_texts(dynprompt, node_id, "positive")
     return _prompt(positive[0][0], clip, given, texts, where, node_id)

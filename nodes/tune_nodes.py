@@ -1,5 +1,6 @@
-"""EtaTune: the eta curve that edits the most while the background keeps a limit, searched on the user's own
-model and pictures.
+"""EtaTune searches the eta curve that edits the most while the background keeps a limit.
+
+It searches on the user's own model and pictures.
 """
 
 from __future__ import annotations
@@ -281,10 +282,9 @@ class EtaTune(EtaNode):
 
 
 def _fitted(example: Example, node_id: str | None) -> tuple[Example, Tensor]:
-    """The example with its image and masks as its picture has them, and where that may change,
-    [B or 1, H, W].
+    """The example brought to its picture's size, and where that picture may change, [B or 1, H, W].
 
-    ValueError where nothing could be measured.
+    Raises ValueError where nothing could be measured.
     """
     trajectory, edit = example.inversion.trajectory, example.edit or EditPlan()
     if host.text_fingerprint(example.positive) == host.text_fingerprint(example.inversion.positive):

@@ -31,9 +31,7 @@ class EtaNode(io.ComfyNode):
 
 
 def schema(*, search: Sequence[str], **fields: Any) -> io.Schema:
-    """io.Schema(**fields). `search`: other names the node is found by, where the host has such a field (not
-    0.3.75).
-    """
+    """io.Schema(**fields). `search`: other names for the node search, in hosts newer than 0.3.75."""
     if "search_aliases" in signature(io.Schema).parameters:
         fields["search_aliases"] = list(search)
     return io.Schema(**fields)
@@ -41,9 +39,7 @@ def schema(*, search: Sequence[str], **fields: Any) -> io.Schema:
 
 @dataclass(frozen=True, eq=False)
 class Inversion:
-    """An inverted picture with the source conditioning its source branch is sampled under. Never changed in
-    place.
-    """
+    """An inverted picture and its source prompt's conditioning. It is never changed in place."""
 
     trajectory: Trajectory
     positive: list
@@ -51,8 +47,7 @@ class Inversion:
 
 @dataclass(frozen=True, eq=False)
 class RegionEdit:
-    """One of several edits of a picture: a target prompt with its own mask, strength of eta, guidance and
-    methods.
+    """One of several edits of a picture: a target prompt with its own mask, eta, guidance and methods.
 
     overlap: how the mask meets those of the edits before it, a name of eta_core.masks.OVERLAP.
     """
@@ -67,9 +62,7 @@ class RegionEdit:
 
 @dataclass(frozen=True, eq=False)
 class EditPlan:
-    """What EtaSampler lays over an inversion: methods for its own target prompt, and further prompts in
-    regions.
-    """
+    """What EtaSampler lays over an inversion: methods for its own prompt, and further prompts in regions."""
 
     methods: tuple[Method, ...] = ()
     regions: tuple[RegionEdit, ...] = ()

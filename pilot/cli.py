@@ -255,9 +255,7 @@ def _limits(options: argparse.Namespace) -> Patience:
 
 
 def _describe(run: dict, server: Server, example: workflow.Form, folders: list[Path]) -> None:
-    """The server, and the weights where they are on this machine; others than those the run began with are
-    refused.
-    """
+    """The server, and the weights that are on this machine. Refuses weights other than the run began with."""
     system = server.stats()["system"]
     run["server"] = {name: system.get(name) for name in ("comfyui_version", "pytorch_version", "os")}
     roots = [*folders, *(models.roots_of(system.get("argv", [])) if server.is_local else [])]

@@ -1,7 +1,7 @@
 """What is to be edited: items from a CSV, JSON or JSONL file, or from PIE-Bench's mapping_file.json.
 
-A wrong row is an item with an `error`, so that it is reported like any other; only a file that cannot be read
-at all stops a run.
+A wrong row becomes an item with an `error`, so that it is reported like any other. Only a file that cannot be
+read at all stops a run.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ class ItemsError(Exception):
 
 @dataclass(frozen=True)
 class Item:
-    """One edit. number: its place in the list, from 1. picture and a mask file lie in `folder`; PIE-Bench's
-    masks are run lengths.
+    """One edit.
 
-    unread: columns that mean nothing here. repeat: how many equal items come before it.
+    number: its place in the list, from 1. picture and mask are files in `folder`; a mask of PIE-Bench is a
+    tuple of run lengths. unread: columns that mean nothing here. repeat: how many equal items come before it.
     """
 
     number: int
@@ -57,9 +57,7 @@ class Item:
 
     @property
     def key(self) -> str:
-        """Names the item by what it says and not by its place, so that a list may grow or move between two
-        runs.
-        """
+        """The item's identity by what it says, not by its place: a list may grow or move between two runs."""
         says = {
             name: value for name, value in vars(self).items() if name not in ("number", "folder", "unread")
         }
@@ -67,9 +65,7 @@ class Item:
 
 
 def load(path: Path) -> list[Item]:
-    """The items of a file, or of the folder that has one of NAMES. Raises ItemsError where there is nothing
-    to read.
-    """
+    """The items of a file, or of a folder that has one of NAMES. ItemsError where nothing can be read."""
     path = _list_in(path) if path.is_dir() else path
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -94,7 +90,7 @@ def _list_in(folder: Path) -> Path:
 
 
 def _told_apart(items: list[Item]) -> list[Item]:
-    """Rows that say the same are items of their own."""
+    """Equal rows are items of their own, told apart by `repeat`."""
     seen: Counter[str] = Counter()
     apart = []
     for item in items:
@@ -116,7 +112,7 @@ def _read(path: Path, text: str) -> Iterator[Item]:
 
 
 class Wrong(str):
-    """What is wrong with a row, in place of the row."""
+    """Stands in the place of a row that cannot be read, and says why."""
 
 
 def _csv(text: str) -> Iterator[dict | Wrong]:
@@ -250,9 +246,7 @@ def _seed(value: object) -> int | None:
 
 
 def gone(source_prompt: str, target_prompt: str) -> str:
-    """The words that only the source prompt has, neighbours joined to a phrase, with commas between:
-    AttentionMask's words.
-    """
+    """The words that only the source prompt has, as AttentionMask takes them: phrases with commas."""
     source, target = (prompt.split() for prompt in (source_prompt, target_prompt))
     kept = set(pair(source, target))
     phrases: list[list[str]] = [[]]

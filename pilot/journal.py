@@ -1,6 +1,4 @@
-"""A run's folder: what it is (run.json), what is done (results.jsonl), and that one program at a time works
-in it.
-"""
+"""A run's folder: its settings (run.json), results (results.jsonl), and a lock for one program."""
 
 from __future__ import annotations
 
@@ -17,9 +15,7 @@ class JournalError(Exception):
 
 
 class Journal:
-    """Rows by `key`, each written to disk before `append` returns. A context manager: holds the folder for
-    itself.
-    """
+    """Rows by `key`; each is on disk before `append` returns. A context manager that locks the folder."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -41,13 +37,13 @@ class Journal:
         self._lock.close()
 
     def append(self, row: dict) -> None:
-        self.keys.add(row["key"])  # first: who interrupts the writing must not write it twice
+        self.keys.add(row["key"])  # before the write: an interrupted write must not be repeated
         self._rows.write(_line(row))
         self._rows.flush()
         os.fsync(self._rows.fileno())
 
     def drop_errors(self) -> None:
-        """Forgets the items that failed, so that they are done again."""
+        """Forget the items that failed, so that they are done again."""
         good = [row for row in rows(self.folder) if row["status"] != "error"]
         self._rows.close()
         write(self.folder / RESULTS, b"".join(map(_line, good)))
@@ -55,7 +51,7 @@ class Journal:
         self.keys = {row["key"] for row in good}
 
     def _mend(self) -> Path:
-        """results.jsonl without what a crash left half-written, and without what it says twice."""
+        """results.jsonl without a half-written last line and without repeated rows."""
         path, good = self.folder / RESULTS, {}
         for row in rows(self.folder):
             good.setdefault(row["key"], row)
@@ -67,7 +63,7 @@ class Journal:
 
 
 def rows(folder: Path) -> list[dict]:
-    """The whole rows of results.jsonl: lines that end, and say what they should."""
+    """The whole rows of results.jsonl: complete lines that parse and have what a row needs."""
     path = folder / RESULTS
     lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
     return [row for row in map(_row, lines) if row]
@@ -86,8 +82,9 @@ def _line(row: dict) -> bytes:
 
 
 def settle(folder: Path, settings: dict) -> dict:
-    """run.json -> {"id", "settings"}, made at the first call. Raises JournalError where the folder's run has,
-    or may have, other settings.
+    """The run's {"id", "settings"}, written at the first call.
+
+    Raises JournalError where the folder's run has, or may have, other settings.
     """
     found = load(folder)
     if found:
@@ -113,7 +110,7 @@ def settle(folder: Path, settings: dict) -> dict:
 
 
 def load(folder: Path) -> dict | None:
-    """run.json; None where there is none. Raises JournalError."""
+    """run.json, or None where there is none. Raises JournalError."""
     try:
         found = json.loads((folder / RUN).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -130,7 +127,7 @@ def save(folder: Path, run: dict) -> None:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Whole or not at all, also when the power fails."""
+    """Write a file as a whole or not at all, even when the power fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
     half = path.with_name(path.name + ".half")
     with open(half, "wb") as handle:

@@ -21,16 +21,15 @@ def roots_of(argv: list[str]) -> list[Path]:
 
 
 def described(names: Iterable[str], roots: list[Path], known: dict[str, dict]) -> dict[str, dict]:
-    """name -> {"sha256", "bytes", "changed"}, the file's; empty where it is not on this machine. known: what
-    was found before.
+    """name -> {"sha256", "bytes", "changed"} of its file; empty where it is not on this machine.
+
+    known: what was found before.
     """
     return {name: _described(_find(name, roots), known.get(name, {})) for name in names}
 
 
 def check(found: dict[str, dict], before: dict[str, dict]) -> None:
-    """Raises ValueError where a file that was hashed before is another one now, or is not there to be
-    compared.
-    """
+    """ValueError where a file that was hashed before has changed, or is not there to be compared."""
     for name, about in found.items():
         was = before.get(name, {}).get("sha256")
         if was and was != about.get("sha256"):

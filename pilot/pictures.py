@@ -31,11 +31,10 @@ class Prepared:
 
 
 def prepare(item: Item, max_side: int) -> Prepared:
-    """The item's picture with its longer side scaled down to `max_side`, never up, and its middle in
-    multiples of CELL.
+    """The item's picture, its longer side scaled down to `max_side`, cut in its middle to multiples of CELL.
 
-    A mask is scaled and cut alike: one of black and white stays so, and a pixel that holds any of it is of
-    it. Raises PictureError.
+    It is never scaled up. The mask is scaled and cut alike: a mask of black and white stays so, and a pixel
+    that covers any of it belongs to it. Raises PictureError.
     """
     picture, given = _open(item.folder / item.picture, "RGB", max_side)
     scaled = _scaled(picture.size, max_side)

@@ -1,5 +1,4 @@
-"""PIE-Bench's format and conventions (Ju et al. 2023, "Direct Inversion: Boosting Diffusion-based Editing
-with 3 Lines of Code").
+"""PIE-Bench's format and conventions (Ju et al. 2023, "Direct Inversion").
 
 mapping_file.json: {id: {image_path, original_prompt, editing_prompt, editing_type_id, blended_word, mask,
 ...}}; the pictures are below annotation_images.
@@ -61,8 +60,9 @@ def row(name: str, entry: object) -> dict:
 
 
 def blended(text: object) -> tuple[str, str]:
-    """blended_word's two halves: the source prompt's words and the target prompt's; both may be empty. Raises
-    ValueError for an odd number.
+    """blended_word's two halves: the source prompt's words and the target prompt's. Both may be empty.
+
+    Raises ValueError for an odd number of words.
     """
     words = text.split() if isinstance(text, str) else []
     if len(words) % 2:
@@ -74,11 +74,10 @@ def blended(text: object) -> tuple[str, str]:
 
 
 def mask(runs: tuple[int, ...]) -> np.ndarray:
-    """Run lengths [start, length, ...] over 512 x 512 pixels, row by row -> bool [512, 512], True = to be
-    edited.
+    """Run lengths [start, length, ...] over 512 x 512 pixels, row by row -> bool [512, 512], True = edited.
 
-    A run ends with the picture. The four borders count as edited, as the benchmark has it. Raises ValueError
-    for other numbers.
+    A run ends with the picture. The four borders count as edited, as in the benchmark. Raises ValueError for
+    other numbers.
     """
     if len(runs) % 2 or any(isinstance(n, bool) or not isinstance(n, int) or n < 0 for n in runs):
         raise ValueError("the mask is no list of run lengths: it must be start, length, start, length, ...")

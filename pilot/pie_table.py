@@ -90,8 +90,8 @@ ROWS = {
 
 
 def cells(rows: Iterable[dict]) -> list[str]:
-    """A line of the table: the means over the items that were scored with a mask of their own; empty where
-    there are none.
+    """A line of the table: the means over the items scored with a mask of their own. Empty without such
+    items.
     """
     scored = [row for row in rows if row["status"] == "ok" and row.get("scored") == "given"]
     return [_cell(scored, *column) for column in COLUMNS.values()] if scored else []

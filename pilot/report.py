@@ -1,6 +1,4 @@
-"""report.html: how often it succeeded, how much of the rest changed, how long it took, and which pictures
-need a person.
-"""
+"""report.html: the success rate, how much of the rest changed, the time, and the pictures for a person."""
 
 from __future__ import annotations
 
@@ -47,7 +45,7 @@ SCORED = {
 
 
 def write(folder: Path, shown: int = SHOWN) -> str:
-    """Writes report.html into a run's folder -> what it says, in a few lines. shown: cases with pictures."""
+    """Write report.html into a run's folder; returns a short summary. shown: cases with pictures."""
     rows = journal.rows(folder)
     if not rows:
         raise ValueError(f"{folder} holds no results of a pilot")
@@ -73,8 +71,7 @@ def page_of(folder: Path, run: dict, rows: list[dict], shown: int = SHOWN) -> Ht
     )
 
 
-# --- what the rows say
-# ----------------------------------------------------------------------------------------------------
+# --- what the rows say ----------------------------------------------------------------------------
 
 
 def by_mode(rows: Iterable[dict]) -> dict[str, list[dict]]:
@@ -106,8 +103,8 @@ def values_of(rows: Iterable[dict], name: str) -> list[float]:
 
 
 def worst_first(rows: Iterable[dict]) -> list[dict]:
-    """Items that were edited: rejected before those to review before the passed, the most changed background
-    first.
+    """Edited items, worst first: rejected, then to review, then passed, each by how much the background
+    changed.
     """
 
     def order(row: dict) -> tuple:
@@ -126,8 +123,7 @@ def _policy(settings: dict) -> Policy:
     return parse_policy(limits) if limits else POLICIES.get(settings.get("policy", ""), {})
 
 
-# --- what the page shows
-# --------------------------------------------------------------------------------------------------
+# --- what the page shows --------------------------------------------------------------------------
 
 
 def _opening(run: dict, rows: list[dict], policy: Policy) -> list[Html]:

@@ -58,9 +58,10 @@ class Patience:
 
 @dataclass
 class Flight:
-    """What is on the server. started, stopped: when it was first seen running, and when it was told to stop.
+    """A task on the server.
 
-    adopted: an earlier run of the pilot queued it.
+    started, stopped: when it was first seen running, and when it was told to stop. adopted: an earlier run of
+    the pilot queued it.
     """
 
     task: Task
@@ -117,7 +118,9 @@ class Pilot:
         self._began, self._edits, self._silent = time.monotonic(), 0, None
 
     def run(self) -> None:
-        """Raises PilotError where the server stays away, KeyboardInterrupt after taking back what it had
+        """Work through the tasks.
+
+        Raises PilotError where the server stays away, and KeyboardInterrupt after taking back what was
         queued.
         """
         try:
@@ -144,8 +147,7 @@ class Pilot:
                 f"{error}. Start it, then run the same command again: it goes on where it stopped"
             )
 
-    # --- onto the server
-    # ------------------------------------------------------------------------------------------
+    # --- onto the server --------------------------------------------------------------------------
 
     def _fill(self) -> None:
         while self._todo and len(self._flights) < self._limits.window:
@@ -195,8 +197,7 @@ class Pilot:
             or self._server.history(prompt_id) is not None
         )
 
-    # --- off the server
-    # -------------------------------------------------------------------------------------------
+    # --- off the server ---------------------------------------------------------------------------
 
     def _look(self) -> None:
         if not self._flights:
@@ -251,7 +252,7 @@ class Pilot:
         self._drop(prompt_id)
 
     def _lose(self, prompt_id: str, flight: Flight, costly: bool) -> None:
-        """It is queued again, unless it was `costly` too often."""
+        """Queue a lost task again, unless it was `costly` too often."""
         self._losses[flight.task.key] += costly
         if self._losses[flight.task.key] < MOST_LOSSES:
             self._todo.appendleft(flight.task)
@@ -303,8 +304,7 @@ class Pilot:
             else:
                 self._server.forget(prompt_id)
 
-    # --- into the journal
-    # -----------------------------------------------------------------------------------------
+    # --- into the journal -------------------------------------------------------------------------
 
     def _succeed(self, row: dict) -> None:
         self._edits += 1
@@ -362,8 +362,8 @@ def _values(item: Item, seed: int, picture: str, mask: str) -> dict:
 
 
 def _is_stale(entry: dict) -> bool:
-    """Whether something of it was in the server's cache from before, whose pictures and figures it then does
-    not name.
+    """Whether part of a result came from the server's cache, so that it does not name its pictures or
+    figures.
     """
     cached = {
         node

@@ -23,9 +23,7 @@ class Refused(Exception):
 
 
 class Server:
-    """address: http://host:port. Every method raises Unreachable, and Refused where the server answers with
-    an error.
-    """
+    """A ComfyUI at http://host:port. Every method raises Unreachable, or Refused where the server says no."""
 
     def __init__(self, address: str):
         self.address = address.rstrip("/")
@@ -42,7 +40,7 @@ class Server:
         return self._json("/system_stats")
 
     def submit(self, prompt_id: str, graph: dict) -> str:
-        """Queues a graph -> the id it has there."""
+        """Queue a graph; returns its id on the server."""
         return self._json("/prompt", {"prompt": graph, "prompt_id": prompt_id})["prompt_id"]
 
     def queue(self) -> tuple[set[str], set[str]]:

@@ -1,7 +1,7 @@
-"""Any workflow of this pack as a form that an item's picture, prompts, words, mask and seed are put into.
+"""Any workflow of this pack as a form for an item's picture, prompts, words, mask and seed.
 
-What has no place in the form is left out: the workflow's other previews and saved files. EtaMetrics is added,
-so that every figure comes from one node.
+The workflow's other previews and saved files are left out. EtaMetrics is added, so that every figure comes
+from one node.
 """
 
 from __future__ import annotations
@@ -84,9 +84,7 @@ class Form:
 
 
 def read(path: Path, object_info: dict) -> Graph:
-    """The API-format graph of a workflow file, saved by the page or exported for the API. Raises
-    WorkflowError.
-    """
+    """The API-format graph of a workflow file, saved by the page or exported for the API. WorkflowError."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -120,9 +118,7 @@ def _is_node(node: object) -> bool:
 
 
 def override(graph: Graph, settings: Iterable[str]) -> Graph:
-    """The graph with NODE.input=VALUE for each setting; NODE is a node's type, title or id. Raises
-    WorkflowError.
-    """
+    """The graph with each setting NODE.input=VALUE; NODE is a node's type, title or id. WorkflowError."""
     graph = {node_id: node | {"inputs": dict(node["inputs"])} for node_id, node in graph.items()}
     for setting in settings:
         where, equals, value = setting.partition("=")
@@ -177,7 +173,7 @@ def form(graph: Graph, mask: str, has_mask: bool, clip: Clip, edited: str = "") 
 
 
 def _place(graph: Graph, mask: str, picture: list, samplers: list[str], inversions: list[str]) -> None:
-    """A Slot in every input that an item fills; where the user put one, no other is looked for."""
+    """Put a Slot into every input that an item fills. Where the user has put one, no other is looked for."""
     taken = " ".join(
         value.text for node in graph.values() for value in node["inputs"].values() if isinstance(value, Slot)
     )
@@ -229,8 +225,7 @@ def _node(kind: str, **inputs) -> dict:
     return {"class_type": kind, "inputs": inputs, "_meta": {"title": kind}}
 
 
-# --- what is where
-# ----------------------------------------------------------------------------------------------------
+# --- what is where --------------------------------------------------------------------------------
 
 
 def _is_link(value: object) -> bool:
@@ -247,7 +242,7 @@ def _links(node: dict) -> Iterator[list]:
 
 
 def _behind(graph: Graph, links: Iterable[list]) -> set[str]:
-    """Ids of all nodes that something of `links` comes from."""
+    """Ids of all nodes that `links` depend on."""
     found: set[str] = set()
     ahead = [link[0] for link in links]
     while ahead:
@@ -281,8 +276,8 @@ def _names(graph: Graph, node_ids: Collection[str]) -> str:
 
 
 def _edited_picture(graph: Graph, name: str) -> list:
-    """The link that brings the edited picture: into the one output called Edited, or out of the one
-    EtaSampler's one decoder.
+    """The link with the edited picture: into the one output called Edited, or out of EtaSampler's one
+    decoder.
     """
     shows = {
         node_id: node["inputs"]["images"]
@@ -361,8 +356,9 @@ def _place_prompt(graph: Graph, nodes: list[str], which: str) -> None:
 
 
 def _encoders(graph: Graph, link: Any, which: str) -> set[tuple[str, tuple[str, ...]]]:
-    """(node, its text inputs) of all encoders a conditioning comes from; through ControlNets and the like by
-    the side it came out.
+    """(node, its text inputs) of every encoder that a conditioning comes from.
+
+    Through ControlNets and the like, the side is followed by which it came out.
     """
     if not _is_link(link) or link[0] not in graph:
         return set()
@@ -449,8 +445,7 @@ def _check_regions(graph: Graph, used: set[str]) -> None:
             )
 
 
-# --- what the report says of it
-# ------------------------------------------------------------------------------------------------
+# --- what the report says of it -------------------------------------------------------------------
 
 MODELS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".sft")
 

@@ -1,6 +1,4 @@
-"""What every table of the benchmark works with: unseen scenes with a word to swap, edited in the embedded
-model's studio.
-"""
+"""What every table of the benchmark works with: unseen scenes, each with a word to swap."""
 
 from __future__ import annotations
 
@@ -125,8 +123,8 @@ def stock_img2img(
 
 
 def judged(judges: judge.Judge, case: Case, pictures: torch.Tensor) -> list[dict]:
-    """Of each picture: what the judge sees, whether that was wanted, PSNR in dB against the source outside
-    the true object.
+    """For each picture: what the judge sees, whether that was wanted, and PSNR outside the true object, in
+    dB.
     """
     psnr = metrics.background_psnr(case.pictures, pictures, case.truth).tolist()
     return [

@@ -1,6 +1,4 @@
-"""What an edit costs beside the stock KSampler, and how that grows: network evaluations, CPU time, peak
-memory.
-"""
+"""What an edit costs beside the stock KSampler, and how that grows: network calls, CPU time, peak memory."""
 
 from __future__ import annotations
 
@@ -27,8 +25,10 @@ PLAIN = "EtaSampler, paper_strong"
 
 @dataclass
 class Cost:
-    """Of one job. seconds: CPU time of this process in each round, which other programs do not lengthen as
-    they do the wall clock's.
+    """What one job cost.
+
+    seconds: CPU time of this process in each round; unlike the wall clock's, other programs do not lengthen
+    it.
     """
 
     calls: int = 0  # of the network
@@ -85,9 +85,7 @@ def counted(studio: DemoStudio) -> DemoStudio:
 
 
 def settled() -> float:
-    """Resident MB once freed memory is given back; the peak counts from here on. nan where the system does
-    not tell.
-    """
+    """Resident MB once freed memory is given back; the peak counts from here. nan where it is not known."""
     gc.collect()
     if sys.platform != "linux":
         return float("nan")
@@ -104,8 +102,7 @@ def memory(name: str) -> float:
         return next(int(line.split()[1]) / 1024 for line in status if line.startswith(name))
 
 
-# --- the nodes
-# --------------------------------------------------------------------------------------------------------
+# --- the nodes ------------------------------------------------------------------------------------
 
 
 def nodes(start: Start) -> dict[str, Callable[[], object]]:
@@ -143,8 +140,7 @@ def nodes_table(costs: dict[str, Cost]) -> list[str]:
     return lines
 
 
-# --- growth
-# -----------------------------------------------------------------------------------------------------------
+# --- growth ---------------------------------------------------------------------------------------
 
 
 class Setting(NamedTuple):
@@ -159,9 +155,7 @@ STOCK, SAMPLER, WHOLE = "KSampler, cfg 7.5", "EtaSampler, eta 0", "whole edit"
 
 
 def whole_edit(start: Start, setting: Setting) -> dict:
-    """Inversion, mask, and an edit with eta in the mask and the lock; further prompts in the quarters of the
-    picture.
-    """
+    """Inversion, mask, and an edit with eta in the mask and the lock; more prompts in the quarters."""
     studio, edit, half = start.studio, None, setting.size // 2
     for i in range(setting.edits - 1):
         quarter = torch.zeros(1, setting.size, setting.size)

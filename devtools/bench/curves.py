@@ -1,6 +1,4 @@
-"""Success against background PSNR over each method's strength knob: this pack beside the host's own means, on
-the same scenes.
-"""
+"""Success against background PSNR over each method's strength: this pack beside the host's own means."""
 
 from __future__ import annotations
 
@@ -47,8 +45,7 @@ class Curve(NamedTuple):
         return f"{self.name}: {self.knob} {self.values[0]:g} to {self.values[-1]:g}"
 
 
-# --- how each is done
-# --------------------------------------------------------------------------------------------------
+# --- how each is done -----------------------------------------------------------------------------
 
 
 def over_cfg(start: Start, mask: torch.Tensor | None, cfg: float) -> torch.Tensor | dict:
@@ -160,8 +157,7 @@ CURVES = (
 MOST = max(len(curve.values) for curve in CURVES)
 
 
-# --- the run
-# ----------------------------------------------------------------------------------------------------------
+# --- the run --------------------------------------------------------------------------------------
 
 
 class Point(NamedTuple):

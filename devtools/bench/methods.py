@@ -1,5 +1,6 @@
-"""Each editing method at its node's defaults, with eta 0 and the paper's two, everywhere, in the mask, with
-the lock.
+"""Each editing method at its node's defaults, with eta 0 and the paper's two curves.
+
+Everywhere, in the mask, and with the lock.
 """
 
 from __future__ import annotations

@@ -28,8 +28,7 @@ HINT = (8, 8, 16, 16, 32, 32, 64)  # channels of the ControlNet's hint block
 HINT_WIDE = (16, 16, 32, 32, 96, 96, 256)
 CONTROL_RANK, LORA_RANK = 12, 4
 
-# --- expansion: how one axis of a narrow weight becomes wide
-# ------------------------------------------------------
+# --- expansion: how one axis of a narrow weight becomes wide --------------------------------------
 
 Axis = Callable[[Tensor, int, bool], Tensor]  # (weight, axis, is an input axis) -> wider weight
 
@@ -96,8 +95,7 @@ def expand(root: nn.Module, prefix: str) -> dict[str, Tensor]:
     return state
 
 
-# --- layers; each is called with (x, time embedding, text, log weights of the text positions)
-# -----------------------
+# --- layers; each is called with (x, time embedding, text, log weights of the text positions) -----
 
 
 def norm(channels: int, eps: float = 1e-5) -> nn.Module:
@@ -371,8 +369,7 @@ class TextEncoder(nn.Module):
         return {prefix + key: value for key, value in state.items()}
 
 
-# --- what is trained on top of a frozen UNet: low-rank changes of its layers, and a ControlNet
-# ------------------------
+# --- what is trained on top of a frozen UNet: low-rank changes of its layers, and a ControlNet ----
 
 Control = tuple[Tensor, list[Tensor]]  # added to the middle block's output and to each skip
 
@@ -448,7 +445,6 @@ class ControlNet(nn.Module):
 
 
 # --- autoencoder in TAESD's layout, 64 channels wide in the host; missing blocks are exported as zeros
-# ---------------
 
 
 class Block(nn.Module):

@@ -126,8 +126,7 @@ def tensor(picture: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.asarray(Image.fromarray(picture).convert("RGB")).copy())[None].float() / 255
 
 
-# --- the server's HTTP interface
-# -----------------------------------------------------------------------------------
+# --- the server's HTTP interface ------------------------------------------------------------------
 
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 

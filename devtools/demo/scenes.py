@@ -129,8 +129,7 @@ def _glyph(thing: str) -> Image.Image:
     return Image.open(Path(__file__).parent / "glyphs" / f"{thing.replace(' ', '_')}.png").convert("RGBA")
 
 
-# --- backgrounds: soft textures, so that the small autoencoder can keep them
-# ---------------------------------------
+# --- backgrounds: soft textures, so that the small autoencoder can keep them ----------------------
 
 _Y, _X = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)
 

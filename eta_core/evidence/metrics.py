@@ -29,9 +29,7 @@ SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang 2003
 
 @dataclass(frozen=True)
 class Metric:
-    """What a figure is called, which way is better ("higher", "lower", or "" where neither is), and how it is
-    written.
-    """
+    """How a figure is named and written, and which way is better: "higher", "lower", or "" for neither."""
 
     label: str
     better: str
@@ -140,7 +138,8 @@ def _figures(source: Tensor, edited: Tensor, mask: Tensor, visible: float) -> di
 
 
 def mse(a: Tensor, b: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Mean squared error of each picture [B, H, W, C] -> [B], of the pixels that `weight` [B, H, W] picks;
+    """Mean squared error of each picture [B, H, W, C] -> [B], over the pixels that `weight` [B, H, W] picks.
+
     nan where it picks none.
     """
     weight = torch.ones(a.shape[:3]) if weight is None else weight.expand(a.shape[:3])
@@ -151,10 +150,10 @@ def mse(a: Tensor, b: Tensor, weight: Tensor | None = None) -> Tensor:
 
 
 def psnr(a: Tensor, b: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Peak signal-to-noise ratio in dB of each picture, [B, H, W, C] in 0..1; `weight` [B, H, W] picks the
-    pixels.
+    """Peak signal-to-noise ratio in dB of each picture, [B, H, W, C] in 0..1 -> [B].
 
-    Infinite where the pictures are equal. Raises ValueError where the weight leaves no pixel.
+    `weight` [B, H, W] picks the pixels. Infinite where the pictures are equal. Raises ValueError where the
+    weight leaves no pixel.
     """
     if weight is not None and bool((weight.flatten(1).sum(1) <= 0).any()):
         raise ValueError("psnr: the weight selects no pixel of at least one picture")
@@ -171,12 +170,12 @@ def background_psnr(source: Tensor, edited: Tensor, mask: Tensor) -> Tensor:
 
 
 def ssim(a: Tensor, b: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Structural similarity of each picture [B, H, W, C], the mean of its colours' (Wang et al. 2004) -> [B].
+    """Structural similarity of each picture [B, H, W, C] -> [B], averaged over colours (Wang et al. 2004).
 
     Gaussian window of 11 pixels with spread 1.5, K1 0.01, K2 0.03. Without `weight` only windows wholly
-    inside the picture count; nan where none is. `weight` [B, H, W] says how much each pixel counts, in its
-    window's means and variances and as a window's centre: what has weight 0 changes nothing, and windows are
-    cut at the picture's edge as they are at the weight's.
+    inside the picture count; nan where there is none. `weight` [B, H, W] says how much each pixel counts,
+    both in a window's means and variances and as a window's centre. What has weight 0 changes nothing. With a
+    weight, windows are cut at the picture's edge.
     """
     return _structure(*_planes(a, b, weight))[0]
 
@@ -184,9 +183,9 @@ def ssim(a: Tensor, b: Tensor, weight: Tensor | None = None) -> Tensor:
 def ms_ssim(a: Tensor, b: Tensor, weight: Tensor | None = None) -> Tensor:
     """Multi-scale structural similarity of each picture (Wang et al. 2003) -> [B]; `weight` as in ssim.
 
-    Contrast-structure at each of five scales, SSIM at the coarsest, to the powers of the paper, each scale
-    half the size of the one before by means of 2 x 2 pixels. A picture below 176 pixels has room for fewer
-    scales; their powers are then made to sum to 1.
+    Contrast-structure counts at each of five scales and SSIM at the coarsest, to the paper's powers. Each
+    scale averages 2 x 2 pixels of the one before. A picture below 176 pixels has room for fewer scales; their
+    powers are then scaled to sum to 1.
     """
     a, b, weight = _planes(a, b, weight)
     room = min(a.shape[-2:]) // WINDOW
@@ -271,16 +270,12 @@ def lab(picture: Tensor) -> Tensor:
 
 
 def delta_e(a: Tensor, b: Tensor) -> Tensor:
-    """Colour difference of two sRGB pictures [..., 3] in 0..1 by CIEDE2000 -> [...]; 1 is about the least
-    that can be seen.
-    """
+    """Colour difference by CIEDE2000 of sRGB pictures [..., 3] in 0..1 -> [...]. About 1 is just visible."""
     return delta_e_of_lab(lab(a), lab(b))
 
 
 def delta_e_of_lab(first: Tensor, second: Tensor) -> Tensor:
-    """CIEDE2000 of two L*a*b* colours [..., 3], all three weights 1 (ISO/CIE 11664-6; Sharma, Wu, Dalal
-    2005).
-    """
+    """CIEDE2000 of two L*a*b* colours [..., 3], all weights 1 (ISO/CIE 11664-6; Sharma, Wu, Dalal 2005)."""
     (l1, a1, b1), (l2, a2, b2) = first.unbind(-1), second.unbind(-1)
     stretch = 1 + 0.5 * (1 - _saturation((torch.hypot(a1, b1) + torch.hypot(a2, b2)) / 2))
     a1, a2 = a1 * stretch, a2 * stretch
@@ -311,11 +306,11 @@ def _saturation(chroma: Tensor) -> Tensor:
 
 
 def structure_distance(source: Tensor, edited: Tensor) -> Tensor:
-    """Mean squared difference of two pictures' self-similarities, from features [B, tokens, channels] -> [B].
+    """Mean squared difference of two pictures' self-similarities; features [B, tokens, channels] -> [B].
 
-    Self-similarity: the cosine of every token with every other. Published figures take the keys of the last
+    Self-similarity is the cosine of every token with every other. Published figures take the keys of the last
     layer of DINO ViT-B/8 at 224 pixels, its class token among them (Tumanyan et al. 2022, "Splicing ViT
-    Features"); other features give other scales.
+    Features"). Other features give other scales.
     """
     a, b = (x @ x.mT for x in (F.normalize(features, dim=-1) for features in (source, edited)))
     return (a - b).square().flatten(1).mean(1)

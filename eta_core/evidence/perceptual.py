@@ -1,6 +1,4 @@
-"""The two networks that published tables of edits measure with, from their weights as their authors give them
-out.
-"""
+"""The two networks that published tables of edits measure with, built from their authors' weights."""
 
 from __future__ import annotations
 
@@ -16,7 +14,7 @@ DINO_SIZE, PATCH, HEADS, LAYERS = 224, 8, 12, 12
 
 
 def lpips(a: Tensor, b: Tensor, backbone: Weights, heads: Weights) -> Tensor:
-    """LPIPS 0.1 with SqueezeNet (Zhang et al. 2018), PIE-Bench's: pictures [B, H, W, 3] in 0..1 -> [B]; 0 =
+    """LPIPS 0.1 with SqueezeNet (Zhang et al. 2018), as PIE-Bench uses it: [B, H, W, 3] in 0..1 -> [B]; 0 =
     equal.
 
     backbone: torchvision's SqueezeNet 1.1. heads: the seven weightings of the LPIPS authors. Raises
@@ -61,11 +59,10 @@ def _squeezenet(picture: Tensor, weights: Weights) -> list[Tensor]:
 
 
 def dino_keys(picture: Tensor, weights: Weights) -> Tensor:
-    """The keys of DINO ViT-B/8's last layer (Caron et al. 2021), class token first: [B, H, W, 3] in 0..1 ->
-    [B, 785, 768].
+    """The keys of DINO ViT-B/8's last layer (Caron et al. 2021): [B, H, W, 3] in 0..1 -> [B, 785, 768].
 
-    Features for metrics.structure_distance. The picture is brought to 224 x 224; another shape is squeezed.
-    Raises ValueError for other weights.
+    The class token comes first. Features for metrics.structure_distance. The picture is resized to 224 x 224,
+    whatever its shape. Raises ValueError for other weights.
     """
     try:
         return _keys(picture, weights)
@@ -108,15 +105,14 @@ def _keys(picture: Tensor, weights: Weights) -> Tensor:
 
 
 def clip_similarity(image: Tensor, text: Tensor) -> Tensor:
-    """100 x the cosine of embeddings [..., width]: of a picture and of what it should show (CLIPScore, Hessel
-    et al. 2021, unclipped).
+    """100 times the cosine of a picture's and a text's embeddings [..., width] (CLIPScore, Hessel et al.
+    2021).
     """
     return 100 * F.cosine_similarity(image, text, dim=-1)
 
 
 def clip_directional(source: Tensor, edited: Tensor, source_text: Tensor, target_text: Tensor) -> Tensor:
-    """Cosine of the change of the picture with the change of the prompt, -1..1, from embeddings (Gal et al.
-    2022, StyleGAN-NADA).
+    """The cosine of the picture's change with the prompt's change, -1..1 (Gal et al. 2022, StyleGAN-NADA).
 
     nan where either did not change.
     """

@@ -33,7 +33,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Limits:
-    """A metric's values that pass, and the wider ones that a person must look at; beyond them the picture is
+    """The values of a metric that pass, and the wider ones that a person must look at; all others are
     rejected.
     """
 
@@ -81,8 +81,8 @@ POLICIES: dict[str, Policy] = {
 def parse_policy(text: str) -> Policy:
     """A policy from JSON: {"background_psnr": {"pass": {"min": 30}, "review": {"min": 25}}, ...}.
 
-    Either end of a range may be left out; without "review" everything that does not pass is rejected. Raises
-    ValueError for what is no such JSON, unknown metrics, and limits that contradict each other.
+    Either end of a range may be left out. Without "review" everything that does not pass is rejected. Raises
+    ValueError for other JSON, for unknown metrics, and for limits that contradict each other.
     """
     try:
         found = json.loads(text, object_pairs_hook=_without_repeats)
@@ -149,8 +149,8 @@ class Verdict:
 
 
 def judge(report: Report, policy: Policy) -> tuple[Verdict, ...]:
-    """A verdict a picture: the worst of its figures'. Raises ValueError where a figure that the policy limits
-    is missing.
+    """A verdict for each picture: its worst figure's. ValueError where a figure that the policy limits is
+    missing.
     """
     return tuple(_judge(report, i, policy) for i in range(len(report.pictures)))
 

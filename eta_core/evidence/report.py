@@ -14,16 +14,14 @@ Figures = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Report:
-    """Figures of each picture by the names of metrics.METRICS, and why those that are missing were not
-    measured.
-    """
+    """Figures of each picture by the names of metrics.METRICS, and why some were not measured."""
 
     pictures: tuple[Figures, ...]
     not_measured: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, object] = field(default_factory=dict)
 
     def mean(self) -> dict[str, float]:
-        """Of each figure over the pictures that have it; nan where none has."""
+        """The mean of each figure over the pictures that have it; nan where none has."""
         names = dict.fromkeys(name for picture in self.pictures for name in picture)
         return {
             name: _mean([p[name] for p in self.pictures if not math.isnan(p.get(name, math.nan))])
@@ -31,8 +29,8 @@ class Report:
         }
 
     def to_json(self) -> str:
-        """{"pictures": [...], "mean": {...}, "not_measured": {...}, "settings": {...}}: nan is null, infinity
-        "inf".
+        """{"pictures": [...], "mean": {...}, "not_measured": {...}, "settings": {...}} with nan null,
+        infinity "inf".
         """
         return json.dumps(
             {
@@ -55,9 +53,7 @@ def plain(figures: Figures) -> dict[str, float | str | None]:
 
 
 def report_of_json(text: str) -> Report:
-    """The report behind to_json's text, or behind one picture's figures {name: value}. Raises ValueError for
-    anything else.
-    """
+    """The report of to_json's text, or of one picture's figures {name: value}. ValueError for others."""
     try:
         found = json.loads(text)
     except json.JSONDecodeError as error:

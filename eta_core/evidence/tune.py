@@ -41,9 +41,9 @@ def _free(*etas: float) -> EtaSchedule:
 
 
 class CurveFamily(NamedTuple):
-    """Curves that are searched: how one is made of numbers in 0..1, and the numbers of the first ones to try.
+    """A family of curves to search: how numbers in 0..1 make one, and the numbers of the first ones to try.
 
-    The values are rounded as people write them. The first ones: no noise, the paper's two settings, the most
+    Values are rounded as people write them. The first curves: no noise, the paper's two settings, the most
     noise.
     """
 
@@ -69,13 +69,13 @@ CURVES = {
 def search(
     measure: Callable[[EtaSchedule], tuple[float, float]], limit: float, shape: str, trials: int
 ) -> list[Trial]:
-    """`trials` curves of a shape of CURVES with what `measure` found for each, (edit, background in dB), in
-    the order tried.
+    """Try `trials` curves of a family of CURVES; returns them in order with what `measure` found for each.
 
-    After the shape's first ones each is where the expected gain over the best curve that keeps `limit`, times
-    the probability that it keeps it, is largest among POOL curves, half of them near that best one:
-    constrained expected improvement (Gardner et al. 2014) over Gaussian processes of the curves' values.
-    Raises ValueError for fewer trials than first ones.
+    measure(curve): (edit, background in dB). After the family's first curves, each next one is chosen among
+    POOL curves, half of them near the best so far: the one with the largest expected gain over the best curve
+    that keeps `limit`, times the probability that it keeps it. This is constrained expected improvement
+    (Gardner et al. 2014) over Gaussian processes of the curves' values. Raises ValueError for fewer trials
+    than first curves.
     """
     curve, numbers = CURVES[shape].curve, list(CURVES[shape].first)
     if trials < len(numbers):
@@ -138,9 +138,7 @@ def _promise(trials: Sequence[Trial], values: Tensor, limit: float) -> Tensor:
 
 
 def _posterior(at: Tensor, y: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of a Gaussian process through y at `at`, of the kernel length under which y is
-    likeliest.
-    """
+    """Mean and deviation of a Gaussian process through y at `at`, with the likeliest kernel length."""
     mean, deviation = y.mean(), y.std().clamp(min=1e-9)
     y = (y - mean) / deviation
 
@@ -167,13 +165,12 @@ def prefers_target(
     sigmas: Sequence[float],
     region: Tensor,
 ) -> Tensor:
-    """How much more the model sees the target prompt than the source prompt in `clean` [B, C, H, W]: [B] in
-    -1..1.
+    """How much more the model sees the target prompt than the source prompt in `clean`: [B] in -1..1.
 
-    predict(x, sigma): x denoised under the source and under the target prompt. The share by which the
-    target's prediction of the picture from a noised copy is the nearer, inside `region` [1 or B, 1, H, W],
-    mean over `sigmas`: a diffusion classifier (Li et al. 2023, eq. 5) of two classes. The noise is the same
-    at every call.
+    predict(x, sigma): x denoised under the source and under the target prompt. clean [B, C, H, W] gets noise
+    of each of `sigmas`. The figure is the share by which the target's prediction of `clean` is nearer, inside
+    `region` [1 or B, 1, H, W], averaged over `sigmas`: a diffusion classifier of two classes (Li et al. 2023,
+    eq. 5). The noise is the same at every call.
     """
     generator, shares = torch.Generator().manual_seed(0), []
     for sigma in sigmas:

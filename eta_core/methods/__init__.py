@@ -1,8 +1,7 @@
-"""Editing methods laid over the inversion, one file each: what the target takes from the source branch, when
-and where.
+"""Editing methods, one file each: what the target takes from the source branch, when and where.
 
-A method is a value that overrides the parts of `Method` it uses. How attention is taken over is in
-attention.py; the host applies it and knows no method by name.
+A method is a value that overrides the parts of `Method` it uses. attention.py has the arithmetic. The host
+applies a method without knowing it by name.
 """
 
 from .base import NEVER, CrossControl, Injection, Layer, Method, Span

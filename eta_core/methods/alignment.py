@@ -43,10 +43,10 @@ class Phrase:
 
 
 def parse_phrases(text: str) -> tuple[Phrase, ...]:
-    """Phrases from text such as "cat, red ball:0.5" (commas or line ends between, `:weight` or
-    `(phrase:weight)`).
+    """Phrases of text such as "cat, red ball:0.5", with commas or line ends between them.
 
-    Raises ValueError for empty text or a weight that is not a number above 0.
+    A weight is written `:weight` or `(phrase:weight)`. Raises ValueError for empty text or a weight that is
+    not a number above 0.
     """
     phrases = _weighted("words", text, 1.0, "cat:0.5")
     if not phrases:
@@ -64,9 +64,7 @@ def parse_phrases(text: str) -> tuple[Phrase, ...]:
 
 
 def parse_factors(field: str, text: str, default: float) -> tuple[Phrase, ...]:
-    """Phrases with a factor each, "dog, red:0.5"; those without get `default`. Raises ValueError outside
-    0..10.
-    """
+    """Phrases with a factor each, "dog, red:0.5"; `default` where none is given. ValueError outside 0..10."""
     phrases = _weighted(field, text, default, "dog:2")
     for phrase in phrases:
         if not 0 <= phrase.weight <= 10:
@@ -156,9 +154,7 @@ def spans(tokens: Sequence[Token], phrase: Sequence[Token]) -> list[tuple[int, .
 
 
 def _key(word: Sequence[Token]) -> tuple | None:
-    """What tells a word from others, however it is written and the tokenizer cut it up; None where nothing
-    does.
-    """
+    """What tells a word from others, however it is written and cut into tokens; None where nothing does."""
     if any(token.id == UNKNOWN for token in word):
         return None
     return (text_of(word).casefold(), *(token.id for token in word if token.id < 0))
@@ -166,9 +162,7 @@ def _key(word: Sequence[Token]) -> tuple | None:
 
 @dataclass(frozen=True)
 class Prompt:
-    """An encoded prompt: its text's tokens, and the rows of its conditioning in chunks of `chunk` (77 for
-    CLIP).
-    """
+    """An encoded prompt: its tokens and its conditioning's rows, in chunks of `chunk` (77 for CLIP)."""
 
     tokens: tuple[Token, ...]
     rows: int
@@ -191,8 +185,8 @@ class Prompt:
         return tuple(t.position for i in found for word in self.words[i : i + len(wanted)] for t in word)
 
     def special(self, row: int) -> int | None:
-        """The row's place after the last word of its chunk (0 = the end token), -1 for a start token, None
-        for a word.
+        """The row's place after its chunk's last word (0 = the end token), -1 for a start token, None for a
+        word.
         """
         start = row - row % self.chunk
         if row == start:
@@ -239,8 +233,8 @@ def pair(x: Sequence, y: Sequence) -> list[int | None]:
 
 
 def align_refined(source: Prompt, target: Prompt) -> Alignment:
-    """Equal tokens in equal order belong together, the target's others are new (Prompt-to-Prompt,
-    refinement).
+    """Prompt-to-Prompt's refinement: equal tokens in equal order belong together; the target's others are
+    new.
     """
     partners = pair([t.id for t in source.tokens], [t.id for t in target.tokens])
     found = {
@@ -297,9 +291,7 @@ def _with_special(found: dict, source: Prompt, target: Prompt) -> tuple:
 
 
 def changed_words(prompt: Prompt, rows: Sequence[int]) -> tuple[str, ...]:
-    """The words that have a token among `rows`, in order, neighbours joined to one phrase; punctuation parts
-    phrases.
-    """
+    """The words with a token among `rows`, in order. Neighbours form a phrase; punctuation parts them."""
     phrases, open_phrase = [], False
     for word in prompt.words:
         text = text_of(word)

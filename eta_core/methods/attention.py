@@ -26,10 +26,9 @@ def probabilities(q: Tensor, k: Tensor, heads: int) -> Tensor:
 
 
 def mean_to_text(q: Tensor, k: Tensor, tokens: int) -> Tensor:
-    """The heads' mean attention of picture tokens to the text, the first `tokens` of a joint sequence
-    (MM-DiT).
+    """The image tokens' attention to the text, averaged over heads, in a joint sequence [text, image].
 
-    q [B, heads, Q, d] of the picture, k [B, heads, tokens + picture, d]. Returns [B, Q, tokens] in float32.
+    q [B, heads, Q, d] of the image, k [B, heads, tokens + image, d]. Returns [B, Q, tokens] in float32.
     """
     maps = q.new_zeros((), dtype=torch.float32)
     # One head at a time: all at once would take `heads` times the memory.
@@ -51,8 +50,9 @@ def transfer(source: Tensor, target: Tensor, shares: Tensor, weight: Tensor, sca
 
 
 def replaced(previous: Tensor, change: Tensor, v: Tensor, heads: int) -> Tensor:
-    """An attention's output `previous` [B, Q, heads * d] after its maps change by `change`: keeps what others
-    added.
+    """An attention's output after its maps change by `change`. It keeps what others have added to `previous`.
+
+    previous [B, Q, heads * d].
     """
     return previous + (change @ split_heads(v, heads).float()).transpose(1, 2).flatten(-2).to(previous)
 

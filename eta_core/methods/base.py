@@ -101,9 +101,7 @@ class Method:
         return False
 
     def injection(self, done: int, steps: int, layer: Layer, cond: bool) -> Injection:
-        """What a self-attention layer takes from the source's rows; cond: of the prompt, else of the negative
-        prompt.
-        """
+        """What self-attention takes from the source. cond: in the prompt's rows, else the negative's."""
         return Injection()
 
     def injects_features(self, done: int, steps: int) -> bool:

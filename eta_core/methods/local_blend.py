@@ -57,9 +57,7 @@ class LocalBlend:
 
 
 class BlendMaps:
-    """The attention of a local blend's words in both branches, summed over the layers and steps of one
-    sampling.
-    """
+    """The attention of a blend's words in both branches, summed over layers and steps of one sampling."""
 
     def __init__(self, blend: LocalBlend):
         self._blend = blend

@@ -1,6 +1,4 @@
-"""Plug-and-Play (Tumanyan et al. 2023, arXiv 2211.12572): the source's features and self-attention in the
-decoder.
-"""
+"""Plug-and-Play (Tumanyan et al. 2023, arXiv 2211.12572): the source's features in the decoder."""
 
 from __future__ import annotations
 
@@ -11,10 +9,10 @@ from .base import Injection, Layer, Method, Span
 
 @dataclass(frozen=True)
 class PlugAndPlay(Method):
-    """features: the steps in which the residual features of the second up block's second layer are the
-    source's.
+    """In which steps the decoder takes over what the source has.
 
-    self_attention: the steps in which q and k of the self-attention from that layer on are the source's.
+    features: the residual features of the second up block's second layer. self_attention: q and k of the
+    self-attention from that layer on.
     """
 
     features: Span

@@ -1,6 +1,4 @@
-"""Prompt-to-Prompt (Hertz et al. 2022, arXiv 2208.01626): the source prompt's attention maps control the
-target's.
-"""
+"""Prompt-to-Prompt (Hertz et al. 2022, arXiv 2208.01626): the source's maps control the target's."""
 
 from __future__ import annotations
 

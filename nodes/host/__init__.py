@@ -1,6 +1,6 @@
 """All contact with ComfyUI's internals.
 
-Nothing is installed on a MODEL: what a run needs lives in a copy of its model options, inside that one
+Nothing is installed on a MODEL. What a run needs lives in a copy of the model options, inside that one
 sampling.
 """
 

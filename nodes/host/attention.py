@@ -1,6 +1,4 @@
-"""The host's attention slots: which rows of a call are whose, and patches that chain what other packs
-installed.
-"""
+"""The host's attention slots: whose rows a call has, and patches that chain what other packs installed."""
 
 from __future__ import annotations
 
@@ -18,9 +16,7 @@ Replacement = Callable[[Key, Attend, Tensor, Tensor, Tensor, dict], Tensor]
 
 
 class Chunk(NamedTuple):
-    """Rows of a network call that belong to one conditioning: the prompt's (cond) or the negative prompt's
-    (uncond).
-    """
+    """Rows of a network call that belong to one conditioning: the prompt (cond) or the negative (uncond)."""
 
     cond: bool
     rows: slice
@@ -53,11 +49,10 @@ def plain_attention(extra_options: dict) -> Attend:
 
 
 def chain(model_options: dict, kind: str, layers: Sequence[Key], replacement: Replacement) -> None:
-    """Put `replacement` around the attention ("attn1" self, "attn2" cross) of `layers`, around other packs'
-    where they are.
+    """Put `replacement` around the attention of `layers` ("attn1" self, "attn2" cross).
 
-    It goes under the host's (part, block) key, so that what replaces a whole block later, such as PAG, still
-    does.
+    Where another pack has replaced it, that goes on inside. The patch sits under the host's (part, block)
+    key, so that what replaces a whole block later, such as PAG, still does.
     """
     options = model_options.setdefault("transformer_options", {})
     placed = options.setdefault("patches_replace", {}).setdefault(kind, {})

@@ -40,9 +40,7 @@ def saved_path(name: str) -> Path:
 
 
 def new_path(prefix: str) -> tuple[Path, str]:
-    """A fresh file in the output folder for a filename prefix, and its annotated name. Raises ValueError as
-    above.
-    """
+    """A fresh file in the output folder for a prefix, and its annotated name. ValueError as above."""
     if not Path(prefix).name:
         raise ValueError(f"filename_prefix is '{prefix}': give a file name, such as eta/inversion")
     _inside(_output(), f"{prefix}_00001_{SUFFIX}", prefix)

@@ -47,8 +47,7 @@ def to_latent(model, z: Tensor) -> dict:
 
 
 def fit_mask(mask: Tensor, batch: int, size: tuple[int, int], node_id: str | None = None) -> Tensor:
-    """A user's MASK for `batch` pictures of `size` (height, width) in pixels: [1 or batch, H, W] in 0..1 on
-    the CPU.
+    """A user's MASK for `batch` pictures of `size` pixels (height, width): [1 or batch, H, W] in 0..1, CPU.
 
     Another size of the same shape is resized with a warning. Raises ValueError for another aspect ratio,
     batch or range.
@@ -81,8 +80,6 @@ def fit_mask(mask: Tensor, batch: int, size: tuple[int, int], node_id: str | Non
 def latent_mask(
     mask: Tensor, batch: int, size: tuple[int, int], scale: int = 8, node_id: str | None = None
 ) -> Tensor:
-    """A user's MASK at the latent's `size`, [1 or batch, 1, H, W]: each value the mean of the pixels it
-    covers.
-    """
+    """A user's MASK at the latent's `size`, [1 or batch, 1, H, W]: means of the covered pixels."""
     fitted = fit_mask(mask, batch, (size[0] * scale, size[1] * scale), node_id)
     return resize_mask(fitted, (size[0], size[1]))[:, None]

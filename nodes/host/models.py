@@ -30,8 +30,9 @@ FOREIGN = tuple(
 
 
 def noise_levels(sampling) -> list[float]:
-    """A model_sampling's training noise levels, ascending, as the model counts them. Raises ValueError for
-    models without.
+    """A model_sampling's training noise levels, ascending, as the model counts them.
+
+    Raises ValueError for a model that has none.
     """
     table = getattr(sampling, "sigmas", None)
     if table is None or isinstance(sampling, FOREIGN):
@@ -48,16 +49,12 @@ def frame_of(sampling) -> Frame:
 
 
 def prediction(sampling) -> str:
-    """Name of the host's class that turns the network's output into a denoised latent, such as EPS or
-    V_PREDICTION.
-    """
+    """The host's class that turns the network's output into a denoised latent, for example EPS."""
     return next(kind.__name__ for kind in type(sampling).__mro__ if "calculate_denoised" in vars(kind))
 
 
 def make_grid(model, scheduler: str, steps: int) -> Grid:
-    """The reference's grid for `ddim_uniform` and diffusion models, else the host's own schedule of that
-    name.
-    """
+    """The reference's grid for `ddim_uniform` on diffusion models, else the host's schedule of that name."""
     sampling = model.get_model_object("model_sampling")
     table, frame = noise_levels(sampling), frame_of(sampling)
     if scheduler == REFERENCE_SCHEDULER and frame is DIFFUSION:
@@ -93,9 +90,7 @@ def signature(model) -> dict[str, str]:
 
 
 def check_same_model(model, expected: Mapping[str, str], node_id: str | None = None) -> None:
-    """ValueError where an inversion's model has another structure than `model`; a warning where its weights
-    differ.
-    """
+    """ValueError where an inversion's model differs from `model` in structure, a warning where in weights."""
     actual = signature(model)
     differences = {
         name: f"{name} {expected.get(name)} against {value}"
@@ -174,9 +169,7 @@ def fingerprint(conditioning: list) -> str:
 
 
 def check_same_picture(source: list, target: list, node_id: str | None = None) -> None:
-    """A warning where a target's conditioning shows an inpainting or editing model another picture or mask
-    than the source's.
-    """
+    """A warning where source and target show an inpainting or editing model different pictures or masks."""
     shown = [
         _digest(tensor for _, extra in each for key in SHOWN for tensor in _tensors_in(extra.get(key)))
         for each in (source, target)
@@ -191,8 +184,8 @@ def check_same_picture(source: list, target: list, node_id: str | None = None) -
 
 
 def check_covered(conditioning: list, name: str, node_id: str | None = None) -> None:
-    """A warning where a prompt is in force for a part of the steps or of the picture alone: elsewhere nothing
-    is predicted.
+    """A warning where a prompt covers only some steps or a part of the picture: elsewhere nothing is
+    predicted.
     """
     ranges = [(extra.get("start_percent", 0.0), extra.get("end_percent", 1.0)) for _, extra in conditioning]
     partial = ["area" in extra or "mask" in extra for _, extra in conditioning]

@@ -1,4 +1,5 @@
-"""What networks see in a picture: the host's CLIP and CLIP_VISION, and weights that lie in model folders.
+"""What networks see in a picture: the host's CLIP and CLIP_VISION, and weights from model folders.
+
 Nothing is downloaded.
 """
 
@@ -16,8 +17,9 @@ WEIGHTS = {"lpips": ("squeezenet1_1-b8a52dc0.pth", "squeeze.pth"), "dino": ("din
 
 
 def weights_of(kind: str) -> list[dict[str, Tensor]]:
-    """The files of WEIGHTS in the host's model folder of that name. FileNotFoundError says where they belong,
-    ValueError which is broken.
+    """The files of WEIGHTS from the host's model folder of that name.
+
+    FileNotFoundError says where missing files belong, ValueError which one is broken.
     """
     paths = _paths(kind)
     there = [path for path in paths.values() if path is not None]
@@ -60,10 +62,10 @@ def image_embeddings(clip_vision, pictures: Tensor) -> Tensor:
 
 
 def text_embedding(clip, text: str, width: int) -> Tensor:
-    """A text in the space of image embeddings of `width`, by the CLIP's encoder of that width -> [1, width].
+    """A text's embedding [1, width], by the encoder of the CLIP that has this width.
 
-    Raises ValueError where the CLIP has no such encoder, or has it without its projection, as in checkpoints
-    of SD1.
+    Raises ValueError where the CLIP has no such encoder, or has it without its projection, as in SD1's
+    checkpoints.
     """
     encoders = {
         name: part.transformer.text_projection.weight

@@ -11,7 +11,7 @@ SCALES = (8, 16, 32)  # pixels per latent pixel, of one VAE or another
 
 
 def as_encoded(picture: Tensor, name: str, size: tuple[int, int], node_id: str | None = None) -> Tensor:
-    """The part of the picture `name` [B, H, W, C] that went through the VAE: the middle, in multiples of its
+    """The part of the picture `name` [B, H, W, C] that the VAE encoded: its middle, in multiples of the
     scale.
 
     Raises ValueError where `size` is no such part.

@@ -38,10 +38,10 @@ class Branch(NamedTuple):
 
 
 class BranchGuider(comfy.samplers.CFGGuider):
-    """The host's guider for several branches: loaded and hooked together, the conditioning of each processed
-    alone.
+    """The host's guider for several branches, loaded and hooked together.
 
-    (Processed together, an area or a ControlNet of one branch would leak into the others.)
+    The conditioning of each branch is processed alone. Processed together, one branch's area or ControlNet
+    would leak into the others.
     """
 
     def __init__(self, model, branches: Sequence[Branch], pictures: int):
@@ -62,7 +62,7 @@ class BranchGuider(comfy.samplers.CFGGuider):
             self._processed.clear()
 
     def groups(self, names: Sequence[str]) -> list[list[str]]:
-        """The branches in as few network calls as their conditionings allow, the first branch in the first
+        """The branches in as few network calls as their conditionings allow; the first branch is in the first
         call.
         """
         groups: list[list[str]] = []
@@ -105,8 +105,9 @@ class BranchGuider(comfy.samplers.CFGGuider):
         return comfy.samplers.process_conds(self.inner_model, latent, conds, self._device, latent, seed=0)
 
     def _spread(self, entry: dict, count: int) -> dict:
-        """A copy of an entry whose pictures follow the rows: the host would spread p1 p2 over p1 p1 p2 p2,
-        variants lie p1 p2 p1 p2.
+        """A copy of an entry whose pictures follow the rows.
+
+        Variants lie p1 p2 p1 p2, where the host would spread its pictures over p1 p1 p2 p2.
         """
         fitted = {
             key: value.repeat(count // self._pictures, *[1] * (value.ndim - 1))
@@ -149,9 +150,7 @@ def _joinable(one: list[dict], other: list[dict]) -> bool:
 
 
 class Network:
-    """The guided network inside one sampling: x of some branches in (see eta_core.frame), their denoised
-    latents out.
-    """
+    """The guided network inside one sampling: takes x of some branches, returns their denoised latents."""
 
     def __init__(self, guider: BranchGuider, sigmas: Tensor, options: dict, seed):
         self._guider, self._sigmas, self._options, self._seed = guider, sigmas, options, seed
@@ -160,8 +159,10 @@ class Network:
     def __call__(
         self, xs: Mapping[str, Tensor], sigma: float, patch: Patch | None = None
     ) -> dict[str, Tensor]:
-        """`patch(options, rows)` may add to a copy of the model options for each call; rows: of each branch
-        in it.
+        """x of each branch -> its denoised latent, at one sigma.
+
+        `patch(options, rows)` may add to a copy of the model options for each call. rows: how many rows of
+        each branch the call has.
         """
         found: dict[str, Tensor] = {}
         level = self._frame.level(sigma)
@@ -205,8 +206,8 @@ def _overflow(model, sigmas: Tensor, sigma: float) -> str:
 
 
 class LoopSampler(comfy.samplers.Sampler, Generic[Result]):
-    """A SAMPLER that hands `loop(network, latent)` the guider's predictions; noise and inpaint blending stay
-    out.
+    """A SAMPLER that hands `loop(network, latent)` the guider's predictions, without noise or inpaint
+    blending.
     """
 
     def __init__(self, loop: Callable[[Network, Tensor], Result], z: Tensor):

@@ -153,9 +153,7 @@ class StepMethods:
         self.kept: dict[tuple, tuple[Tensor | None, ...]] = {}
 
     def patch(self, options: dict, rows: Mapping[str, int]) -> dict:
-        """`options` of a network call with the methods added. rows: how many rows of each branch it has, in
-        order.
-        """
+        """`options` of a network call with the methods added. rows: the number of rows of each branch."""
         if self.plan.network is not None:
             _Call(self, self.plan.network, rows).install(options)
         return options
@@ -210,11 +208,10 @@ class _Call:
         self._armed = False
         return args["conds_out"]
 
-    # --- rows
-    # -------------------------------------------------------------------------------------------------------
+    # --- rows -------------------------------------------------------------------------------------
 
     def _parts(self, count: int, extra_options: dict) -> Iterator[tuple[str, bool, slice]]:
-        """(branch, cond, rows) of a call of `count` rows, the source's first; nothing where the rows are not
+        """(branch, cond, rows) of a call of `count` rows, the source's first. Nothing where the rows are not
         ours.
         """
         chunks = chunks_of(count, extra_options)
@@ -245,8 +242,7 @@ class _Call:
             self._step.run.complain()
         return usual
 
-    # --- self-attention
-    # ---------------------------------------------------------------------------------------------
+    # --- self-attention ---------------------------------------------------------------------------
 
     def _self(self, key: Key, attend: Attend, q: Tensor, k: Tensor, v: Tensor, extra_options: dict) -> Tensor:
         if not self._usual(q, extra_options):
@@ -282,9 +278,7 @@ class _Call:
     def _injected(
         self, wanted: Injection, kept: tuple[Tensor | None, ...], q: Tensor, k: Tensor, v: Tensor
     ) -> dict[int, Tensor]:
-        """The source's tensors to inject, by their place in (q, k, v); none where another pack gave them
-        another shape.
-        """
+        """The source's tensors to inject, by their place in (q, k, v). None where their shapes differ."""
         found = {
             i: source
             for i, (inject, source) in enumerate(zip(wanted, kept, strict=True))
@@ -295,8 +289,7 @@ class _Call:
             return {}
         return found
 
-    # --- cross-attention
-    # --------------------------------------------------------------------------------------------
+    # --- cross-attention --------------------------------------------------------------------------
 
     def _cross(
         self, key: Key, attend: Attend, q: Tensor, k: Tensor, v: Tensor, extra_options: dict
@@ -333,10 +326,10 @@ class _Call:
         source: tuple[Tensor | None, ...] | None,
         extra_options: dict,
     ) -> Tensor | None:
-        """One branch's `answer` under the control of the source's maps, or None where it stays; records maps
-        for its blend.
+        """One branch's `answer` under the source's control, or None where it stays as it is.
 
-        source: the source's q and k, where they are known.
+        The maps are recorded for the branch's local blend. source: the source's q and k, where they are
+        known.
         """
         heads, (source_rows, text_rows) = extra_options["n_heads"], control.shares.shape
         source_q, source_k = source or (None, None)
@@ -362,8 +355,7 @@ class _Call:
             blend_maps.add(source_maps, maps, grid, self._network.grid)
         return controlled
 
-    # --- features
-    # ---------------------------------------------------------------------------------------------------
+    # --- features ---------------------------------------------------------------------------------
 
     def _with_features(self, executor, *args, **kwargs):
         """The network with a hook on its feature layer for the length of this call."""

@@ -164,8 +164,7 @@ def test_steps_that_cannot_be_read_are_named(text, named):
         parse_spans("word_steps", text)
 
 
-# --- alignment
-# -------------------------------------------------------------------------------------------------------
+# --- alignment ------------------------------------------------------------------------------------
 
 
 def prompt(text: str, rows: int = 8, chunk: int = 8) -> Prompt:

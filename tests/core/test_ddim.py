@@ -88,8 +88,7 @@ def test_at_full_eta_to_sigma_zero_nothing_is_left_but_the_prediction(tensors):
     torch.testing.assert_close(eta_step(x, denoised, 2.0, 0.0, 0.0, noise), denoised)
 
 
-# --- flow models: z = (1 - tau) x0 + tau noise, velocity = noise - x0
-# -----------------------------------------------------
+# --- flow models: z = (1 - tau) x0 + tau noise, velocity = noise - x0 -----------------------------
 
 TAU, TAU_NEXT = 0.8, 0.55
 

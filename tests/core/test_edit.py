@@ -206,8 +206,7 @@ def test_a_mask_holds_the_end_of_the_step_it_is_asked_for(latent):
     torch.testing.assert_close(held, begun, rtol=0, atol=1e-5)
 
 
-# --- edit-friendly: the noise of a recorded trajectory
-# ---------------------------------------------------------------
+# --- edit-friendly: the noise of a recorded trajectory --------------------------------------------
 
 
 def test_the_recorded_noise_leads_the_source_model_back_to_the_source(latent):

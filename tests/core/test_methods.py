@@ -133,8 +133,7 @@ def test_a_span_that_is_one_passes():
     assert Span(0.2, 0.2).check("cross_replace") == Span(0.2, 0.2)
 
 
-# --- local blend
-# -----------------------------------------------------------------------------------------------------
+# --- local blend ----------------------------------------------------------------------------------
 
 
 def test_the_local_blend_begins_after_a_fifth_of_the_steps():

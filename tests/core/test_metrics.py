@@ -44,8 +44,7 @@ def test_a_mask_without_background_is_refused():
         metrics.background_psnr(torch.zeros(1, 2, 2, 3), torch.zeros(1, 2, 2, 3), torch.ones(1, 2, 2))
 
 
-# --- structural similarity
-# --------------------------------------------------------------------------------------------
+# --- structural similarity ------------------------------------------------------------------------
 
 
 def filtered(x: np.ndarray) -> np.ndarray:
@@ -133,8 +132,7 @@ def test_what_lies_in_the_mask_changes_no_background_figure():
     assert second["changed_area"] > first["changed_area"]
 
 
-# --- colour
-# -----------------------------------------------------------------------------------------------------------
+# --- colour ---------------------------------------------------------------------------------------
 
 # Pairs of the test data that Sharma, Wu and Dalal (2005) publish with their paper: L*a*b* twice, CIEDE2000.
 SHARMA = [
@@ -170,8 +168,7 @@ def test_white_grey_and_red_in_lab():
     assert red == pytest.approx([116 * y - 16, 500 * (x - y), 200 * (y - z)], abs=1e-3)
 
 
-# --- the whole table
-# --------------------------------------------------------------------------------------------------
+# --- the whole table ------------------------------------------------------------------------------
 
 
 def test_every_figure_of_a_picture_counted_by_hand():

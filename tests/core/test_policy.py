@@ -20,8 +20,7 @@ def verdict_of(policy, **figures) -> str:
     return worst(judge(Report(({**UNTOUCHED, **figures},)), policy))
 
 
-# --- reports
-# ----------------------------------------------------------------------------------------------------------
+# --- reports --------------------------------------------------------------------------------------
 
 
 def test_a_report_comes_back_from_its_json():
@@ -77,8 +76,7 @@ def test_figures_that_cannot_be_read_are_named(text, named):
         report_of_json(text)
 
 
-# --- policies
-# ---------------------------------------------------------------------------------------------------------
+# --- policies -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", POLICIES)

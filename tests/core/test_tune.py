@@ -76,8 +76,7 @@ def test_the_frontier_is_what_nothing_beats():
     assert frontier([d, c, e, a, b]) == [a, b, d]
 
 
-# --- which prompt a model sees
-# ---------------------------------------------------------------------------------------
+# --- which prompt a model sees --------------------------------------------------------------------
 
 SIGMAS = (2.0, 1.0)
 

@@ -81,8 +81,7 @@ def test_prompts_that_cover_everything_together_are_not_warned_of(studio, caplog
     assert "covers only" not in caplog.text
 
 
-# --- prompts
-# ---------------------------------------------------------------------------------------------------------
+# --- prompts --------------------------------------------------------------------------------------
 
 
 def test_a_word_of_the_third_chunk_has_its_region(studio):
@@ -173,8 +172,7 @@ def test_an_area_of_the_target_leaves_the_rest_to_the_other_prompt(studio, inver
     assert (edited - plain)[..., :4].abs().mean() > (edited - plain)[..., 4:].abs().mean()
 
 
-# --- hooks, GLIGEN, unCLIP, adapters
-# ---------------------------------------------------------------------------------
+# --- hooks, GLIGEN, unCLIP, adapters --------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

@@ -24,8 +24,7 @@ def patched(studio, node: str, **inputs):
     return studio.host.call(node, model=studio.model, **inputs)[0]
 
 
-# --- EtaInversion
-# ----------------------------------------------------------------------------------------------------
+# --- EtaInversion ---------------------------------------------------------------------------------
 
 
 def test_guidance_without_a_negative_prompt(studio):
@@ -130,8 +129,7 @@ def test_an_inpaint_latent_is_inverted_with_a_warning(studio, caplog):
     assert "noise_mask is not used" in caplog.text
 
 
-# --- EtaSchedule
-# -----------------------------------------------------------------------------------------------------
+# --- EtaSchedule ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -154,8 +152,7 @@ def test_a_start_behind_the_end(studio):
         studio.eta(preset="linear", start_t=0.8, end_t=0.2)
 
 
-# --- AttentionMask
-# ---------------------------------------------------------------------------------------------------
+# --- AttentionMask --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("words", ["", "  ", ", ,\n"])
@@ -209,8 +206,7 @@ def test_a_mask_that_does_not_fit_the_words(studio, inversion, mask, words):
         studio.region(inversion, "cat", mask=mask)
 
 
-# --- EtaSampler
-# ------------------------------------------------------------------------------------------------------
+# --- EtaSampler -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mask, words", BAD_MASKS)
@@ -278,8 +274,7 @@ def test_the_same_model_is_no_warning(studio, inversion, caplog):
     assert "Warning" not in caplog.text and "another model" not in caplog.text
 
 
-# --- EtaSamplerSelect
-# ------------------------------------------------------------------------------------------------
+# --- EtaSamplerSelect -----------------------------------------------------------------------------
 
 
 def custom(studio, sigmas: list[float], model=None, mask=None):
@@ -312,8 +307,7 @@ def test_a_mask_that_does_not_fit_the_custom_sampler(studio, mask):
         custom(studio, [2.0, 1.0], mask=mask)
 
 
-# --- files
-# -----------------------------------------------------------------------------------------------------------
+# --- files ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -411,8 +405,7 @@ def test_conditioning_that_no_file_can_hold(studio, inversion):
         )
 
 
-# --- as a user sees them: through the executor
-# -------------------------------------------------------------------
+# --- as a user sees them: through the executor ----------------------------------------------------
 
 
 @pytest.fixture(scope="module")

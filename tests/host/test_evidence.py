@@ -50,8 +50,7 @@ def verdict(host, figures, policy="free", let_through="pass and review", **input
     return host.call("EtaVerdict", figures=text, policy=policy, let_through=let_through, **inputs)
 
 
-# --- the figures
-# ------------------------------------------------------------------------------------------------------
+# --- the figures ----------------------------------------------------------------------------------
 
 
 def test_the_numbers_are_the_means_of_the_batch_and_the_json_has_each_picture(host):
@@ -163,8 +162,7 @@ def test_cancel_is_heard_between_two_pictures(host, monkeypatch):
     assert seen == [(1, 5), (2, 5), (3, 5)]
 
 
-# --- networks
-# ---------------------------------------------------------------------------------------------------------
+# --- networks -------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -369,8 +367,7 @@ def test_a_damaged_file_of_weights_is_named(host, folder, heads):  # noqa: F811 
         metrics(host, plain(0.5), plain(0.6))
 
 
-# --- the verdict
-# ------------------------------------------------------------------------------------------------------
+# --- the verdict ----------------------------------------------------------------------------------
 
 GOOD = {"background_psnr": 50.0, "changed_area": 5.0}
 POOR = {"background_psnr": 13.0, "changed_area": 5.0}
@@ -443,8 +440,7 @@ def test_what_the_verdict_cannot_read_is_named(host):
         verdict(host, GOOD, image=plain(0.5, 2))
 
 
-# --- whole graphs
-# -----------------------------------------------------------------------------------------------------
+# --- whole graphs ---------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

@@ -119,8 +119,7 @@ def test_one_call_for_both_branches_gives_what_two_give(family, inverted, plain,
     assert close(family.edit(inverted), plain, 1e-4)
 
 
-# --- inpainting checkpoints
-# ------------------------------------------------------------------------------------------
+# --- inpainting checkpoints -----------------------------------------------------------------------
 
 INPAINTING = ["SD1.5 inpainting", "SDXL inpainting"]
 
@@ -171,8 +170,7 @@ def test_every_variant_of_a_batch_sees_its_own_picture(family_studio):
     assert close(together, torch.cat([studio.edit(inversion, seed=7 + i, **both) for i in range(2)]), 1e-4)
 
 
-# --- forms of one network
-# --------------------------------------------------------------------------------------------
+# --- forms of one network -------------------------------------------------------------------------
 
 
 def sampled(studio, **inputs):
@@ -229,8 +227,7 @@ def test_a_distilled_model_of_few_steps(family_studio, scheduler):
     assert close(played, picture()["samples"], 1e-4)
 
 
-# --- precision and memory
-# --------------------------------------------------------------------------------------------
+# --- precision and memory -------------------------------------------------------------------------
 
 
 def agreement(a: torch.Tensor, b: torch.Tensor) -> float:

@@ -56,8 +56,7 @@ METHODS = [prompt_to_prompt, blended, masa_ctrl, plug_and_play]
 every_method = pytest.mark.parametrize("method", METHODS, ids=lambda make: make.__name__)
 
 
-# --- what a method does
-# ----------------------------------------------------------------------------------------------
+# --- what a method does ---------------------------------------------------------------------------
 
 
 @every_method
@@ -168,8 +167,7 @@ def test_masactrl_with_masks_of_everything_is_masactrl(studio, inversion):
     assert not close(halves, masked, 1e-3)
 
 
-# --- one call or several
-# ---------------------------------------------------------------------------------------------
+# --- one call or several --------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -255,8 +253,7 @@ def test_the_source_is_asked_only_in_steps_that_read_it(studio, calls):
     assert rows == [2] * 7 + [4] * 3
 
 
-# --- beside other packs
-# ----------------------------------------------------------------------------------------------
+# --- beside other packs ---------------------------------------------------------------------------
 
 
 def same_attention(q, k, v, extra_options):
@@ -401,8 +398,7 @@ def test_an_area_of_the_source_does_not_leak_into_the_target(studio):
     assert close(read, unread, 1e-4)
 
 
-# --- several edits at once
-# -------------------------------------------------------------------------------------------
+# --- several edits at once ------------------------------------------------------------------------
 
 
 def test_an_edit_of_the_whole_picture_is_the_edit_itself(studio, inversion):
@@ -519,8 +515,7 @@ def test_variants_are_the_edits_of_the_next_seeds(studio, calls):
         assert close(gallery[2 * i : 2 * i + 2], studio.edit(inverted, seed=7 + i, **inputs), 1e-3)
 
 
-# --- inverters
-# -------------------------------------------------------------------------------------------------------
+# --- inverters ------------------------------------------------------------------------------------
 
 
 def error_of(studio, inverted, **inputs) -> float:
@@ -589,8 +584,7 @@ def test_a_saved_inversion_keeps_its_inverter(studio):
     assert torch.equal(studio.edit(loaded), studio.edit(inverted))
 
 
-# --- layers
-# ----------------------------------------------------------------------------------------------------------
+# --- layers ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("family, count, features", [("SD15", 16, 4), ("SD20", 16, 4), ("SDXL", 70, 4)])
@@ -637,8 +631,7 @@ def test_layers_come_from_the_model(host, studio, family, count, features):
         ]
 
 
-# --- errors
-# ----------------------------------------------------------------------------------------------------------
+# --- errors ---------------------------------------------------------------------------------------
 
 
 def test_a_method_twice_in_a_chain(studio):
@@ -743,8 +736,7 @@ def test_a_method_on_a_model_without_cross_attention(studio, inversion):
         )
 
 
-# --- both prompts in one node
-# ----------------------------------------------------------------------------------------
+# --- both prompts in one node ---------------------------------------------------------------------
 
 
 def test_a_prompt_pair_encodes_both_and_hands_on_what_changed(studio):

@@ -20,8 +20,7 @@ def close(a: torch.Tensor, b: torch.Tensor, tolerance: float = 1e-5) -> bool:
     return bool((a - b).abs().max() <= tolerance * b.std())
 
 
-# --- the model is only looked at
-# -------------------------------------------------------------------------------------
+# --- the model is only looked at ------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -73,8 +72,7 @@ def test_perturbed_attention_guidance_leaves_the_maps_alone(studio, inversion):
     torch.testing.assert_close(guided.maps, inversion.trajectory.maps, atol=1e-4, rtol=0)
 
 
-# --- pictures
-# --------------------------------------------------------------------------------------------------------
+# --- pictures -------------------------------------------------------------------------------------
 
 
 def test_a_batch_of_two_is_each_picture_alone(studio):
@@ -150,8 +148,7 @@ def test_the_source_prompt_leads_back_to_the_source_and_the_targets_away(studio)
     assert (back - source).abs().mean() < 0.05 * (away - source).abs().mean()
 
 
-# --- schedules and predictions
-# ---------------------------------------------------------------------------------------
+# --- schedules and predictions --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("scheduler", ["karras", "normal", "sgm_uniform", "beta", "simple"])
@@ -206,8 +203,7 @@ def one_prediction(studio, model, x: torch.Tensor, sigma: float) -> torch.Tensor
     return model.model.process_latent_in(played[0]["samples"])
 
 
-# --- the parts for SamplerCustomAdvanced
-# -----------------------------------------------------------------------------
+# --- the parts for SamplerCustomAdvanced ----------------------------------------------------------
 
 
 def custom(studio, sampler, sigmas, latent: dict, seed: int = 5) -> torch.Tensor:
@@ -269,8 +265,7 @@ def test_an_inversion_is_played_back_from_its_latent_as_the_eta_sampler_node_pla
     assert close(played, studio.edit(inverted, eta=studio.eta(end_eta=0.0)), 1e-4)
 
 
-# --- cost
-# ------------------------------------------------------------------------------------------------------------
+# --- cost -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -335,8 +330,7 @@ def test_progress_counts_every_step_to_its_end(studio, monkeypatch):
     assert seen[-1] == (total, total) and STEPS <= total <= 2 * STEPS and seen == sorted(seen)
 
 
-# --- conditioning of the host
-# ----------------------------------------------------------------------------------------
+# --- conditioning of the host ---------------------------------------------------------------------
 
 
 def test_a_target_of_two_prompts_is_edited(studio, inversion):
@@ -365,8 +359,7 @@ def test_a_lora_is_part_of_the_inversion(studio, inversion):
     assert not close(studio.invert(model=model).trajectory.x, inversion.trajectory.x, 1e-3)
 
 
-# --- graphs, caching and files
-# ---------------------------------------------------------------------------------------
+# --- graphs, caching and files --------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -84,8 +84,7 @@ def test_an_unknown_word_is_answered_with_the_words_of_the_prompt(seen):
         seen("cat, dog")
 
 
-# --- the source prompt, read from the graph
-# --------------------------------------------------------------------------
+# --- the source prompt, read from the graph -------------------------------------------------------
 
 
 OTHER = ("CLIPTextEncode", dict(clip=["loader", 1], text="a dog in the snow"))

@@ -1,8 +1,7 @@
 """Model families: one adapter each, and the row in FAMILIES that makes it known.
 
 An adapter knows how a family's network attends to the words of a prompt. Nothing outside this folder knows a
-network's layout. A model of no family here is inverted and edited all the same, with a mask of the user's
-own.
+network's layout. A model of no family here can be inverted and edited too, with a mask of the user's own.
 """
 
 from __future__ import annotations
@@ -21,8 +20,6 @@ __all__ = ["FAMILIES", "MapSink", "UNet", "WordReader", "unet_of", "word_reader"
 
 
 def word_reader(model, size: Size) -> WordReader | None:
-    """What reads the words' attention in a model of any family, for latents of `size`; None for an unknown
-    one.
-    """
+    """The adapter that reads the words' attention, for latents of `size`; None for an unknown family."""
     found = (reader_of(model, size) for reader_of in FAMILIES)
     return next((reader for reader in found if reader is not None), None)

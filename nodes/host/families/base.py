@@ -26,7 +26,7 @@ class MapSink(Protocol):
         ...
 
     def add(self, maps: Tensor) -> None:
-        """One layer's attention of the image to each row of the prompt, [B, rows, h, w] on the adapter's
+        """One layer's attention of the image to each row of the prompt: [B, rows, h, w] on the adapter's
         grid.
         """
         ...
@@ -45,7 +45,5 @@ class WordReader(Protocol):
         ...
 
     def install(self, options: dict, sink: MapSink) -> None:
-        """Have every main attention call of a network call put its maps into `sink`; chains what other packs
-        installed.
-        """
+        """Have every main attention call put its maps into `sink`, beside what other packs installed."""
         ...

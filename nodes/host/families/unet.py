@@ -94,8 +94,9 @@ def _blocks(network) -> Iterator[tuple[str, int, Iterable]]:
 
 
 def _map_layers(layers: Mapping[Key, Layer], size: tuple[int, int]) -> tuple[Key, ...]:
-    """Down and up blocks at a quarter of the latent, 16x16 at 512 px (paper, section 4.3); finer where that
-    has fewer than 16 tokens a side.
+    """Down and up blocks at a quarter of the latent: 16x16 at 512 px (paper, section 4.3).
+
+    Finer blocks where these have fewer than 16 tokens a side.
     """
     outer = {key: layer for key, layer in layers.items() if layer.part != "middle"} or layers
     wanted = min(4, max(1, min(size) // 16))
