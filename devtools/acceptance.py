@@ -18,7 +18,7 @@ from PIL import Image
 from eta_core.evidence import metrics
 
 from .demo import judge, scenes
-from .demo.studio import open_studio, pixels_of
+from .demo.studio import DemoStudio, open_studio, pixels_of
 from .environment import ROOT
 
 REQUIRED = {
@@ -52,37 +52,22 @@ def judge_accuracy(count: int = 1000) -> dict[str, float]:
     }
 
 
-def autoencoder_psnr(host, vae, count: int = 100) -> dict[str, float]:
+def autoencoder_psnr(studio: DemoStudio, count: int = 100) -> dict[str, float]:
     pictures = pixels_of(test_scenes(count))
-    latent = host.call("VAEEncode", vae=vae, pixels=pictures)[0]
-    decoded = host.call("VAEDecode", vae=vae, samples=latent)[0].clamp(0, 1).cpu()
+    decoded = studio.decode(studio.encode(pictures))
     return {"autoencoder PSNR dB": metrics.psnr(pictures, decoded).mean().item()}
 
 
-def sampled(host, model, clip, vae, out: Path) -> dict[str, float]:
+def sampled(studio: DemoStudio, out: Path) -> dict[str, float]:
     """Pictures by the stock KSampler, what the judge sees in them, and a sheet to look at."""
     rng, judges = np.random.default_rng(0), judge.load()
     prompts = [(t, b) for t in scenes.THINGS for b in scenes.BACKGROUNDS]
     chosen = [prompts[i] for i in rng.permutation(len(prompts))[: PICTURES // PER_PROMPT]]
-    negative = host.call("CLIPTextEncode", clip=clip, text="")[0]
-    empty = {"samples": torch.zeros(PER_PROMPT, 4, 16, 16)}
+    same = {"latent_image": {"samples": torch.zeros(PER_PROMPT, 4, 16, 16)}, "steps": STEPS, "cfg": CFG}
     asked, said, sheet = [], [], []
     for seed, (thing, background) in enumerate(chosen):
-        positive = host.call("CLIPTextEncode", clip=clip, text=scenes.prompt_of(thing, background))[0]
-        latent = host.call(
-            "KSampler",
-            model=model,
-            seed=seed,
-            steps=STEPS,
-            cfg=CFG,
-            sampler_name="euler",
-            scheduler="normal",
-            positive=positive,
-            negative=negative,
-            latent_image=empty,
-            denoise=1.0,
-        )[0]
-        pictures = host.call("VAEDecode", vae=vae, samples=latent)[0].clamp(0, 1).cpu()
+        positive = studio.prompt(scenes.prompt_of(thing, background))
+        pictures = studio.decode(studio.ksampler(positive=positive, seed=seed, **same))
         asked += [(thing, background)] * PER_PROMPT
         said += judge.say(judges, pictures)
         sheet += list(pictures)
@@ -111,34 +96,16 @@ def confusion(asked: list[str], said: list[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def attention(host, model, clip, vae, count: int = 50) -> dict[str, float]:
+def attention(studio: DemoStudio, count: int = 50) -> dict[str, float]:
     """IoU of AttentionMask with the object's true mask, by threshold; the best one is the figure."""
     found: dict[float, list[float]] = {threshold: [] for threshold in THRESHOLDS}
     for scene in test_scenes(count, with_thing=True):
-        positive = host.call("CLIPTextEncode", clip=clip, text=scene.prompt)[0]
-        latent = host.call("VAEEncode", vae=vae, pixels=pixels_of([scene]))[0]
-        inversion = host.call(
-            "EtaInversion",
-            model=model,
-            positive=positive,
-            latent_image=latent,
-            steps=STEPS,
-            cfg=1.0,
-            scheduler="ddim_uniform",
-        )[0]
+        positive, latent = studio.prompt(scene.prompt), studio.encode(pixels_of([scene]))
+        inversion = studio.invert(positive=positive, latent_image=latent, steps=STEPS)
         truth = torch.from_numpy(scene.mask.copy())[None] > 127
         for threshold, ious in found.items():
-            mask = host.call(
-                "AttentionMask",
-                inversion=inversion,
-                clip=clip,
-                words=scene.thing,
-                threshold=threshold,
-                grow=0,
-                blur=0.0,
-                invert=False,
-                source_prompt=scene.prompt,
-            )[0]
+            inputs = {"threshold": threshold, "source_prompt": scene.prompt}
+            mask, _ = studio.region(inversion, scene.thing, **inputs)
             ious.append(metrics.iou(mask > 0.5, truth).item())
     means = {threshold: float(np.mean(ious)) for threshold, ious in found.items()}
     print("attention IoU by threshold:", ", ".join(f"{t:g}: {m:.3f}" for t, m in means.items()), flush=True)
@@ -154,13 +121,7 @@ def main() -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     sys.argv = sys.argv[:1]  # the host reads it
     studio = open_studio()
-    parts = (studio.host, studio.model, studio.clip, studio.vae)
-    figures = (
-        judge_accuracy()
-        | autoencoder_psnr(studio.host, studio.vae)
-        | attention(*parts)
-        | sampled(*parts, options.out)
-    )
+    figures = judge_accuracy() | autoencoder_psnr(studio) | attention(studio) | sampled(studio, options.out)
     print((options.out / "confusion.md").read_text())
     missed = [name for name, value in figures.items() if value < REQUIRED[name]]
     for name, value in figures.items():

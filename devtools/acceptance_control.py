@@ -45,45 +45,25 @@ class ControlStudio:
     """The stock way to a picture, with and without the ControlNet and the LoRA."""
 
     def __init__(self, studio: DemoStudio):
-        self.host, self.model, self.clip, self.vae = studio.host, studio.model, studio.clip, studio.vae
-        self.control = studio.load_control()
-        self.decode, self.encode = studio.decode, studio.encode
+        self.studio, self.control = studio, studio.load_control()
         self.colours = {background: self._colours_of(background) for background in scenes.BACKGROUNDS}
 
     def sample(self, scene: scenes.Scene, seed: int, hint: torch.Tensor | None = None, lora: float = 0.0):
         """One picture [H, W, 3] of the scene's prompt; `hint` [H, W, 3] steers it."""
-        model, call = self.model, self.host.call
+        model, call = self.studio.model, self.studio.host.call
         if lora:
             model = call("LoraLoaderModelOnly", model=model, lora_name=LORA, strength_model=lora)[0]
-        positive, negative = (call("CLIPTextEncode", clip=self.clip, text=t)[0] for t in (scene.prompt, ""))
+        prompts = {"positive": self.studio.prompt(scene.prompt), "negative": self.studio.negative}
         if hint is not None:
-            positive, negative = call(
-                "ControlNetApplyAdvanced",
-                positive=positive,
-                negative=negative,
-                control_net=self.control,
-                image=hint[None],
-                strength=1.0,
-                start_percent=0.0,
-                end_percent=1.0,
-            )
-        latent = call(
-            "KSampler",
-            model=model,
-            seed=seed,
-            steps=STEPS,
-            cfg=CFG,
-            sampler_name="euler",
-            scheduler="normal",
-            positive=positive,
-            negative=negative,
-            latent_image={"samples": torch.zeros(1, 4, 16, 16)},
-            denoise=1.0,
-        )[0]
-        return self.decode(latent)[0]
+            inputs = {"control_net": self.control, "image": hint[None], "strength": 1.0}
+            whole = {"start_percent": 0.0, "end_percent": 1.0}
+            steered = call("ControlNetApplyAdvanced", **prompts, **inputs, **whole)
+            prompts = dict(zip(prompts, steered))
+        same = {"latent_image": {"samples": torch.zeros(1, 4, 16, 16)}, "steps": STEPS, "cfg": CFG}
+        return self.studio.decode(self.studio.ksampler(model=model, seed=seed, **prompts, **same))[0]
 
     def round_trip(self, pictures: torch.Tensor) -> torch.Tensor:
-        return self.decode(self.encode(pictures))
+        return self.studio.decode(self.studio.encode(pictures))
 
     def _colours_of(self, background: str) -> torch.Tensor:
         """Share of each colour in the background, from empty scenes."""
