@@ -121,10 +121,15 @@ def show_environment(arguments):
     return 0
 
 
+def check(arguments):
+    return module(prepare(), "devtools.check", *arguments)
+
+
 COMMANDS = {
     "demo": demo,
     "serve": serve,
     "test": test,
+    "check": check,
     "bench": bench,
     "pilot": pilot,
     "env": show_environment,

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -82,6 +83,10 @@ def test_usage_names_every_command(arguments, status, capsys):
     assert dev.main(arguments) == status
     printed = capsys.readouterr().out
     assert all(f"dev.py {name}" in printed for name in dev.COMMANDS)
+
+
+def test_every_command_of_the_usage_is_there():
+    assert set(re.findall(r"python dev\.py (\w+)", dev.__doc__)) == set(dev.COMMANDS)
 
 
 def test_every_requirement_is_pinned_for_each_python():
