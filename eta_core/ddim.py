@@ -49,7 +49,8 @@ def ancestral_step(
     if region is None:
         return sigma_next * math.sqrt(kept), up
     square = region * region
-    return sigma_next * torch.sqrt(1.0 - square + square * kept), region * up
+    # A region a rounding error above 1 would take a root of less than 0.
+    return sigma_next * torch.sqrt((1.0 - square + square * kept).clamp(min=0)), region * up
 
 
 def eta_step(

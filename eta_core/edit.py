@@ -7,8 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from .ddim import eta_step
-from .hold import NO_HOLD, Hold
+from .hold import NO_HOLD, Hold, step_share
 from .masks import tile_batch
 from .noise import FreshNoise
 from .schedule import Grid, Step
@@ -30,18 +29,20 @@ class Prediction(NamedTuple):
 Predict = Callable[[Step, Tensor, Tensor, bool], Prediction]
 
 
-def sample_target(predict: Predict, grid: Grid, noise: FreshNoise, hold: Hold = NO_HOLD) -> Tensor:
+def sample_target(
+    predict: Predict, grid: Grid, noise: FreshNoise, hold: Hold = NO_HOLD, first: int | None = None
+) -> Tensor:
     """Sample the target from the trajectory's noise end to its image end (paper, algorithm 1 and eq. 13).
 
     predict(step, source, x, needs_source): the network's answer at a step. `source` is the trajectory's own
     point of that step [B, C, H, W], so the source branch never drifts. It need be evaluated only where
-    `needs_source` says so. Returns x at the image end [V * B, C, H, W], one variant for each seed of `noise`.
+    `needs_source` says so. first: the grid point where sampling begins, None for the noise end. Returns x at
+    the image end [V * B, C, H, W], one variant for each seed of `noise`.
     """
-    trajectory = noise.trajectory
-    x = tile_batch(trajectory[-1], noise.rows)
-    for step in grid.downward():
+    trajectory, steps = noise.trajectory, grid.steps if first is None else first
+    x = tile_batch(trajectory[steps], noise.rows)
+    for step in grid.downward(steps):
         found = predict(step, trajectory[step.index], x, noise.reads_source(step))
-        sigma_down, sigma_up, fresh = noise.renewal(step, found.source)
-        x = eta_step(x, found.target.to(x), step.sigma, sigma_down, sigma_up, fresh)
-        x = hold.apply(x, trajectory[step.index - 1], found.blends)
+        x = noise.take(step, x, found.target.to(x), found.source)
+        x = hold.apply(x, trajectory[step.index - 1], step_share(step.index - 1, steps), found.blends)
     return x

@@ -25,22 +25,40 @@ class Hold:
     lock: Tensor | None = None
     regions: Tensor | None = None
 
-    def apply(self, x: Tensor, source: Tensor, blends: Sequence[Tensor] = ()) -> Tensor:
+    def apply(self, x: Tensor, source: Tensor, share: float, blends: Sequence[Tensor] = ()) -> Tensor:
         """x [V * B, C, H, W] after a step, held on `source` [B, C, H, W].
 
-        `source` is the trajectory's point of the same noise level. blends: the local blends' hold masks for
-        this step.
+        `source` is the trajectory's point of the same noise level. share: the step's share of the sampling,
+        see `step_share`. blends: the local blends' hold masks for this step.
         """
         held = tile_batch(source, len(x))
-        for mask in self._masks(blends):
+        for mask in self._masks(share, blends):
             x = x.lerp(held, tile_batch(mask.to(x), len(x)).expand_as(x))
         return x
 
-    def _masks(self, blends: Sequence[Tensor]) -> list[Tensor]:
-        locks = [] if self.lock is None else [self.lock]
+    def _masks(self, share: float, blends: Sequence[Tensor]) -> list[Tensor]:
+        locks = [] if self.lock is None else [for_one_step(self.lock, share)]
         if self.regions is not None:
             blends = [torch.minimum(blend, 1 - self.regions.to(blend)) for blend in blends]
         return [*locks, *blends]
 
 
 NO_HOLD = Hold()
+
+
+def step_share(left: int, steps: int) -> float:
+    """The share of a step, after which `left` of `steps` steps are left, in what a soft hold mask holds back.
+
+    The last step counts half, so that a change made in step k is held for steps k to N less half a step: the
+    midpoint rule, which gives nearly the same result for any number of steps.
+    """
+    return (1.0 if left else 0.5) / steps
+
+
+def for_one_step(mask: Tensor, share: float) -> Tensor:
+    """The hold mask of one step, so that all steps together hold as much as `mask` says.
+
+    Without this a soft value would compound: half held at each of 50 steps leaves nothing. 0 and 1 stay as
+    they are.
+    """
+    return 1 - (1 - mask) ** share

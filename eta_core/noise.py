@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .ddim import ancestral_step, optimal_noise
+from .ddim import ancestral_step, eta_step, optimal_noise
 from .eta import EtaSchedule
 from .masks import tile_batch
 from .schedule import Step
@@ -83,6 +83,10 @@ class FreshNoise(ABC):
     def renewal(self, step: Step, source: Tensor | None) -> Renewal:
         """The noise of the next step. source: the denoised source [B, C, H, W], where it is needed."""
 
+    def take(self, step: Step, x: Tensor, target: Tensor, source: Tensor | None) -> Tensor:
+        """x [V * B, C, H, W] after the step. target: the denoised x; source: as for `renewal`."""
+        return eta_step(x, target, step.sigma, *self.renewal(step, source))
+
     def _drawn(self) -> list[Tensor]:
         return [draws.draw() for draws in self._draws]
 
@@ -123,6 +127,13 @@ class EtaNoise(FreshNoise):
         down, up = ancestral_step(eta, step.sigma, step.sigma_next, region)
         return Renewal(down, up, self._chosen(drawn, optimal))
 
+    def take(self, step: Step, x: Tensor, target: Tensor, source: Tensor | None) -> Tensor:
+        down, up, noise = self.renewal(step, source)
+        if noise is not None and self.settings.blend > 0:
+            region = None if self.settings.region is None else tile_batch(self.settings.region, self.rows)
+            down = balanced(down, up, (x - target) / step.sigma, noise, region)
+        return eta_step(x, target, step.sigma, down, up, noise)
+
 
 class RecordedNoise(FreshNoise):
     """The noise that edit-friendly inversion recorded (Huberman-Spiegelglas et al. 2024, eq. 5).
@@ -151,6 +162,14 @@ class RecordedNoise(FreshNoise):
             renewed = renewed * tile_batch(settings.region, self.rows)
         kept = torch.sqrt((1 - renewed * renewed).clamp(min=0))  # so that the mixture has unit variance
         return Renewal(down, up, kept * recorded + renewed * self._chosen(drawn, optimal))
+
+
+class ReferenceRecordedNoise(RecordedNoise):
+    """The same as the paper authors' program has it: the noise of the last step is zero."""
+
+    def renewal(self, step: Step, source: Tensor | None) -> Renewal:
+        down, up, noise = super().renewal(step, source)
+        return Renewal(down, up, None if step.index == 1 else noise)
 
 
 class NoiseCandidates:
@@ -193,3 +212,26 @@ def blend(noise: Tensor, optimal: Tensor, amount: float) -> Tensor:
         )
     deviation = optimal.flatten(1).std(1).clamp(min=1e-12).view(-1, *[1] * (optimal.ndim - 1))
     return math.sqrt(1.0 - amount * amount) * noise + amount * optimal / deviation
+
+
+def balanced(
+    down: Tensor | float, up: Tensor | float, predicted: Tensor, noise: Tensor, region: Tensor | None
+) -> Tensor:
+    """sigma_down, lowered so that predicted and fresh noise together have the step's noise level.
+
+    Random noise is independent of the predicted noise eps, so their variances add up. The optimal noise is
+    not: the trajectory follows the predictions, and eq. 11 then points along eps. Their sum would have too
+    much noise, which the network takes for texture, step after step. With c = mean(eps n) the variances are
+    balanced by down'^2 mean(eps^2) + 2 down' up c = down^2 mean(eps^2).
+
+    predicted, noise [B, C, H, W]; the means are over each picture, weighted by `region` [B, 1, H, W].
+    [B, 1 or C, H, W].
+    """
+    weight = torch.ones_like(predicted[:, :1]) if region is None else region
+    total = weight.expand_as(predicted).flatten(1).sum(1).clamp(min=1e-12)
+
+    def mean(values: Tensor) -> Tensor:
+        return ((values * weight).flatten(1).sum(1) / total).view(-1, *[1] * (values.ndim - 1))
+
+    power, shared = mean(predicted * predicted).clamp(min=1e-12), mean(predicted * noise) * up
+    return (torch.sqrt(shared * shared + (down * power) ** 2) - shared) / power

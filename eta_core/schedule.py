@@ -63,9 +63,19 @@ class Grid:
         """The noise levels as the model counts them: tau for a flow model."""
         return tuple(self.frame.level(sigma) for sigma in self.sigmas)
 
-    def downward(self) -> Iterator[Step]:
-        """The N steps of sampling, from the noise end to the image end."""
-        for i in range(self.steps, 0, -1):
+    def first_step(self, start: float) -> int:
+        """The index of the point where an edit begins that starts at `start` of the way (1 = the noise end).
+
+        N - int((1 - start) N), as edit-friendly inversion skips its first steps. Raises ValueError unless
+        0 < start <= 1.
+        """
+        if not 0 < start <= 1:
+            raise ValueError(f"start is {start:g}: it runs from above 0 to 1 (1 = from the noise end)")
+        return self.steps - int(round((1 - start) * self.steps, 6))  # rounded, as 0.36 of 50 must be 18
+
+    def downward(self, first: int | None = None) -> Iterator[Step]:
+        """The steps of sampling, from the noise end, or from the grid point `first`, to the image end."""
+        for i in range(self.steps if first is None else first, 0, -1):
             yield Step(i, self.sigmas[i], self.sigmas[i - 1], self.times[i])
 
 

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..hold import for_one_step, step_share
 from ..masks import enlarge, tile_batch
 
 
@@ -83,7 +84,8 @@ class BlendMaps:
         if not self._blend.acts(done, steps) or (self._blend.reads_words and not found):
             return None
         rows = max(map(len, found), default=0)
-        return 1 - self._blend.region([tile_batch(maps, rows) for maps in found], size)
+        held = 1 - self._blend.region([tile_batch(maps, rows) for maps in found], size)
+        return for_one_step(held, step_share(steps - 1 - done, steps - int(self._blend.start * steps)))
 
 
 def _of_words(maps: Tensor, words: Sequence[int], grid: tuple[int, int], wanted: tuple[int, int]) -> Tensor:

@@ -136,3 +136,12 @@ def test_fresh_noise_at_the_flows_noise_end_is_all_there_is():
     assert FLOW.level(sigma) == pytest.approx(1.0, abs=2e-6)
     down, up = ancestral_step(1.0, sigma, FLOW.sigma(0.5))
     assert (down, up) == pytest.approx((0.0, 1.0), abs=1e-5)
+
+
+@pytest.mark.parametrize("value", [1.0000001, 1.00001])
+@pytest.mark.parametrize(("sigma", "sigma_next"), [(FLOW.sigma(1.0), FLOW.sigma(0.9)), (12.0, 0.03)])
+def test_a_region_a_rounding_error_above_1_leaves_no_nan(value, sigma, sigma_next):
+    down, up = ancestral_step(1.0, sigma, sigma_next, torch.tensor([value]))
+    assert float(down) == pytest.approx(sigma_next**2 / sigma, abs=0.01 * sigma_next) and bool(
+        up.isfinite().all()
+    )

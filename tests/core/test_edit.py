@@ -1,5 +1,7 @@
 """The backward loop on models in closed form."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -267,13 +269,96 @@ def test_noise_blended_in_full_points_to_the_sources_next_point(latent):
     """
     grid = Grid((GRID.sigmas[10], GRID.sigmas[20]), (0.5, 1.0))
     x, eta = torch.stack([latent, 14 * latent.flip(0)]), EtaSchedule(((0.0, 0.4),))
-    end = play(x, NoiseSettings(eta, (3,), blend=1.0), target=SOURCE, grid=grid)
     (step,) = grid.downward()
-    down, up = ancestral_step(0.4, step.sigma, step.sigma_next)
-    mean = eta_step(x[1], SOURCE(x[1], step.sigma), step.sigma, down, 0.0, None)
-    way = x[0] - mean
-    unit = way / way.flatten(1).std(1).view(-1, 1, 1, 1)
-    torch.testing.assert_close((end - mean) / up, unit, rtol=0, atol=1e-4)
+    denoised = SOURCE(x[1], step.sigma)
+    noise = EtaNoise(NoiseSettings(eta, (3,), blend=1.0), x).renewal(step, denoised).noise
+    down, _ = ancestral_step(0.4, step.sigma, step.sigma_next)
+    way = x[0] - eta_step(x[1], denoised, step.sigma, down, 0.0, None)
+    torch.testing.assert_close(noise, way / way.flatten(1).std(1).view(-1, 1, 1, 1), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("amount", [0.1, 0.3, 0.6, 1.0])
+@pytest.mark.parametrize("region", [None, LEFT])
+def test_blended_noise_keeps_the_noise_level_of_the_step(latent, amount, region):
+    """The optimal noise goes along the predicted noise. Added up plainly, both are louder than the step's
+    level: with amount 1 by as much as sigma_down + sigma_up is above sqrt(sigma_down^2 + sigma_up^2).
+    """
+    x = trajectory_of(latent)
+    step = list(GRID.downward())[4]
+    settings = NoiseSettings(EtaSchedule(((0.0, 0.7),)), (3,), blend=amount, region=region)
+    denoised = SOURCE(x[step.index], step.sigma)
+
+    def level(point, sigma):
+        noise = (point - denoised) / sigma
+        return float((noise if region is None else noise[..., :3]).square().mean().sqrt())
+
+    moved = EtaNoise(settings, x).take(step, x[step.index], denoised, denoised)
+    loud = eta_step(x[step.index], denoised, step.sigma, *EtaNoise(settings, x).renewal(step, denoised))
+    before = level(x[step.index], step.sigma)
+    assert level(moved, step.sigma_next) == pytest.approx(before, rel=0.06)
+    assert amount < 0.6 or level(loud, step.sigma_next) > 1.15 * before
+
+
+def share_of_the_edit(latent, steps: int, hold: Hold) -> float:
+    """How far the held edit has come on the way from the source to the free edit, mean over all values."""
+    grid = ddim_grid(steps, scaled_linear_table())
+    x = invert(SOURCE, latent, grid)[0]
+    free, held = (play(x, NoiseSettings(NO_ETA, (0,)), grid=grid, hold=each) for each in (NO_HOLD, hold))
+    way = free - x[0]
+    return float(((held - x[0]) * way).sum() / way.square().sum())
+
+
+@pytest.mark.parametrize("value", [0.25, 0.5, 0.75])
+def test_a_soft_lock_lets_the_same_share_of_the_edit_through_at_any_number_of_steps(latent, value):
+    hold = Hold(torch.full((1, 1, 8, 6), value))
+    shares = [share_of_the_edit(latent, steps, hold) for steps in (8, 20, 50)]
+    assert max(shares) - min(shares) < 0.1 * max(shares), shares
+
+
+def test_a_soft_lock_leads_from_the_edit_to_the_source_without_a_turn(latent):
+    locks = [Hold(torch.full((1, 1, 8, 6), value)) for value in (0.0, 0.2, 0.4, 0.6, 0.8, 0.95, 1.0)]
+    shares = [share_of_the_edit(latent, 20, hold) for hold in locks]
+    assert shares[0] == 1 and shares[-1] == 0
+    assert all(more > less + 0.02 for more, less in pairwise(shares)), shares
+
+
+# --- where an edit begins -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_an_edit_that_begins_on_the_way_is_the_rest_of_one_that_stood_on_the_trajectory_until_there(
+    latent, recorded
+):
+    x = trajectory_of(latent, recorded)
+    noise = (RecordedNoise if recorded else EtaNoise)(NoiseSettings(NO_ETA, (0,)), x)
+    seen = []
+
+    def predict(step, source, target, needed):
+        seen.append(step.index)
+        return Prediction(SOURCE(source, step.sigma), TARGET(target, step.sigma))
+
+    begun = sample_target(predict, GRID, noise, first=12)
+    assert seen == list(range(12, 0, -1))
+    held = torch.ones(1, 1, 8, 6)
+    stood = play(
+        x, NoiseSettings(NO_ETA, (0,)), recorded=recorded, blends=lambda s: (held,) if s.index > 12 else ()
+    )
+    torch.testing.assert_close(begun, stood, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("start", "steps", "index"),
+    [(1.0, 50, 50), (0.64, 50, 32), (0.64, 5, 4), (0.6, 10, 6), (0.7, 10, 7), (0.9, 10, 9), (0.1, 10, 1)],
+)
+def test_an_edit_begins_where_the_references_skip_ends(start, steps, index):
+    """Skipped are int((1 - start) N) steps; 0.36 of 50 is 18, whatever floats make of it."""
+    assert ddim_grid(steps, scaled_linear_table()).first_step(start) == index
+
+
+@pytest.mark.parametrize("start", [0.0, -0.1, 1.01, float("nan")])
+def test_a_start_outside_the_way_is_refused(start):
+    with pytest.raises(ValueError, match="start is"):
+        GRID.first_step(start)
 
 
 def test_shares_of_regions_that_add_up_to_one_are_within_eta_one():
