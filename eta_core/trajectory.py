@@ -34,6 +34,7 @@ class Trajectory:
     [B, tokens, h, w] in 0..1 at the layers' own size, or None; `no_maps` then says why. prompts: texts that
     may have made the source conditioning. fingerprint: digest of that conditioning. scale: pixels of the
     picture per latent pixel. inverter: how x was found, which tells an edit what to make of it.
+    cfg: the guidance of the inversion.
     """
 
     x: Tensor
@@ -45,6 +46,7 @@ class Trajectory:
     no_maps: str = ""
     prompts: tuple[str, ...] = field(default=())
     inverter: str = "ddim"
+    cfg: float = 1.0
 
     def __post_init__(self):
         if self.x.ndim != 5 or len(self.x) != self.grid.steps + 1:
@@ -101,6 +103,7 @@ def save(
         "no_maps": trajectory.no_maps,
         "prompts": trajectory.prompts,
         "inverter": trajectory.inverter,
+        "cfg": trajectory.cfg,
         "notes": dict(notes),
     }
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
@@ -147,6 +150,7 @@ def load(path: Path) -> tuple[Trajectory, dict[str, Tensor], dict]:
             no_maps=about["no_maps"],
             prompts=tuple(about["prompts"]),
             inverter=about.get("inverter", "ddim"),
+            cfg=about.get("cfg", 1.0),
         )
         notes = about["notes"]
     except (KeyError, TypeError, ValueError) as error:

@@ -9,7 +9,7 @@ rest.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from typing import NamedTuple
@@ -19,10 +19,10 @@ from torch import Tensor
 
 from ..eta_core.edit import Prediction, sample_target
 from ..eta_core.eta import EtaSchedule
-from ..eta_core.hold import Hold
+from ..eta_core.hold import NO_HOLD, Hold
 from ..eta_core.masks import compose, resolve
-from ..eta_core.methods import Method
-from ..eta_core.noise import EtaNoise, FreshNoise, NoiseSettings, RecordedNoise
+from ..eta_core.methods import Method, PlugAndPlay
+from ..eta_core.noise import EtaNoise, FreshNoise, NoiseSettings, RecordedNoise, ReferenceRecordedNoise
 from ..eta_core.schedule import Step
 from ..eta_core.trajectory import Trajectory
 from . import host
@@ -30,7 +30,7 @@ from .types import EditPlan, Inversion, RegionEdit
 
 TARGET = "target"
 Tick = Callable[[Tensor, Tensor], None]
-NOISE: dict[str, type[FreshNoise]] = {"edit_friendly": RecordedNoise}  # by inverter; all others: EtaNoise
+NO_ETA = EtaSchedule(((0.0, 0.0),))
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,8 +38,8 @@ class EditRun:
     """One edit, ready to sample.
 
     branches: the source's first, then the target's and those of the regions, whose places are `weights`
-    [B or 1, 1, H, W]. known: the denoised source by step index, where samplings share it (see
-    `sharing_source`).
+    [B or 1, 1, H, W]. strategy: where the fresh noise comes from. first: the trajectory's point at which it
+    begins. known: the denoised source by step index, where samplings share it (see `sharing_source`).
     """
 
     model: object
@@ -48,7 +48,9 @@ class EditRun:
     weights: list[Tensor]
     methods: host.MethodPlan
     noise: NoiseSettings
+    strategy: type[FreshNoise]
     hold: Hold
+    first: int
     known: dict[int, Tensor] | None = None
 
     def sharing_source(self) -> EditRun:
@@ -61,22 +63,31 @@ class EditRun:
         """The same edit under another curve."""
         return replace(self, noise=replace(self.noise, eta=eta))
 
+    def of_source(self, positive: list, cfg: float) -> EditRun:
+        """The source branch of an edit-friendly inversion running freely, with the edit's own noise."""
+        source, target = self.branches[0], host.Branch(TARGET, positive, self.branches[1].negative, cfg)
+        plain = host.plan_methods(self.model, {}, self.first, self.trajectory.latent_size)
+        still = replace(self.noise, eta=NO_ETA)
+        return replace(
+            self, branches=[source, target], weights=[], methods=plain, noise=still, hold=NO_HOLD, known=None
+        )
+
     def sample(self, tick: Tick | None = None) -> Tensor:
         """The edited latent [V * B, C, H, W], in the model's space. tick(x, denoised) follows each step."""
         grid = self.trajectory.grid
-        report = host.progress(self.model, grid.steps) if tick is None else tick
+        report = host.progress(self.model, self.first) if tick is None else tick
 
         def loop(network: host.Network, latent: Tensor) -> Tensor:
             predict = _Predictor(self, network, report)
-            noise = NOISE.get(self.trajectory.inverter, EtaNoise)(self.noise, self.trajectory.x.to(latent))
-            return sample_target(predict, grid, noise, self.hold) / grid.scales[0]
+            noise = self.strategy(self.noise, self.trajectory.x.to(latent))
+            return sample_target(predict, grid, noise, self.hold, self.first) / grid.scales[0]
 
         rows = 1 + len(self.noise.seeds) * (len(self.branches) - 1)
         return host.sample(
             self.model,
             self.branches,
             self.trajectory.source,
-            grid.levels[::-1],
+            grid.levels[self.first :: -1],
             self.noise.seeds[0],
             loop,
             rows,
@@ -85,7 +96,7 @@ class EditRun:
     @property
     def eta_taken(self) -> list[tuple[float, float]]:
         """(time, eta) of every step, noise end first."""
-        steps = self.trajectory.grid.downward()
+        steps = self.trajectory.grid.downward(self.first)
         return [(step.time, self.noise.eta(step.time) if self.noise.acts(step) else 0.0) for step in steps]
 
 
@@ -98,7 +109,7 @@ class _Predictor:
         self._targets = [branch.name for branch in run.branches[1:]]
 
     def __call__(self, step: Step, source: Tensor, x: Tensor, needs_source: bool) -> Prediction:
-        methods = self._methods.step(self._run.trajectory.grid.steps - step.index)
+        methods = self._methods.step(self._run.first - step.index)
         known = (self._run.known or {}).get(step.index)
         asks = methods.reads_source or (needs_source and known is None)
         inputs = {host.SOURCE: source} if asks else {}
@@ -133,6 +144,8 @@ def prepare_run(
     background_lock: float = 0.0,
     edit: EditPlan | None = None,
     variants: int = 1,
+    start: float = 1.0,
+    source_cfg: float = 0.0,
     *,
     node_id: str | None = None,
 ) -> EditRun:
@@ -152,25 +165,27 @@ def prepare_run(
         )
     if region is not None and not bool(region.any()):
         host.warn("the mask is empty, or every eta_scale 0: no fresh noise comes in anywhere", node_id)
-    negative = _negative(inversion, negative, node_id)
-    targets = {TARGET: _Target(positive, cfg, plan.methods)}
+    first = trajectory.grid.first_step(start)
+    targets = {TARGET: _Target(positive, cfg, _of_reference(plan, trajectory) if parity else plan.methods)}
     for i, chosen in enumerate(plan.regions):
         targets[f"edit {i + 1}"] = _Target(chosen.positive, chosen.cfg, chosen.methods)
     for name, target in targets.items():
         host.check_covered(target.positive, f"the prompt of the {name}", node_id)
         _check_methods(target.methods, inversion, target.positive, node_id)
         host.check_same_picture(inversion.positive, target.positive, node_id)
+    source = _source_branch(inversion, targets.values(), negative, source_cfg or cfg, parity)
+    negative = _negative(inversion, negative, node_id)
     steered = [target for target in targets.values() if target.methods]
     branches = [host.Branch(name, target.positive, negative, target.cfg) for name, target in targets.items()]
     return EditRun(
         model,
         trajectory,
-        [host.Branch(host.SOURCE, inversion.positive, negative, cfg), *branches],
+        [source, *branches],
         weights,
         host.plan_methods(
             model,
             {name: [method.fitted(fit) for method in target.methods] for name, target in targets.items()},
-            trajectory.grid.steps,
+            first,
             trajectory.latent_size,
             guided=any(not math.isclose(target.cfg, 1.0) for target in steered),
             node_id=node_id,
@@ -183,11 +198,55 @@ def prepare_run(
             region,
             choose_in_region=not parity,
         ),
+        _strategy(trajectory, parity),
         Hold(
             background_lock * (1 - free) if background_lock > 0 and free is not None else None,
             reduce(torch.add, weights) if weights else None,
         ),
+        first,
     )
+
+
+def _strategy(trajectory: Trajectory, parity: bool) -> type[FreshNoise]:
+    if trajectory.inverter != "edit_friendly":
+        return EtaNoise
+    return ReferenceRecordedNoise if parity else RecordedNoise
+
+
+def _of_reference(plan: EditPlan, trajectory: Trajectory) -> tuple[Method, ...]:
+    """The methods, with the authors' giver where Plug-and-Play stands alone, as it does in their program."""
+    alone = len(plan.methods) == 1 and not plan.regions and trajectory.inverter != "edit_friendly"
+    return tuple(
+        replace(method, giver="empty prompt") if alone and isinstance(method, PlugAndPlay) else method
+        for method in plan.methods
+    )
+
+
+def _source_branch(
+    inversion: Inversion, targets: Iterable[_Target], negative: list, cfg: float, parity: bool
+) -> host.Branch:
+    """The prompt and the guidance under which the source branch is asked.
+
+    cfg: its guidance after an edit-friendly inversion; elsewhere the first target's. Raises ValueError where
+    a method that takes one row of the source under the empty prompt stands beside others, which read its own
+    prompt.
+    """
+    targets = list(targets)
+    methods = [method for target in targets for method in target.methods]
+    one_row = [method for method in methods if isinstance(method, PlugAndPlay) and method.takes_one_row()]
+    recorded = inversion.trajectory.inverter == "edit_friendly"
+    if not one_row:
+        cfg = inversion.trajectory.cfg if recorded and parity else cfg if recorded else targets[0].cfg
+        replaced = inversion.positive if inversion.trajectory.inverter == "negative_prompt" else negative
+        return host.Branch(host.SOURCE, inversion.positive, replaced, cfg)
+    if len(methods) > 1 or recorded:
+        beside = "an edit_friendly inversion" if recorded else "other methods"
+        raise ValueError(
+            f"EtaPlugAndPlay's giver 'empty prompt' cannot be used with {beside}, which read the source "
+            "under its own prompt: set giver to 'own rows'"
+        )
+    empty = one_row[0].empty
+    return host.Branch(host.SOURCE, empty if isinstance(empty, list) else negative, negative, 1.0)
 
 
 def _negative(inversion: Inversion, negative: list, node_id: str | None) -> list:

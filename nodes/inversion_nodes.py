@@ -219,6 +219,7 @@ class EtaInversion(EtaNode):
             no_maps=recorder.problem,
             prompts=host.upstream_texts(cls.hidden.dynprompt, cls.hidden.unique_id, "positive"),
             inverter=inverter,
+            cfg=cfg,
         )
         drawn = _check(model, branch, trajectory, vae, cls.hidden.unique_id) if self_check else None
         shown: dict[str, Any] = {} if drawn is None else {"ui": ui.PreviewImage(drawn, cls=cls)}

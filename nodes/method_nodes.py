@@ -6,7 +6,7 @@ import torch
 from comfy_api.latest import io
 
 from ..eta_core.masks import OVERLAP
-from ..eta_core.methods import LocalBlend, MasaCtrl, PlugAndPlay, PromptToPrompt, Span, alignment
+from ..eta_core.methods import GIVERS, LocalBlend, MasaCtrl, PlugAndPlay, PromptToPrompt, Span, alignment
 from ..eta_core.methods.alignment import Alignment, Prompt, parse_factors, parse_spans
 from . import host, prompt_text
 from .prompt_text import missing, places
@@ -372,13 +372,34 @@ class EtaPlugAndPlay(EtaNode):
                     "Self-attention is the source's up to this fraction; 0 = never (neutral). Paper: 0.5.",
                 ),
                 EditSocket.Input("edit", optional=True, tooltip=EARLIER),
+                io.Conditioning.Input(
+                    "source_negative",
+                    optional=True,
+                    tooltip=(
+                        "The empty prompt of the giver 'empty prompt'. Without it: EtaSampler's negative, "
+                        "which may then not describe anything."
+                    ),
+                ),
+                io.Combo.Input(
+                    "giver",
+                    options=list(GIVERS),
+                    default=GIVERS[0],
+                    optional=True,
+                    tooltip=(
+                        "own rows: prompt and negative prompt each take from the source's row of their kind. "
+                        "empty prompt: both take from the source under the empty prompt, as the paper's "
+                        "program does; it saves one row a step."
+                    ),
+                ),
             ],
             outputs=[EditSocket.Output(display_name="method", tooltip=OUTPUT)],
         )
 
     @classmethod
-    def execute(cls, feature_end, attention_end, edit=None) -> io.NodeOutput:
-        method = PlugAndPlay(Span(0.0, feature_end), Span(0.0, attention_end))
+    def execute(
+        cls, feature_end, attention_end, edit=None, source_negative=None, giver=GIVERS[0]
+    ) -> io.NodeOutput:
+        method = PlugAndPlay(Span(0.0, feature_end), Span(0.0, attention_end), giver, source_negative)
         return io.NodeOutput((edit or EditPlan()).with_method(method))
 
 

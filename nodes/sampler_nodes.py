@@ -96,8 +96,10 @@ class EtaSampler(EtaNode):
                     default=False,
                     optional=True,
                     tooltip=(
-                        "On: the noise is chosen over the whole picture, as the paper's program does. Off: "
-                        "inside the mask, where it is used."
+                        "On: as the paper's program does. The noise is chosen over the whole picture, "
+                        "Plug-and-Play takes the source under the empty prompt, and an edit_friendly "
+                        "inversion "
+                        "plays back as there. Off: what measured better."
                     ),
                 ),
                 io.Float.Input(
@@ -132,6 +134,33 @@ class EtaSampler(EtaNode):
                         "a batch. 1 = neutral."
                     ),
                 ),
+                io.Float.Input(
+                    "start",
+                    default=1.0,
+                    min=0.02,
+                    max=1.0,
+                    step=0.01,
+                    optional=True,
+                    tooltip=(
+                        "Where on the way from noise to picture the edit begins. 1 = at the noise (neutral); "
+                        "less "
+                        "keeps more of the picture and saves the skipped steps. 0.64 skips as edit-friendly "
+                        "inversion does."
+                    ),
+                ),
+                io.Float.Input(
+                    "source_cfg",
+                    default=0.0,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    optional=True,
+                    tooltip=(
+                        "Guidance of the source branch after an edit_friendly inversion. 0 = as cfg "
+                        "(neutral). "
+                        "Reference: 3.5 with cfg 9. Other inversions do not read it."
+                    ),
+                ),
             ],
             outputs=[
                 io.Latent.Output(display_name="latent", tooltip="The edited picture."),
@@ -163,6 +192,8 @@ class EtaSampler(EtaNode):
         background_lock=0.0,
         edit=None,
         variants=1,
+        start=1.0,
+        source_cfg=0.0,
     ) -> io.NodeOutput:
         run = prepare_run(
             model,
@@ -179,11 +210,16 @@ class EtaSampler(EtaNode):
             background_lock,
             edit,
             variants,
+            start,
+            source_cfg,
             node_id=cls.hidden.unique_id,
         )
+        edited, source = run.sample(), inversion.trajectory.source
+        if parity and inversion.trajectory.inverter == "edit_friendly":
+            source = run.of_source(inversion.positive, source_cfg or cfg).sample()
         return io.NodeOutput(
-            host.to_latent(model, run.sample()),
-            host.to_latent(model, inversion.trajectory.source),
+            host.to_latent(model, edited),
+            host.to_latent(model, source),
             ui={"eta_taken": run.eta_taken},
         )
 

@@ -7,10 +7,11 @@ applies a method without knowing it by name.
 from .base import NEVER, CrossControl, Injection, Layer, Method, Span
 from .local_blend import BlendMaps, LocalBlend
 from .masactrl import MasaCtrl
-from .plug_and_play import PlugAndPlay
+from .plug_and_play import GIVERS, PlugAndPlay
 from .prompt_to_prompt import PromptToPrompt
 
 __all__ = [
+    "GIVERS",
     "NEVER",
     "BlendMaps",
     "CrossControl",

@@ -120,6 +120,10 @@ class Method:
         """What holds the picture outside the words."""
         return None
 
+    def takes_one_row(self) -> bool:
+        """Whether one row of the source, under a prompt of its own, gives to both halves of the guidance."""
+        return False
+
     def check_prompts(self, source: str, target: str, target_rows: list[int]) -> str:
         """A warning where the method was made for another target prompt, else "".
 

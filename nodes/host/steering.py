@@ -35,7 +35,8 @@ class MethodPlan:
     """The methods of every target branch of an edit.
 
     steps: of the sampling. size: height and width of the latent. guided: a steered branch has a guidance, so
-    that the source's negative rows are needed too.
+    that the source's negative rows are needed too. one_row: the source has one row, which gives to both
+    halves of the guidance.
     """
 
     methods: Mapping[str, Sequence[Method]]
@@ -43,6 +44,7 @@ class MethodPlan:
     steps: int
     size: tuple[int, int]
     guided: bool
+    one_row: bool
     node_id: str | None
 
     def start(self) -> MethodRun:
@@ -67,7 +69,8 @@ def plan_methods(
             "Plug-and-Play "
             "steer: disconnect `edit`, or use an SD1, SD2 or SDXL model"
         )
-    return MethodPlan(methods, network, steps, size, guided, node_id)
+    one_row = any(method.takes_one_row() for chosen in methods.values() for method in chosen)
+    return MethodPlan(methods, network, steps, size, guided and not one_row, one_row, node_id)
 
 
 class MethodRun:
@@ -226,7 +229,7 @@ class _Call:
         self._step.kept[place, cond, self._armed] = tuple(values)
 
     def _of_source(self, place: tuple, cond: bool) -> tuple[Tensor | None, ...] | None:
-        return self._step.kept.get((place, cond, self._armed))
+        return self._step.kept.get((place, cond or self._step.plan.one_row, self._armed))
 
     def _forget(self, place: tuple) -> None:
         """Free what the source left at a place once every branch has been in the same call."""
@@ -251,7 +254,9 @@ class _Call:
         regional: list[tuple[slice, Regions]] = []
         for name, cond, rows in self._parts(len(q), extra_options):
             if name == SOURCE:
-                wanted = reduce(or_, (branch.injections[key, cond] for branch in self._branches.values()))
+                halves = (True, False) if self._step.plan.one_row else (cond,)
+                branches = self._branches.values()
+                wanted = reduce(or_, (branch.injections[key, half] for branch in branches for half in halves))
                 taken = zip((q, k, v), wanted, strict=True)
                 self._keep(place, cond, (tensor[rows] if inject else None for tensor, inject in taken))
                 continue

@@ -122,6 +122,40 @@ def test_prompt_to_prompt_refinement_is_the_references(studio, inverted, near):
     near("eta_paper_mask_ptp_refine edited", edited, case("eta_paper_mask_ptp_refine")["edited"])
 
 
+UGLY = "ugly, blurry, black, low res, unrealistic"  # the program's negative prompt with Plug-and-Play
+
+
+@pytest.mark.parametrize(("name", "negative"), [("eta_paper_pnp", UGLY), ("eta_paper_pnp_noneg", "")])
+def test_plug_and_play_is_the_references(studio, inverted, near, name, negative):
+    """Parity makes the source's row under the empty prompt the one giver, and lets it choose the noise."""
+    prompt = studio.prompt(negative)
+    if negative:
+        near("negative prompt", prompt[0][0][0], case(name)["ctx_neg"])
+    method = studio.plug_and_play(source_negative=studio.prompt(""))
+    same = dict(eta=studio.eta(preset="paper_gentle"), seed=7, edit=method, negative=prompt)
+    edited, _ = edit(studio, inverted[0], **same)
+    near(f"{name} edited", edited, case(name)["edited"])
+
+
+def test_masactrl_is_the_references(studio, inverted, near):
+    """Step 4 of 5: it acts in the last step only."""
+    method = studio.masactrl(start=0.8)
+    edited, _ = edit(studio, inverted[0], eta=studio.eta(preset="paper_gentle"), seed=7, edit=method)
+    near("eta_paper_masactrl edited", edited, case("eta_paper_masactrl")["edited"])
+
+
+def test_edit_friendly_inversion_is_the_references(studio, near):
+    """Its noise was recorded at guidance 1, 36 % of the steps are skipped, the source branch runs freely."""
+    reference = case("ef_simple")
+    inversion = studio.invert(
+        latent_image={"samples": reference["z0"] / SCALE}, steps=5, inverter="edit_friendly", inversion_seed=0
+    )
+    near("ef_simple trajectory", inversion.trajectory.latents[:, 0], reference["trajectory"])
+    edited, source = edit(studio, inversion, eta=studio.eta(end_eta=0.0), cfg=9.0, source_cfg=3.5, start=0.64)
+    near("ef_simple edited", edited, reference["edited"])
+    near("ef_simple source", source, reference["source"])
+
+
 PAPERS_PROMPT_TO_PROMPT = dict(
     cross_replace_start=0.0,
     cross_replace_end=0.4,
