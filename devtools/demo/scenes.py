@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
@@ -89,13 +90,44 @@ def render(seed: int, thing: str | None = None, background: str | None = None) -
     """The scene of a seed; `thing` ("" = none) and `background` override what the seed would pick, nothing
     else.
     """
+    thing, background, layout, ground = _laid_out(seed, thing, background)
+    mask = Image.new("L", (SIZE, SIZE), 0)
+    if thing:
+        glyph = scaled_glyph(thing, layout.size, layout.flip)
+        corner = layout.corner(glyph.size)
+        ground.paste(glyph, corner, glyph)
+        mask.paste(glyph.getchannel("A"), corner)
+    return Scene(np.asarray(ground), np.asarray(mask), thing, background)
+
+
+class Layout(NamedTuple):
+    """Where a scene's thing is: its longer side in pixels, whether it is mirrored, its place in 0..1 of the
+    room.
+    """
+
+    size: float
+    flip: bool
+    place: np.ndarray
+
+    def corner(self, sides: tuple[int, int]) -> tuple[int, int]:
+        """The upper left corner (x, y) of a thing of these sides."""
+        x, y = (int(2 + p * (SIZE - 4 - side)) for p, side in zip(self.place, sides))
+        return x, y
+
+
+def layout_of(seed: int, background: str) -> tuple[Layout, np.ndarray]:
+    """Where the thing of a seed is, whatever it is, and the ground behind it, [H, W, 3] uint8."""
+    _, _, layout, ground = _laid_out(seed, None, background)
+    return layout, np.asarray(ground)
+
+
+def _laid_out(seed: int, thing: str | None, background: str | None) -> tuple[str, str, Layout, Image.Image]:
     rng = np.random.default_rng(seed)
     picked_thing, picked_background = _pick(rng), BACKGROUNDS[rng.integers(len(BACKGROUNDS))]
     thing = picked_thing if thing is None else thing
     background = background or picked_background
-    size, flip, place = rng.uniform(60, 92), rng.random() < 0.5, rng.random(2)
-    ground = _BACKGROUND[background](rng)
-    return _paste(ground, thing, background, size, flip, place)
+    layout = Layout(rng.uniform(60, 92), rng.random() < 0.5, rng.random(2))
+    return thing, background, layout, _BACKGROUND[background](rng)
 
 
 def _pick(rng: np.random.Generator) -> str:
@@ -108,20 +140,12 @@ def _pick(rng: np.random.Generator) -> str:
     return f"{COLOURS[rng.integers(len(COLOURS))]} {COLOURED[(kind - len(OBJECTS)) // 2]}"
 
 
-def _paste(
-    ground: Image.Image, thing: str, background: str, size: float, flip: bool, place: np.ndarray
-) -> Scene:
-    mask = Image.new("L", (SIZE, SIZE), 0)
-    if thing:
-        glyph = _glyph(thing)
-        scale = size / max(glyph.size)
-        glyph = glyph.resize([max(1, round(side * scale)) for side in glyph.size], Image.BICUBIC)
-        if flip:
-            glyph = glyph.transpose(Image.FLIP_LEFT_RIGHT)
-        corner = tuple(int(2 + p * (SIZE - 4 - side)) for p, side in zip(place, glyph.size))
-        ground.paste(glyph, corner, glyph)
-        mask.paste(glyph.getchannel("A"), corner)
-    return Scene(np.asarray(ground), np.asarray(mask), thing, background)
+def scaled_glyph(thing: str, size: float, flip: bool) -> Image.Image:
+    """The picture of a thing, RGBA, its longer side `size` pixels."""
+    glyph = _glyph(thing)
+    scale = size / max(glyph.size)
+    glyph = glyph.resize([max(1, round(side * scale)) for side in glyph.size], Image.BICUBIC)
+    return glyph.transpose(Image.FLIP_LEFT_RIGHT) if flip else glyph
 
 
 @cache
