@@ -36,6 +36,7 @@ class Case(NamedTuple):
     wanted: str
     background: str
     batch: list[scenes.Scene]
+    seeds: list[int]
 
     @property
     def pictures(self) -> torch.Tensor:
@@ -48,16 +49,12 @@ class Case(NamedTuple):
 
 def cases(count: int, first_seed: int) -> list[Case]:
     """`count` scenes, shared out over SWAPS."""
-    each = -(-count // len(SWAPS))
-    return [
-        Case(
-            thing,
-            wanted,
-            background,
-            [scenes.render(first_seed + 100 + each * k + i, thing, background) for i in range(each)],
-        )
-        for k, (thing, wanted, background) in enumerate(SWAPS)
-    ]
+    each, found = -(-count // len(SWAPS)), []
+    for k, (thing, wanted, background) in enumerate(SWAPS):
+        seeds = [first_seed + 100 + each * k + i for i in range(each)]
+        batch = [scenes.render(seed, thing, background) for seed in seeds]
+        found.append(Case(thing, wanted, background, batch, seeds))
+    return found
 
 
 def inverted(studio: DemoStudio, case: Case, steps: int, pixels: torch.Tensor | None = None) -> Start:

@@ -5,6 +5,8 @@ curves   pairs of words swapped in unseen scenes: success by the judge against b
          strength knob of each of this pack's ways and of the host's
 methods  the same scenes: each editing method, with eta 0 and the paper's two, everywhere, in the mask, and
          with the lock
+proof    every way at its best settings against the right answer: success, background, truth, structure,
+         naturalness
 cost     network evaluations, time for each against the stock KSampler in the same run, peak memory; growth
          with steps, size, batch and edits
 Everything goes to --out (bench-output): a table, the raw figures, pictures.
@@ -22,17 +24,26 @@ from ..environment import ROOT
 from .cost import cost
 from .curves import curves
 from .methods import methods
+from .proof import proof
 
-TABLES = {"cost": cost, "curves": curves, "methods": methods}  # cost first: it wants the checkpoint itself
+TABLES = {
+    "cost": cost,
+    "curves": curves,
+    "methods": methods,
+    "proof": proof,
+}  # cost first: it wants the checkpoint itself
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("tables", nargs="*", metavar="curves|methods|cost", help="default: all")
+    parser.add_argument("tables", nargs="*", metavar="curves|methods|cost|proof", help="default: all")
     parser.add_argument(
         "--scenes", type=int, default=10, help="of curves and methods; shared out over ten swaps"
+    )
+    parser.add_argument(
+        "--test-scenes", type=int, default=50, help=("of proof; --scenes are its validation scenes")
     )
     parser.add_argument("--steps", type=int, default=20, help="of curves and methods")
     parser.add_argument("--rounds", type=int, default=2, help="of cost; the fewest seconds count")
