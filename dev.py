@@ -40,8 +40,6 @@ from devtools.server import free_port, has_device, require_free, running, server
 
 # `python -m pytest` would put the root first on sys.path, and nodes/ would shadow the host's module `nodes`
 PYTEST = ["-c", "import sys; sys.path[:] = filter(None, sys.path); import pytest; sys.exit(pytest.main())"]
-# The whole suite by two processes, each file in one of them; a few tests are quicker in one.
-WORKERS = ["-n", "2", "--dist", "loadfile"]
 # glibc hands big tensors back to the system and asks for them again: a fifth of the tests' time on a CPU
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**33)}
 
@@ -92,8 +90,7 @@ def test(arguments):
     env = prepare()
     if not has_module(env.python, "pytest"):
         raise Stop(f"pytest is missing there: {env.python} -m pip install pytest")
-    spread = WORKERS if not arguments and has_module(env.python, "xdist") else []
-    return script(env, PYTEST + spread + arguments, cwd=ROOT, **KEEP_MEMORY)
+    return script(env, PYTEST + arguments, cwd=ROOT, **KEEP_MEMORY)
 
 
 def bench(arguments):
