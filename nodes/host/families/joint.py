@@ -19,14 +19,15 @@ def every_block(options: dict) -> bool:
 
 @dataclass(frozen=True)
 class JointFamily:
-    """A family whose sequence is [text, image].
+    """A family whose sequence is [text, image], or [image, text].
 
     network: the host's class. is_main: whether an attention call belongs to a block whose maps are read, told
-    by its transformer_options.
+    by its transformer_options. text_first: the order of the sequence.
     """
 
     network: type
     is_main: Callable[[dict], bool] = every_block
+    text_first: bool = True
 
     def reader_of(self, model, size: tuple[int, int]) -> JointReader | None:
         """The adapter of a MODEL of this family, else None."""
@@ -68,12 +69,14 @@ class JointReader:
         if chunks is None or mask is not None or text != sink.rows:
             sink.give_up(
                 "the text and the picture are not all that the attention sees (areas, masked, padded or "
-                "added tokens, "
-                "reference pictures)"
+                "added tokens, reference pictures)"
             )
             return
         if not options.get("skip_reshape"):
             q, k = split_heads(q, heads), split_heads(k, heads)
         for rows in (chunk.rows for chunk in chunks if chunk.cond):
-            maps = mean_to_text(q[rows, :, text:], k[rows], text)
+            # Rolled by the image's length, [image, text] becomes [text, image]; attention does not mind the
+            # order.
+            turned = [t[rows] if self.family.text_first else t[rows].roll(-image, 2) for t in (q, k)]
+            maps = mean_to_text(turned[0][:, :, text:], turned[1], text)
             sink.add(maps.unflatten(1, self.grid).permute(0, 3, 1, 2))
