@@ -18,11 +18,13 @@ from .masks import tile_batch
 class Hold:
     """Everything that holds the background in one edit.
 
-    lock: the hold mask of the background lock, or None. regions [B or 1, 1, H, W]: where other edits take
-    place. A local blend holds nothing there.
+    lock: the hold mask of the background lock, or None. edge: another one, which holds at most that much in
+    each single step; for latent pixels that lie only partly in a hard mask. regions [B or 1, 1, H, W]: where
+    other edits take place. A local blend holds nothing there.
     """
 
     lock: Tensor | None = None
+    edge: Tensor | None = None
     regions: Tensor | None = None
 
     def apply(self, x: Tensor, source: Tensor, share: float, blends: Sequence[Tensor] = ()) -> Tensor:
@@ -38,6 +40,8 @@ class Hold:
 
     def _masks(self, share: float, blends: Sequence[Tensor]) -> list[Tensor]:
         locks = [] if self.lock is None else [for_one_step(self.lock, share)]
+        if self.edge is not None:
+            locks = [torch.minimum(lock, self.edge.to(lock)) for lock in locks]
         if self.regions is not None:
             blends = [torch.minimum(blend, 1 - self.regions.to(blend)) for blend in blends]
         return [*locks, *blends]

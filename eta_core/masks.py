@@ -119,6 +119,11 @@ def resize_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(mask[:, None], size, mode="area" if shrinks else "nearest")[:, 0]
 
 
+def least(mask: Tensor, scale: int) -> Tensor:
+    """[B, H, W] at the latent\'s size, [B, 1, h, w]: the least of the pixels that each value covers."""
+    return -F.max_pool2d(-mask[:, None], scale)
+
+
 def _over(before: list[Tensor], mask: Tensor) -> list[Tensor]:
     return [*(weight * (1 - mask) for weight in before), mask]
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from ..eta_core.edit import Prediction, sample_target
 from ..eta_core.eta import EtaSchedule
 from ..eta_core.hold import NO_HOLD, Hold
-from ..eta_core.masks import compose, resolve
+from ..eta_core.masks import compose, least, resize_mask, resolve
 from ..eta_core.methods import Method, PlugAndPlay
 from ..eta_core.noise import EtaNoise, FreshNoise, NoiseSettings, RecordedNoise, ReferenceRecordedNoise
 from ..eta_core.schedule import Step
@@ -153,12 +153,20 @@ def prepare_run(
     plan, trajectory = edit or EditPlan(), inversion.trajectory
     host.check_same_model(model, trajectory.signature, node_id)
 
+    fitted: dict[int, Tensor] = {}  # so that a mask is resized, and warned of, once
+
+    def in_pixels(given: Tensor) -> Tensor:
+        if id(given) not in fitted:
+            fitted[id(given)] = host.fit_mask(given, trajectory.batch, trajectory.picture_size, node_id)
+        return fitted[id(given)]
+
     def fit(given: Tensor) -> Tensor:
-        return host.latent_mask(given, trajectory.batch, trajectory.latent_size, trajectory.scale, node_id)
+        return resize_mask(in_pixels(given), trajectory.latent_size)[:, None]
 
     weights = resolve([(fit(region.mask), region.overlap) for region in plan.regions])
-    region, free = _regions(None if mask is None else fit(mask), weights, plan.regions)
-    if background_lock > 0 and free is None:
+    region = _eta_region(None if mask is None else fit(mask), weights, plan.regions)
+    masks = [each for each in (mask, *(chosen.mask for chosen in plan.regions)) if each is not None]
+    if background_lock > 0 and not masks:
         raise ValueError(
             f"background_lock is {background_lock:g} but no mask says what the background is: connect a "
             "mask, or set it to 0"
@@ -199,10 +207,7 @@ def prepare_run(
             choose_in_region=not parity,
         ),
         _strategy(trajectory, parity),
-        Hold(
-            background_lock * (1 - free) if background_lock > 0 and free is not None else None,
-            reduce(torch.add, weights) if weights else None,
-        ),
+        _hold(background_lock, list(map(in_pixels, masks)), weights, trajectory),
         first,
     )
 
@@ -263,16 +268,30 @@ def _negative(inversion: Inversion, negative: list, node_id: str | None) -> list
     return inversion.positive
 
 
-def _regions(
-    mask: Tensor | None, weights: list[Tensor], regions: Sequence[RegionEdit]
-) -> tuple[Tensor | None, Tensor | None]:
-    """Where eta acts and how strongly, and where the picture may change at all; None is everywhere."""
+def _hold(background_lock: float, masks: list[Tensor], weights: list[Tensor], trajectory: Trajectory) -> Hold:
+    """What holds the background outside all masks [1 or B, H, W], given in pixels.
+
+    A soft value of a mask lets its share of the edit through, whatever the number of steps. A latent pixel
+    that a hard mask only partly covers is held by as much as lies outside, in every step: its share would
+    show outside the mask.
+    """
+    regions = reduce(torch.add, weights) if weights else None
+    if background_lock == 0:
+        return Hold(regions=regions)
+    free = reduce(torch.maximum, masks)
+    covered = resize_mask(free, trajectory.latent_size)[:, None]
+    lock, edge = (background_lock * (1 - part) for part in (least(free, trajectory.scale), covered))
+    return Hold(lock, edge, regions)
+
+
+def _eta_region(mask: Tensor | None, weights: list[Tensor], regions: Sequence[RegionEdit]) -> Tensor | None:
+    """Where eta acts and how strongly; None is everywhere."""
     if not weights:
-        return mask, mask
+        return mask
     covered = reduce(torch.add, weights)
     base = torch.zeros_like(covered) if mask is None else mask
     scaled = (weight * region.eta_scale for weight, region in zip(weights, regions, strict=True))
-    return reduce(torch.add, scaled) + (1 - covered) * base, torch.maximum(base, covered)
+    return reduce(torch.add, scaled) + (1 - covered) * base
 
 
 def _check_methods(

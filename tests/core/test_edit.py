@@ -322,6 +322,16 @@ def test_a_soft_lock_leads_from_the_edit_to_the_source_without_a_turn(latent):
     assert all(more > less + 0.02 for more, less in pairwise(shares)), shares
 
 
+def test_an_edge_is_held_by_as_much_in_every_step(latent):
+    """A latent pixel that a hard mask covers by half: the half that stays outside pulls it back at each step."""
+    half = torch.full((1, 1, 8, 6), 0.5)
+    x, source = trajectory_of(latent)[0], latent.flip(0)
+    held = Hold(lock=torch.ones(1, 1, 8, 6), edge=half).apply(x, source, share=1 / 20)
+    torch.testing.assert_close(held, (x + source) / 2)
+    soft = Hold(lock=half, edge=half).apply(x, source, share=1 / 20)
+    torch.testing.assert_close(soft, source + 0.5 ** (1 / 20) * (x - source))
+
+
 # --- where an edit begins -------------------------------------------------------------------------
 
 
