@@ -323,7 +323,7 @@ def test_a_soft_lock_leads_from_the_edit_to_the_source_without_a_turn(latent):
 
 
 def test_an_edge_is_held_by_as_much_in_every_step(latent):
-    """A latent pixel that a hard mask covers by half: the half that stays outside pulls it back at each step."""
+    """A latent pixel that a hard mask covers by half: what lies outside pulls it back at each step."""
     half = torch.full((1, 1, 8, 6), 0.5)
     x, source = trajectory_of(latent)[0], latent.flip(0)
     held = Hold(lock=torch.ones(1, 1, 8, 6), edge=half).apply(x, source, share=1 / 20)
