@@ -44,6 +44,10 @@ class Host:
                 return node.PREPARE_CLASS_CLONE({}).EXECUTE_NORMALIZED(**inputs).result
             return getattr(node(), node.FUNCTION)(**inputs)
 
+    def object_info(self) -> dict:
+        """What the server's /object_info says of every node."""
+        return {name: _info(node) for name, node in self.nodes.NODE_CLASS_MAPPINGS.items()}
+
     def run(self, graph: dict, client: str = "") -> Outcome:
         """A whole API-format graph through PromptExecutor; client: the page that waits for it."""
         return self.run_on(self.executor(), graph, client)
@@ -67,6 +71,13 @@ class Host:
         return Outcome(
             executor.success, "; ".join(errors), executor.history_result.get("outputs", {}), executor
         )
+
+
+def _info(node) -> dict:
+    if hasattr(node, "GET_NODE_INFO_V1"):
+        return node.GET_NODE_INFO_V1()
+    outputs = list(getattr(node, "RETURN_NAMES", node.RETURN_TYPES))
+    return {"input": node.INPUT_TYPES(), "output": list(node.RETURN_TYPES), "output_name": outputs}
 
 
 class Outcome:

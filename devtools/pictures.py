@@ -18,12 +18,16 @@ from PIL import Image, ImageDraw, ImageFont
 
 from .bench.cases import CFG, DEFAULT, REGION, method_of
 from .demo import scenes
-from .demo.prepare import SOURCES
 from .demo.studio import DemoStudio, open_studio, pixels_of
 from .environment import ROOT
 
 WEB = ROOT / "web"
 STEPS = 50
+CAT, BALL, PANDA = (  # unseen scenes
+    (scenes.TEST + 7, "cat", "grass"),
+    (scenes.TEST + 21, "red ball", "wood"),
+    (scenes.TEST + 32, "panda", "wood"),
+)
 TILE, GAP = 192, 6
 INK, PAPER = (40, 40, 48), (255, 255, 255)
 COLOURS = ((214, 64, 69), (44, 110, 203), (42, 157, 96), (236, 151, 31), (126, 78, 192), (90, 90, 100))
@@ -196,7 +200,7 @@ def of_sigmas(cat: Subject) -> Image.Image:
 @cache
 def of_saving(studio: DemoStudio) -> tuple[Image.Image, Image.Image]:
     """A file's way: picture, noise end and what is played back from it; then edits from it alone."""
-    host, cat = studio.host, Subject(studio, SOURCES["eta_demo_cat.png"], "dog")
+    host, cat = studio.host, Subject(studio, CAT, "dog")
     host.call("EtaSaveInversion", inversion=cat.inversion, filename_prefix="eta/cat")
     (file,) = host.nodes.NODE_CLASS_MAPPINGS["EtaLoadInversion"].define_schema().inputs
     (loaded,) = host.call("EtaLoadInversion", file=file.options[0])
@@ -326,10 +330,10 @@ def main() -> None:
     sys.argv = sys.argv[:1]  # the host reads it
     studio = open_studio()
     studio.narrow()
-    cat = Subject(studio, SOURCES["eta_demo_cat.png"], "dog")
-    ball = Subject(studio, SOURCES["eta_demo_ball.png"], "red heart")
-    panda = Subject(studio, SOURCES["eta_demo_panda.png"], "bear")
-    snow = Subject(studio, SOURCES["eta_demo_cat.png"], "cat", "snow")
+    cat = Subject(studio, CAT, "dog")
+    ball = Subject(studio, BALL, "red heart")
+    panda = Subject(studio, PANDA, "bear")
+    snow = Subject(studio, CAT, "cat", "snow")
     mask, heat = cat.region()
     edited = cat.edit(DEFAULT["method"])
     swaps = (cat, ball, panda)

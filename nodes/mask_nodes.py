@@ -178,10 +178,17 @@ class AttentionMask(EtaNode):
             region = masks.combine(region, mask, combine)
         if not bool(region.flatten(1).any(1).all()):
             host.warn("the mask is empty after grow, invert and combine: nothing will be edited", node_id)
+        fields = {
+            "words": words,
+            "threshold": threshold,
+            "grow": grow,
+            "blur": blur,
+            "invert": invert,
+            "combine": combine,
+        }
+        view = _view(maps, prompt.vocabulary, trajectory.prompts, size, image, mask) | {"fields": fields}
         return io.NodeOutput(
-            region,
-            heatmap(masks.enlarge(soft, size), region, image),
-            ui={"eta_attention": [_view(maps, prompt.vocabulary, trajectory.prompts, size, image, mask)]},
+            region, heatmap(masks.enlarge(soft, size), region, image), ui={"eta_attention": [view]}
         )
 
 

@@ -187,11 +187,10 @@ def proof(studio: DemoStudio, options: argparse.Namespace) -> list[str]:
     apart, measure = studio.narrow(), Measure()
     book = Book(options.out / "proof.jsonl")
     few = [inverted(studio, case, options.steps) for case in cases(options.scenes, scenes.VALIDATION + 2000)]
-    chosen = {way.title: choose(way, few, measure, book) for way in WAYS}
     many = [inverted(studio, case, options.steps) for case in cases(options.test_scenes, scenes.TEST + 2000)]
-    rows = {}
+    chosen, rows = {}, {}
     for way in WAYS:
-        settings = chosen[way.title]
+        settings = chosen[way.title] = choose(way, few, measure, book)
         rows[way.title] = [
             row for seed in SEEDS for row in shown(way, many, settings, seed, measure, book, "test")
         ]
@@ -206,11 +205,9 @@ def proof(studio: DemoStudio, options: argparse.Namespace) -> list[str]:
     }
     worst(options, many, rows, chosen)
     return [
-        f"{options.test_scenes} test scenes, {len(SEEDS)} seeds, {options.steps} steps, the UNet at its "
-        "trained "
-        f"width ({apart:.0e} apart). Settings chosen by truth on {options.scenes} validation scenes. Mean "
-        "and standard "
-        "error over scenes.",
+        f"{options.test_scenes} test scenes, {len(SEEDS)} seeds, {options.steps} steps, the UNet "
+        f"at its trained width ({apart:.0e} apart). Settings chosen by truth on {options.scenes} validation "
+        "scenes. Mean and standard error over scenes.",
         "",
         *table(frames, rows, chosen),
     ]

@@ -29,18 +29,12 @@ from pilot.graph import graph_of
 from ..environment import ROOT, WORK, environment
 from ..server import free_port, running, server_command
 from . import judge, scenes
-from .prepare import SOURCES, prepare
+from .prepare import CAT, SOURCES, prepare
 
 WORKFLOW = ROOT / "example_workflows" / "Change one thing in a photo.json"
 PATIENCE_SECONDS = 1800
-SOURCE, WANTED = "eta_demo_cat.png", "dog"
-PICTURES = {
-    "Edited": "edited",
-    "Reconstruction": "reconstruction",
-    "Mask": "mask",
-    "Heatmap": "heatmap",
-    "Comparison": "comparison",
-}
+SOURCE, WANTED = CAT, "dog"
+PICTURES = {name: name.lower() for name in ("Edited", "Reconstruction", "Mask", "Heatmap")}
 
 
 def main() -> int:
@@ -72,16 +66,35 @@ def main() -> int:
 def run_workflow(address: str) -> dict[str, np.ndarray]:
     """The workflow's pictures by name, and the source."""
     workflow = json.loads(WORKFLOW.read_text(encoding="utf-8"))
-    graph = graph_of(workflow, get(f"{address}/object_info"))
+    graph = with_views(graph_of(workflow, get(f"{address}/object_info")))
     print(f"running '{WORKFLOW.stem}': {len(graph)} nodes", flush=True)
     prompt_id = post(f"{address}/prompt", {"prompt": graph})["prompt_id"]
     outputs = finished(address, prompt_id)
-    pictures = {"source": np.asarray(Image.open(environment().base / "input" / SOURCE))}
+    pictures = {"source": np.asarray(Image.open(environment().base / "input" / SOURCE).convert("RGB"))}
     for node_id, node in graph.items():
         name = PICTURES.get(node["_meta"]["title"])
         if name:
             pictures[name] = fetch(address, outputs[node_id]["images"][0])
+    pictures["comparison"] = np.concatenate([pictures["source"], pictures["edited"][..., :3]], 1)
     return pictures
+
+
+def with_views(graph: dict) -> dict:
+    """The graph with previews of what its nodes show on the page alone: mask, heatmap, reconstruction."""
+    (mask,), (edit,), (decoder, *_) = (
+        [node_id for node_id, node in graph.items() if node["class_type"] == kind]
+        for kind in ("AttentionMask", "EtaSampler", "VAEDecode")
+    )
+    views = {
+        "mask": ("MaskPreview", "Mask", {"mask": [mask, 0]}),
+        "heatmap": ("PreviewImage", "Heatmap", {"images": [mask, 1]}),
+        "decoded": ("VAEDecode", "", {"samples": [edit, 1], "vae": graph[decoder]["inputs"]["vae"]}),
+        "reconstruction": ("PreviewImage", "Reconstruction", {"images": ["decoded", 0]}),
+    }
+    return graph | {
+        node_id: {"class_type": kind, "inputs": inputs, "_meta": {"title": title}}
+        for node_id, (kind, title, inputs) in views.items()
+    }
 
 
 def finished(address: str, prompt_id: str) -> dict:

@@ -12,18 +12,20 @@ from torch import Tensor
 from ..host import Host, boot
 from ..studio import Defaults, Studio
 from . import scenes
-from .prepare import CHECKPOINT, CONTROL, SOURCES, prepare
+from .prepare import CAT, CHECKPOINT, CONTROL, SOURCES, prepare
 
-CAT = Defaults("a cat on the grass", "a dog on the grass", steps=20, cfg=2.0, seed=0, noise_candidates=10)
+CAT_TO_DOG = Defaults(
+    "a cat on the grass", "a dog on the grass", steps=20, cfg=2.0, seed=0, noise_candidates=10
+)
 
 
 class DemoStudio(Studio):
     """picture: the cat on grass [1, 128, 128, 3] in 0..1; latent: its LATENT."""
 
-    def __init__(self, host: Host, defaults: Defaults = CAT):
+    def __init__(self, host: Host, defaults: Defaults = CAT_TO_DOG):
         prepare(host.base)
         super().__init__(host, *host.call("CheckpointLoaderSimple", ckpt_name=CHECKPOINT), defaults=defaults)
-        self.picture = pixels_of([scenes.render(*SOURCES["eta_demo_cat.png"])])
+        self.picture = pixels_of([scenes.render(*SOURCES[CAT])])
         self.latent = self.encode(self.picture)
         self._apart: float | None = None
 

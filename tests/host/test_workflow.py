@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from devtools.demo import judge, scenes
-from devtools.demo.prepare import CHECKPOINT, SOURCES, prepare
+from devtools.demo.prepare import CAT, CHECKPOINT, SOURCES, prepare
+from devtools.demo.run_demo import with_views
 from devtools.environment import ROOT
 from eta_core import masks
 from eta_core.evidence import metrics
@@ -18,37 +19,26 @@ from pilot.graph import graph_of
 WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
 BLUEPRINT = ROOT / "subgraphs" / "Eta edit.json"
 MAIN = "Change one thing in a photo"
-SOURCE = "eta_demo_cat.png"
 QUICK_STEPS = 6
 QUICKER = {  # where many pictures are made
-    "A batch of pictures": {"EtaInversion": {"steps": 4}},
-    "Compare etas in a grid": {"EtaInversion": {"steps": 4}, "EtaSampler": {"variants": 1}},
+    "Compare etas in a grid": {"EtaInversion": {"steps": 4}},
     "Find the eta for your pictures": {"EtaInversion": {"steps": 4}, "EtaTune": {"trials": 4}},
 }
 # workflow -> what the judge sees in each of its edited pictures
 SHOWS = {
-    "A batch of pictures": [("fox", "grass")] * 3,
+    "A batch of pictures": [("cat", "snow"), ("red ball", "snow")],
     "Compare etas in a grid": [("dog", "grass")] * 4,
-    "Find the eta for your pictures": [("dog", "grass"), ("red heart", "wood")],
+    "Find the eta for your pictures": [("dog", "grass"), ("fox", "grass")],
     "Gallery of variants": [("dog", "grass")] * 4,
     "Keep the layout with Plug-and-Play": [("cat", "snow")],
     "Keep the pose with Prompt-to-Prompt": [("dog", "grass")],
-    "Keep the texture with MasaCtrl": [("red heart", "wood")],
-    "Measure an edit and hold back what fails": [("dog", "grass")],
-    "Only inside my mask": [("frog", "sand")],
-    "Two edits at once": [("bear", "snow")],
+    "Keep the texture with MasaCtrl": [("fox", "grass")],
+    "Measure an edit and hold back what fails": [("dog", "grass")] * 3,
+    "Only inside my mask": [("apple", "wood")],
+    "Two edits at once": [("fox", "snow")],
     "With ControlNet": [("dog", "grass")],
     "With a LoRA": [("cat", "grass")],
 }
-
-
-def object_info(host) -> dict:
-    """What the server's /object_info says of every node."""
-
-    def of(node):
-        return node.GET_NODE_INFO_V1() if hasattr(node, "GET_NODE_INFO_V1") else {"input": node.INPUT_TYPES()}
-
-    return {name: of(node) for name, node in host.nodes.NODE_CLASS_MAPPINGS.items()}
 
 
 @cache
@@ -63,7 +53,8 @@ def run(host, name: str, **changes: dict) -> dict[str, list[dict]]:
     """Title of a node -> its pictures' files, after the workflow's run; `changes`: inputs by node id."""
     prepare(host.base)
     workflow = json.loads((ROOT / "example_workflows" / f"{name}.json").read_text(encoding="utf-8"))
-    graph = graph_of(workflow, object_info(host))
+    graph = graph_of(workflow, host.object_info())
+    graph = with_views(graph) if name == MAIN else graph
     for node in graph.values():
         node["inputs"].update(changes.get(node["class_type"], {}))
     outcome = host.run_on(executor(host), graph)
@@ -90,7 +81,7 @@ def picture(host, outcome, title: str) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def scene():
-    return scenes.render(*SOURCES[SOURCE])
+    return scenes.render(*SOURCES[CAT])
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
@@ -180,11 +171,11 @@ def test_the_blueprint_changes_one_thing(host, blueprint):
     for node in blueprint["nodes"]:
         for slot in node["inputs"]:
             slot["link"] = None if slot["link"] in loose else slot["link"]
-    graph = graph_of({"nodes": blueprint["nodes"], "links": links}, object_info(host))
+    graph = graph_of({"nodes": blueprint["nodes"], "links": links}, host.object_info())
     (edited,) = (link for link in links if link[3:5] == [OUTSIDE_OUT, 0])
     graph |= {
         "model": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": CHECKPOINT}},
-        "picture": {"class_type": "LoadImage", "inputs": {"image": SOURCE}},
+        "picture": {"class_type": "LoadImage", "inputs": {"image": CAT}},
         "see": {"class_type": "PreviewImage", "inputs": {"images": [str(edited[1]), edited[2]]}},
     }
     for node in graph.values():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -30,10 +31,16 @@ def chromium() -> str:
 
 
 @pytest.fixture(scope="session")
-def address(chromium, tmp_path_factory) -> str:
+def base(tmp_path_factory) -> Path:
+    """The server's base directory."""
     base = tmp_path_factory.mktemp("web")
     make_base(base)
     prepare(base)
+    return base
+
+
+@pytest.fixture(scope="session")
+def address(chromium, base) -> str:
     env, port = environment()._replace(base=base), free_port()
     command = server_command(env, port)
     with running(command, env, port, base / "server.log") as (_, address):

@@ -5,7 +5,7 @@ declare module "*/scripts/app.js" {
 declare module "*/scripts/api.js" {
     export const api: {
         apiURL(route: string): string;
-        fetchApi(route: string): Promise<Response>;
+        fetchApi(route: string, options?: RequestInit): Promise<Response>;
         addEventListener(event: string, listener: (event: CustomEvent) => void): void;
     };
 }

@@ -7,6 +7,7 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from devtools.browser import ROOT, opened, settle, show
 from eta_core import masks
@@ -15,6 +16,7 @@ from eta_core.schedule import ddim_grid
 
 PACK = "eta-inversion"
 TEMPLATES = sorted(path.stem for path in (ROOT / "example_workflows").glob("*.json"))
+SHIPPED = sorted(path.name for path in (ROOT / "web" / "pictures").glob("*.webp"))
 MAIN = "Change one thing in a photo"
 NODES = json.loads((ROOT / "locales/en/nodeDefs.json").read_text(encoding="utf-8"))
 JAPANESE = json.loads((ROOT / "locales/ja/nodeDefs.json").read_text(encoding="utf-8"))
@@ -158,6 +160,29 @@ def test_a_template_loads_whole_and_is_the_same_when_saved_and_loaded_again(page
         assert not given or before[node_id][: len(given)] == given
 
 
+@pytest.fixture(scope="module")
+def small(base):
+    """Small pictures under the photographs' names, so that whole runs are quick."""
+    paths = [base / "input" / name for name in SHIPPED]
+    kept = [path.read_bytes() for path in paths]
+    for path in paths:
+        with Image.open(path) as picture:
+            picture.resize((64, 64)).save(path, lossless=True, exact=True)
+    yield
+    for path, content in zip(paths, kept):
+        path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_a_template_runs_as_it_is_loaded_and_no_node_covers_another_then(classic, vue, name, small):
+    """For the second kind of nodes the server has kept what the first made, unless their prompts differ."""
+    for page in (classic, vue):
+        load(page, name)
+        run(page)
+        show(page, name)
+        assert not covered(page)
+
+
 # -- the curve
 
 
@@ -199,6 +224,37 @@ def test_a_node_removed_while_its_point_is_held_leaves_the_pages_undo_at_work(pa
     page.evaluate("app.graph.remove(node)")
     page.mouse.up()
     assert page.evaluate("app.extensionManager.workflow.activeWorkflow.changeTracker.changeCount") == 0
+
+
+def listed(page) -> list[str]:
+    return page.evaluate(
+        "async () => (await (await app.api.fetchApi('/object_info/LoadImage')).json())"
+        ".LoadImage.input.required.image[0]"
+    )
+
+
+def test_a_photograph_that_a_template_names_is_brought_when_it_is_opened(page, base):
+    """Nothing is written before; what is there is left as it is."""
+    kept = {name: (base / "input" / name).read_bytes() for name in SHIPPED}
+    page.evaluate("app.graph.clear()")
+    for name in SHIPPED:
+        (base / "input" / name).unlink()
+    try:
+        load(page, "Gallery of variants")
+        assert [name for name in listed(page) if name in SHIPPED] == ["eta_cat.webp"]
+        (base / "input" / "eta_cat.webp").write_bytes(kept["eta_cat.webp"])
+        load(page, "A batch of pictures")
+        load(page, "Only inside my mask")
+        take(page, "LoadImage")
+        assert values(page)["image"] == "eta_coffee_masked.webp"
+        assert "eta_coffee_masked.webp" in page.evaluate("node.widgets[0].options.values")
+        for name in ("eta_coffee.webp", "eta_coffee_masked.webp"):
+            shipped = ROOT / "web" / "pictures" / name
+            assert (base / "input" / name).read_bytes() == shipped.read_bytes()
+        assert (base / "input" / "eta_cat.webp").read_bytes() == kept["eta_cat.webp"]
+    finally:
+        for name, content in kept.items():
+            (base / "input" / name).write_bytes(content)
 
 
 def test_the_points_of_linear_stay_in_its_own_fields(page):
@@ -357,25 +413,33 @@ def test_the_page_makes_the_nodes_own_region(classic, combine):
 
 
 def test_words_are_offered_before_the_first_run_and_clicked_into_the_field(page):
-    load(page, MAIN)
+    load(page, "Two edits at once")
     take(page, "AttentionMask")
     chips = page.locator(".eta-chips button")
-    assert chips.all_inner_texts() == ["a", "cat", "on", "the", "grass"]
-    assert chips.nth(1).get_attribute("aria-pressed") == "true"
-    chips.nth(4).click()
-    assert values(page)["words"] == "cat, grass"
+    assert chips.all_inner_texts() == ["a", "photo", "of", "cat"]
+    assert chips.nth(3).get_attribute("aria-pressed") == "true"
     chips.nth(1).click()
-    assert values(page)["words"] == "grass"
+    assert values(page)["words"] == "cat, photo"
     chips.nth(3).click()
-    chips.nth(4).click(modifiers=["Shift"])
-    assert values(page)["words"] == "grass, the grass"
-    assert prompt_of(page, "AttentionMask")["words"] == "grass, the grass"
+    assert values(page)["words"] == "photo"
+    chips.nth(0).click()
+    chips.nth(1).click(modifiers=["Shift"])
+    assert values(page)["words"] == "photo, a photo"
+    assert prompt_of(page, "AttentionMask")["words"] == "photo, a photo"
 
 
 def test_a_workflow_is_run_from_the_page_and_its_previews_are_live(page, address):
-    load(page, MAIN, steps=4)
-    run(page)
+    load(page, "Two edits at once", steps=4)
     take(page, "AttentionMask")
+    page.evaluate(
+        """() => {
+            const preview = LiteGraph.createNode('MaskPreview');
+            preview.pos = [node.pos[0], 2000];
+            app.graph.add(preview);
+            node.connect(0, preview, 0);
+        }"""
+    )
+    run(page)
     line = page.locator(".eta-attention .eta-line")
     previewed = "document.querySelector('.eta-attention .eta-line').textContent.includes('%')"
     page.wait_for_function(previewed, timeout=10_000)
@@ -408,9 +472,9 @@ def test_a_workflow_is_run_from_the_page_and_its_previews_are_live(page, address
     set_value(page, "grow", 24)
     settle(page)
     assert smaller < first and smaller < covered()
-    page.locator(".eta-chips button").nth(4).click()
+    page.locator(".eta-chips button").nth(1).click()
     settle(page)
-    assert "%" in line.text_content() and values(page)["words"] == "cat, grass"
+    assert "%" in line.text_content() and values(page)["words"] == "cat, photo"
     assert (
         page.evaluate("async () => (await fetch('/history')).json().then(all => Object.keys(all).length)")
         == queued
@@ -424,8 +488,13 @@ def test_a_workflow_is_run_from_the_page_and_its_previews_are_live(page, address
     page.evaluate("node.onConnectionsChange()")
     settle(page)
     assert page.locator(".eta-chips button").all_inner_texts() == ["a", "dog", "under", "the", "moon"]
-    connect_number(page, "AttentionMask", "threshold")
-    assert "threshold" in line.text_content() and not page.locator(".eta-attention canvas").is_visible()
+    smallest = covered()
+    set_value(page, "threshold", 0.99)
+    settle(page)
+    assert covered() < smallest
+    connect_number(page, "AttentionMask", "threshold")  # its own field no longer counts, the run's value does
+    settle(page)
+    assert covered() > smallest
 
 
 def test_what_comes_before_the_answer_to_the_request_is_shown_again_too(page):
@@ -450,6 +519,16 @@ def test_what_comes_before_the_answer_to_the_request_is_shown_again_too(page):
     )
     load(page, MAIN)
     assert "run once" in page.locator(".eta-attention .eta-line").text_content()  # another workflow's nodes
+
+
+def test_words_that_come_by_a_link_are_shown_as_the_run_used_them(page):
+    load(page, MAIN, steps=4)
+    run(page)
+    page.wait_for_function(
+        "document.querySelector('.eta-attention .eta-line').textContent.includes('%')", timeout=10_000
+    )
+    pressed = page.locator(".eta-chips button[aria-pressed='true']")
+    assert pressed.all_inner_texts() == ["cat"] and pressed.first.is_disabled()
 
 
 def show_again(page) -> None:
@@ -506,9 +585,10 @@ def test_the_steps_that_were_taken_are_drawn_on_the_curve(page):
 
 def test_before_and_after_are_compared(page):
     load(page, MAIN, steps=4)
+    take(page, "EtaCompare")
     page.evaluate(
-        "() => { app.canvas.ds.offset = [-1900, 60]; app.canvas.ds.scale = 1; app.canvas.setDirty(true, "
-        "true) }"
+        "() => { app.canvas.ds.offset = [300 - node.pos[0], 150 - node.pos[1]]; app.canvas.ds.scale = 1; "
+        "app.canvas.setDirty(true, true) }"
     )
     run(page)
     page.wait_for_function("document.querySelector('.eta-frame img')?.naturalWidth === 128", timeout=10_000)

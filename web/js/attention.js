@@ -12,8 +12,9 @@ import { say } from "./shared/words.js";
 /** What the node sends when it has run.
  * @typedef {{
  *   words: string[], texts: string[], phrases: string[], map_size: [number, number], picture_size: [number, number],
- *   picture: Saved | null, mask: Saved | null, sheet: Saved, columns: number,
+ *   picture: Saved | null, mask: Saved | null, sheet: Saved, columns: number, fields: Record<string, string | number | boolean>,
  * }} View
+ * `fields` are the values of the run; those that come by a link are known from there alone.
  */
 
 const FIELDS = ["words", "threshold", "grow", "blur", "invert", "combine"];
@@ -129,15 +130,17 @@ class Preview {
     }
 
     draw() {
-        const values = Object.fromEntries(FIELDS.map((name) => [name, field(this.node, name).value]));
-        const phrases = parsePhrases(String(values.words ?? ""));
         const given = linked(this.node, FIELDS);
+        const { fields } = this.shown?.view ?? {};
+        const valueOf = (/** @type {string} */ name) => (given.includes(name) ? fields?.[name] : field(this.node, name).value);
+        const values = Object.fromEntries(FIELDS.map((name) => [name, valueOf(name)]));
+        const phrases = parsePhrases(String(values.words ?? ""));
         this.offer(new Set(phrases.map(({ text }) => text)), given.includes("words"));
-        const soft = this.shown && !given.length ? join(this.shown.maps, phrases) : null;
+        const soft = this.shown ? join(this.shown.maps, phrases) : null;
         this.canvas.hidden = !soft;
         if (!this.shown || !soft) {
             const why = !this.shown ? "firstRun" : phrases.length ? "newWords" : "noWords";
-            this.line.textContent = given.length ? say("linked", given.join(", ")) : say(why);
+            this.line.textContent = say(why);
             return;
         }
         const { drawn } = this.shown;

@@ -26,6 +26,7 @@ const WORDS = {
         tab_reconstruction: () => "Reconstruction",
         tab_eta: () => "Eta",
         linked: (fields) => `not shown: ${fields} by a link`,
+        noPictures: (names, reason) => `could not copy ${names} into the input folder (${reason}): load a picture of your own`,
         unreadable: () => "the curve cannot be read: write t:eta, for example 0.6:0, 1:0.7",
     },
     ja: {
@@ -50,6 +51,7 @@ const WORDS = {
         tab_reconstruction: () => "再構成",
         tab_eta: () => "Eta",
         linked: (fields) => `表示できません: ${fields} はリンクから入力されます`,
+        noPictures: (names, reason) => `${names} を入力フォルダーにコピーできませんでした（${reason}）。ご自分の画像を読み込んでください`,
         unreadable: () => "曲線を読めません。t:eta の形で書いてください（例 0.6:0, 1:0.7）",
     },
 };

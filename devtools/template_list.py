@@ -1,0 +1,549 @@
+"""What the example workflows are: a note and the nodes of each, in reading order.
+
+Checkpoint and photographs are files that everybody can have: the page offers to download the one, and puts
+the others into the input folder (web/js/pictures.js). Settings that are not named are the nodes' defaults.
+"""
+
+from __future__ import annotations
+
+from .templates import Node, Output, Sheet
+
+SD15 = "v1-5-pruned-emaonly-fp16.safetensors"
+CONTROL = "control_v11p_sd15_canny_fp16.safetensors"
+LORA = "epiNoiseoffset_v2.safetensors"
+HUGGING_FACE = "https://huggingface.co"
+MODELS = {
+    SD15: {
+        "name": SD15,
+        "url": f"{HUGGING_FACE}/Comfy-Org/stable-diffusion-v1-5-archive/resolve/main/{SD15}",
+        "directory": "checkpoints",
+    },
+    CONTROL: {
+        "name": CONTROL,
+        "url": f"{HUGGING_FACE}/comfyanonymous/ControlNet-v1-1_fp16_safetensors/resolve/main/{CONTROL}",
+        "directory": "controlnet",
+    },
+    LORA: {
+        "name": LORA,
+        "url": "https://civitai.com/api/download/models/16576?type=Model&format=SafeTensor&size=full&fp=fp16",
+        "directory": "loras",
+    },
+}
+CAT, COFFEE, TABLE = "eta_cat.webp", "eta_coffee.webp", "eta_coffee_masked.webp"
+SOURCE, TARGET = ("#232", "#353"), ("#223", "#335")
+
+# What docs/benchmarks.md found best on the embedded model; on other models a place to begin.
+EDIT = {"cfg": 2.0, "start": 0.6, "background_lock": 1.0}
+ETA = {"preset": "constant", "end_eta": 1.0}
+REGION = {"threshold": 0.4, "grow": 4}
+
+FILES = """
+**Files.** Checkpoint: Stable Diffusion 1.5; the page offers the download. SDXL works as well. """
+CAT_BY = "Photograph: Chelsea, by Stéfan van der Walt, CC0."
+COFFEE_BY = "Photograph: Coffee, by Rachel Michetti, courtesy of Pikolo Espresso Bar, CC0."
+
+
+class Begun:
+    """The first columns of most workflows: model and photograph, both prompts, the inversion."""
+
+    def __init__(self, sheet: Sheet, source: str, target: str, *pictures: str):
+        """pictures: files of the input folder; several are inverted as a batch."""
+        self.sheet = sheet
+        sheet.column("1. Model and photograph")
+        self.loader = sheet.add("CheckpointLoaderSimple", models=[MODELS[SD15]], ckpt_name=SD15)
+        titles = ["Your photograph"] if len(pictures) < 2 else [f"Photograph {i + 1}" for i in range(9)]
+        self.loaded = [
+            sheet.add("LoadImage", title, image=name) for title, name in zip(titles, pictures or (CAT,))
+        ]
+        sheet.column("2. Say what changes")
+        self.picture = self.loaded[0].out("IMAGE")
+        for further in self.loaded[1:]:
+            self.picture = sheet.add("ImageBatch", image1=self.picture, image2=further.out("IMAGE")).out()
+        self.pair = sheet.add(
+            "EtaPromptPair", clip=self.clip, source_prompt=source, target_prompt=target, colour=SOURCE
+        )
+        self.negative = sheet.add("CLIPTextEncode", "Negative prompt", clip=self.clip, text="")
+        latent = sheet.add("VAEEncode", pixels=self.picture, vae=self.vae)
+        sheet.column("3. Invert, find the region")
+        self.inversion = sheet.add(
+            "EtaInversion", model=self.model, positive=self.pair.out("source"), latent_image=latent.out()
+        )
+
+    @property
+    def model(self) -> Output:
+        return self.loader.out("MODEL")
+
+    @property
+    def clip(self) -> Output:
+        return self.loader.out("CLIP")
+
+    @property
+    def vae(self) -> Output:
+        return self.loader.out("VAE")
+
+    def region(self, **settings) -> Node:
+        inputs = {"words": self.pair.out("source_words"), **REGION, **settings}
+        return self.sheet.add(
+            "AttentionMask",
+            inversion=self.inversion.out(),
+            clip=self.clip,
+            image=self.picture,
+            **inputs,
+        )
+
+    def edit(self, eta: Output, title: str = "", **settings) -> Node:
+        inputs = {
+            "model": self.model,
+            "positive": self.pair.out("target"),
+            "negative": self.negative.out(),
+            **EDIT,
+            **settings,
+        }
+        return self.sheet.add("EtaSampler", title, inversion=self.inversion.out(), eta=eta, **inputs)
+
+    def schedule(self, title: str = "", **settings) -> Output:
+        return self.sheet.add("EtaSchedule", title, **(settings or ETA)).out()
+
+    def decode(self, latent: Output, title: str = "Decode the edit") -> Output:
+        return self.sheet.add("VAEDecode", title, samples=latent, vae=self.vae).out()
+
+    def compare(self, edited: Output, eta: Output, **more: Output) -> None:
+        self.sheet.add(
+            "EtaCompare", before=self.picture, after=edited, eta=eta, inversion=self.inversion.out(), **more
+        )
+
+    def save(self, pictures: Output, title: str = "Edited", prefix: str = "eta/edited") -> None:
+        self.sheet.add("SaveImage", title, images=pictures, filename_prefix=prefix)
+
+    def result(self, edited: Node, eta: Output) -> None:
+        self.sheet.column("5. Look and save", 420)
+        pictures = self.decode(edited.out(0))
+        self.compare(pictures, eta)
+        self.save(pictures)
+
+
+def change_one_thing(sheet: Sheet) -> None:
+    begun = Begun(sheet, "a photo of a cat", "a photo of a dog")
+    mask = begun.region()
+    sheet.column("4. Edit")
+    eta = begun.schedule()
+    edited = begun.edit(eta, mask=mask.out("mask"))
+    sheet.column("5. Look and save", 420)
+    pictures = begun.decode(edited.out("latent"))
+    reconstruction = begun.decode(edited.out("reconstruction"), "Decode the reconstruction")
+    begun.compare(pictures, eta, reconstruction=reconstruction)
+    begun.save(pictures)
+
+
+def only_inside_my_mask(sheet: Sheet) -> None:
+    begun = Begun(sheet, "a photo of the wood", "a photo of an apple on the wood", TABLE)
+    sheet.column("4. Edit")
+    eta = begun.schedule(preset="constant", end_eta=1.0)
+    edited = begun.edit(eta, mask=begun.loaded[0].out("MASK"), start=1.0, cfg=7.5)
+    begun.result(edited, eta)
+
+
+def keep_the_pose(sheet: Sheet) -> None:
+    begun = Begun(sheet, "a photo of a cat", "a photo of a dog")
+    mask = begun.region()
+    sheet.column("4. Edit")
+    eta = begun.schedule()
+    method = sheet.add(
+        "EtaPromptToPrompt",
+        inversion=begun.inversion.out(),
+        clip=begun.clip,
+        positive=begun.pair.out("target"),
+        cross_replace_end=0.4,
+        self_replace_end=0.2,
+        equalizer=1.0,
+        local_blend=False,
+    )
+    edited = begun.edit(eta, mask=mask.out("mask"), edit=method.out(), start=0.8)
+    begun.result(edited, eta)
+
+
+def keep_the_layout(sheet: Sheet) -> None:
+    begun = Begun(sheet, "a photo of a cat", "a photo of a cat in the snow")
+    sheet.column("4. Edit")
+    eta = begun.schedule(preset="paper_gentle")
+    method = sheet.add("EtaPlugAndPlay")
+    edited = begun.edit(eta, edit=method.out(), cfg=7.5, start=1.0, background_lock=0.0)
+    begun.result(edited, eta)
+
+
+def keep_the_texture(sheet: Sheet) -> None:
+    begun = Begun(sheet, "a photo of a cat", "a photo of a fox")
+    mask = begun.region()
+    sheet.column("4. Edit")
+    eta = begun.schedule(preset="paper_strong")
+    method = sheet.add("EtaMasaCtrl")
+    edited = begun.edit(eta, mask=mask.out("mask"), edit=method.out(), cfg=4.0, start=1.0)
+    begun.result(edited, eta)
+
+
+def two_edits(sheet: Sheet) -> None:
+    begun = Begun(sheet, "a photo of a cat", "a photo of the snow")
+    mask = begun.region(words="cat", grow=12, blur=6.0)
+    sheet.column("4. Edit")
+    eta = begun.schedule(preset="paper_strong")
+    prompt = sheet.add(
+        "CLIPTextEncode",
+        "Target prompt of the region",
+        clip=begun.clip,
+        text="a photo of a fox in the snow",
+        colour=TARGET,
+    )
+    second = sheet.add("EtaRegionEdit", positive=prompt.out(), mask=mask.out("mask"), cfg=7.5)
+    edited = begun.edit(eta, edit=second.out(), cfg=7.5, start=1.0, background_lock=0.0)
+    begun.result(edited, eta)
+
+
+def gallery(sheet: Sheet) -> None:
+    begun = Begun(sheet, "a photo of a cat", "a photo of a dog")
+    mask = begun.region()
+    sheet.column("4. Edit")
+    eta = begun.schedule()
+    edited = begun.edit(eta, mask=mask.out("mask"), variants=4)
+    begun.result(edited, eta)
+
+
+def batch(sheet: Sheet) -> None:
+    begun = Begun(sheet, "a photo", "a photo in the snow", CAT, COFFEE)
+    sheet.column("4. Edit")
+    eta = begun.schedule(preset="paper_gentle")
+    method = sheet.add("EtaPlugAndPlay")
+    edited = begun.edit(eta, edit=method.out(), start=1.0, background_lock=0.0)
+    begun.result(edited, eta)
+
+
+ETAS = (
+    ("eta 0", {"preset": "constant", "end_eta": 0.0}),
+    ("paper_gentle", {"preset": "paper_gentle"}),
+    ("paper_strong", {"preset": "paper_strong"}),
+    ("eta 1", {"preset": "constant", "end_eta": 1.0}),
+)
+
+
+def compare_etas(sheet: Sheet) -> None:
+    begun = Begun(sheet, "a photo of a cat", "a photo of a dog")
+    mask = begun.region()
+    row = begun.picture
+    for name, settings in ETAS:
+        sheet.column(f"4. Edit with {name}")
+        eta = begun.schedule(name, **settings)
+        edited = begun.edit(eta, f"Eta Sampler: {name}", mask=mask.out("mask"), start=1.0)
+        pictures = begun.decode(edited.out(0))
+        sheet.add("PreviewImage", f"Edited: {name}", images=pictures)
+        row = sheet.add("ImageStitch", "Next picture of the row", image1=row, image2=pictures).out()
+    sheet.column("5. Save the row", 640)
+    begun.save(row, "Row", "eta/row")
+
+
+def measure(sheet: Sheet) -> None:
+    begun = Begun(sheet, "a photo of a cat", "a photo of a dog")
+    mask = begun.region()
+    sheet.column("4. Edit")
+    eta = begun.schedule()
+    edited = begun.edit(eta, mask=mask.out("mask"), variants=3)
+    sheet.column("5. Measure and judge", 360)
+    pictures = begun.decode(edited.out(0), "Decode the edits")
+    figures = sheet.add("EtaMetrics", source=begun.picture, edited=pictures, mask=mask.out("mask"))
+    verdict = sheet.add("EtaVerdict", figures=figures.out("figures"), image=pictures, policy="advertising")
+    sheet.add("PreviewAny", "Reasons", source=verdict.out("reasons"))
+    sheet.column("6. Look and save", 420)
+    sheet.add("PreviewImage", "Table", images=figures.out("table"))
+    begun.save(verdict.out(0), "Edited: what passes", "eta/passed")
+
+
+def find_the_eta(sheet: Sheet) -> None:
+    sheet.column("1. Model and photographs")
+    loader = sheet.add("CheckpointLoaderSimple", models=[MODELS[SD15]], ckpt_name=SD15)
+    pictures = [sheet.add("LoadImage", f"Photograph {i}", image=name) for i, name in ((1, CAT), (2, CAT))]
+    model, clip, vae = (loader.out(name) for name in ("MODEL", "CLIP", "VAE"))
+    pairs, regions, inversions = [], [], []
+    sheet.column("2. Say what changes in each")
+    latents = []
+    for i, (picture, target) in enumerate(zip(pictures, ("dog", "fox")), 1):
+        pairs.append(
+            sheet.add(
+                "EtaPromptPair",
+                f"Prompts {i}",
+                clip=clip,
+                source_prompt="a photo of a cat",
+                target_prompt=f"a photo of a {target}",
+                colour=SOURCE,
+            )
+        )
+        latents.append(sheet.add("VAEEncode", pixels=picture.out("IMAGE"), vae=vae))
+    negative = sheet.add("CLIPTextEncode", "Negative prompt", clip=clip, text="")
+    for i, (pair, latent) in enumerate(zip(pairs, latents), 1):
+        if i == 1:
+            sheet.column("3. Invert")
+        inversions.append(
+            sheet.add(
+                "EtaInversion",
+                f"Inversion {i}",
+                model=model,
+                positive=pair.out("source"),
+                latent_image=latent.out(),
+                steps=20,
+            )
+        )
+    sheet.column("4. Find the regions")
+    for i in range(2):
+        regions.append(
+            sheet.add(
+                "AttentionMask",
+                f"Region {i + 1}",
+                inversion=inversions[i].out(),
+                clip=clip,
+                words=pairs[i].out("source_words"),
+                image=pictures[i].out("IMAGE"),
+                **REGION,
+            )
+        )
+    sheet.column("5. Try etas on the examples", 340)
+    example = None
+    for i in (1, 0):
+        more = {} if example is None else {"examples": example.out()}
+        example = sheet.add(
+            "EtaTuneExample",
+            f"Example {i + 1}",
+            image=pictures[i].out("IMAGE"),
+            inversion=inversions[i].out(),
+            positive=pairs[i].out("target"),
+            mask=regions[i].out("mask"),
+            **more,
+        )
+    tuned = sheet.add(
+        "EtaTune",
+        model=model,
+        vae=vae,
+        examples=example.out(),
+        negative=negative.out(),
+        cfg=2.0,
+        background_limit=22.0,
+        background_lock=0.0,
+    )
+    sheet.add("PreviewAny", "Settings", source=tuned.out("settings"))
+    sheet.add("PreviewImage", "Trade-off", images=tuned.out("trade_off"))
+    sheet.column("6. Edit with what was found", 340)
+    decoded = []
+    for i in range(2):
+        edited = sheet.add(
+            "EtaSampler",
+            f"Edit {i + 1}",
+            model=model,
+            inversion=inversions[i].out(),
+            eta=tuned.out(0),
+            positive=pairs[i].out("target"),
+            negative=negative.out(),
+            mask=regions[i].out("mask"),
+            cfg=2.0,
+            background_lock=0.0,
+        )
+        decoded.append(sheet.add("VAEDecode", f"Decode {i + 1}", samples=edited.out(0), vae=vae))
+    sheet.column("7. Save", 420)
+    for i in range(2):
+        sheet.add("SaveImage", f"Edited {i + 1}", images=decoded[i].out(), filename_prefix="eta/tuned")
+
+
+def with_controlnet(sheet: Sheet) -> None:
+    begun = Begun(sheet, "a photo of a cat", "a photo of a dog")
+    mask = begun.region()
+    sheet.column("4. Guide the edit by the edges")
+    edges = sheet.add("Canny", image=begun.picture)
+    control = sheet.add("ControlNetLoader", models=[MODELS[CONTROL]], control_net_name=CONTROL)
+    guided = sheet.add(
+        "ControlNetApplyAdvanced",
+        "ControlNet on the target",
+        positive=begun.pair.out("target"),
+        negative=begun.negative.out(),
+        control_net=control.out(),
+        image=edges.out(),
+        strength=0.8,
+        end_percent=0.6,
+    )
+    sheet.add("PreviewImage", "Edges", images=edges.out())
+    sheet.column("5. Edit")
+    eta = begun.schedule()
+    edited = begun.edit(
+        eta,
+        mask=mask.out("mask"),
+        positive=guided.out("positive"),
+        negative=guided.out("negative"),
+        start=1.0,
+    )
+    sheet.column("6. Look and save", 420)
+    pictures = begun.decode(edited.out(0))
+    begun.compare(pictures, eta)
+    begun.save(pictures)
+
+
+def with_a_lora(sheet: Sheet) -> None:
+    begun = Begun(sheet, "a photo of a cat", "a photo of a cat")
+    sheet.column("4. Edit with the LoRA")
+    eta = begun.schedule(preset="paper_gentle")
+    lora = sheet.add(
+        "LoraLoaderModelOnly", "LoRA of the edit", models=[MODELS[LORA]], model=begun.model, lora_name=LORA
+    )
+    method = sheet.add("EtaPlugAndPlay")
+    edited = begun.edit(eta, model=lora.out(), edit=method.out(), start=1.0, background_lock=0.0)
+    begun.result(edited, eta)
+
+
+PHOTO = "1. **Load** a photograph of your own, 512 pixels or more on each side."
+PROMPTS = (
+    "2. **Eta Prompt Pair**: the source prompt says what the photograph shows. The target prompt is the same "
+    "sentence with one thing changed."
+)
+TRY = (
+    "**If it is not right yet.** Nothing changes: raise `cfg` towards 7.5, then `start` towards 1. The old "
+    "shape shines through: raise `start`. The new thing is cut off: raise `grow`. Too much is free: raise "
+    "`threshold`. Another try: change `seed`."
+)
+TEMPLATES = {
+    "Change one thing in a photo": (
+        f"""{PHOTO}
+{PROMPTS}
+3. **Attention Mask** takes the words that changed and shows where they look. The white line is the edge
+   of the region.
+4. **Eta Sampler** edits inside the region. `background_lock` 1 keeps everything outside it.
+5. **Eta Compare** shows before and after under a slider.
+
+{TRY}
+{FILES}{CAT_BY}
+""",
+        change_one_thing,
+    ),
+    "Only inside my mask": (
+        f"""{PHOTO}
+2. **Draw the mask**: right-click the picture, *Open in MaskEditor*, and paint where the edit may act.
+   This photograph comes with a mask on the empty wood.
+3. **Prompts**: here the place is empty, so no word of the source could point at it. Both prompts
+   describe the place inside the mask.
+4. **Eta Sampler**: a new thing needs much fresh noise and the whole way: eta 1, `start` 1, `cfg` 7.5.
+   To change a thing that is there, begin with `cfg` 2 and `start` 0.6.
+{FILES}{COFFEE_BY}
+""",
+        only_inside_my_mask,
+    ),
+    "Keep the pose with Prompt-to-Prompt": (
+        f"""{PHOTO}
+{PROMPTS}
+3. **Eta Prompt-to-Prompt** lets the source's attention steer the first part of the edit, so that the
+   new thing stands as the old one stood. `cross_replace_end` keeps the place, `self_replace_end` the
+   shape. 0 is off; the paper takes 0.4 and 0.6.
+4. Higher values keep more of the old shape, lower ones give the new thing a shape of its own.
+{FILES}{CAT_BY}
+""",
+        keep_the_pose,
+    ),
+    "Keep the layout with Plug-and-Play": (
+        f"""{PHOTO}
+{PROMPTS}
+3. **Eta Plug-and-Play** takes features and self-attention from the source during the first part of the
+   edit. Everything stays where it is, the look changes.
+4. There is no mask here: the whole picture may change. `feature_end` 0.8 and `attention_end` 0.5 are
+   the paper's; lower values let more change.
+{FILES}{CAT_BY}
+""",
+        keep_the_layout,
+    ),
+    "Keep the texture with MasaCtrl": (
+        f"""{PHOTO}
+{PROMPTS}
+3. **Eta MasaCtrl** lets the edit look its texture up in the source, from step `start` and layer
+   `start_layer` on. The new shape is made of the old fur.
+4. A later `start` gives the new thing more of a look of its own.
+{FILES}{CAT_BY}
+""",
+        keep_the_texture,
+    ),
+    "Two edits at once": (
+        f"""{PHOTO}
+2. **Eta Prompt Pair**: the target prompt here is the first edit, of everything outside the region: snow.
+3. **Eta Region Edit** is the second edit. Inside its mask another prompt acts, with an eta, a guidance
+   and a method of its own. Chain more of them through `edit`.
+4. Draw the mask a little larger than the thing (`grow`, `blur`), so that both edits meet softly.
+{FILES}{CAT_BY}
+""",
+        two_edits,
+    ),
+    "Gallery of variants": (
+        f"""{PHOTO}
+{PROMPTS}
+3. **Eta Sampler**: `variants` 4 makes four edits with seed, seed + 1 and so on. They share one source
+   branch and come out as a batch.
+4. More eta and a higher `start` make them differ more.
+{FILES}{CAT_BY}
+""",
+        gallery,
+    ),
+    "A batch of pictures": (
+        f"""1. **Load** photographs of one size. For a longer batch chain more *Batch Images* nodes.
+2. **Eta Prompt Pair**: the source prompt has to be true of every picture.
+3. Each picture is inverted and edited on its own way; it comes out as it would alone. Memory grows with
+   the batch.
+4. **Eta Plug-and-Play** keeps every layout, the target prompt changes the look.
+{FILES}{CAT_BY} {COFFEE_BY}
+""",
+        batch,
+    ),
+    "Compare etas in a grid": (
+        f"""{PHOTO}
+{PROMPTS}
+3. The photograph is inverted once. Four **Eta Samplers** share inversion and region and differ in eta
+   alone.
+4. The row shows the source, then eta 0, `paper_gentle`, `paper_strong` and eta 1. Take the smallest eta
+   that makes your edit.
+{FILES}{CAT_BY}
+""",
+        compare_etas,
+    ),
+    "Measure an edit and hold back what fails": (
+        f"""{PHOTO}
+{PROMPTS}
+3. **Eta Sampler** makes three variants.
+4. **Eta Metrics** compares each with the source, inside and outside the region. The table has a row for
+   each.
+5. **Eta Verdict** judges the figures by a policy and says why. Only what passes is saved.
+   `advertising`: the background may lose what a VAE loses. `catalogue-strict`: the background has to be
+   exact.
+{FILES}{CAT_BY}
+""",
+        measure,
+    ),
+    "Find the eta for your pictures": (
+        f"""1. Two **examples**: each has a photograph, two prompts and a region. One is enough; chain
+   *Eta Tune Example* for more. Take pictures like those you will edit.
+2. **Eta Tune** tries eta curves on the examples and hands out the one that edits most while every
+   background keeps `background_limit` dB.
+3. What it finds holds for this model and for edits of this kind. Use the curve for the rest of your
+   pictures, with the same `cfg` and `background_lock`.
+{FILES}{CAT_BY}
+""",
+        find_the_eta,
+    ),
+    "With ControlNet": (
+        f"""{PHOTO}
+{PROMPTS}
+3. The **ControlNet** sits on the target prompt alone and holds the edit to the edges of the photograph.
+   `strength` and `end_percent` say how much and how long; lower them where the old shape should go.
+4. Any ControlNet works, on the source prompt too.
+{FILES}ControlNet: Canny for SD1.5. {CAT_BY}
+""",
+        with_controlnet,
+    ),
+    "With a LoRA": (
+        f"""{PHOTO}
+2. **Prompts**: both are the same here, so that only the LoRA changes the picture. Add the LoRA's
+   trigger words to the target prompt if it has some.
+3. The **LoRA** sits on the model of Eta Sampler alone: the photograph is inverted as it is and comes
+   out in the LoRA's look. The pack warns that the models differ; here that is meant.
+4. **Eta Plug-and-Play** keeps the layout.
+{FILES}LoRA: epiNoiseoffset, more contrast and darker shadows. {CAT_BY}
+""",
+        with_a_lora,
+    ),
+}
