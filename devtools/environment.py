@@ -293,7 +293,9 @@ def child_environ(env):
 
 
 def script(env, arguments, cwd=None, **settings):
-    """Exit status of a program of ours; on small networks more than one thread only costs."""
+    """Exit status of a program of ours. settings: environment variables, unless the user's own say otherwise.
+    On small networks more than one thread only costs.
+    """
     return run(
         [env.python, *arguments], env={"OMP_NUM_THREADS": "1", **settings, **child_environ(env)}, cwd=cwd
     )
@@ -301,7 +303,9 @@ def script(env, arguments, cwd=None, **settings):
 
 def module(env, name, *arguments):
     """Exit status of one of our modules, run from wherever the user stands."""
-    return script(env, ["-m", name, *arguments], PYTHONPATH=str(ROOT))
+    paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    environ = {"OMP_NUM_THREADS": "1", **child_environ(env), "PYTHONPATH": paths}
+    return run([env.python, "-m", name, *arguments], env=environ)
 
 
 def add_demo_model(env):

@@ -34,16 +34,22 @@ class Hold:
         see `step_share`. blends: the local blends' hold masks for this step.
         """
         held = tile_batch(source, len(x))
-        for mask in self._masks(share, blends):
-            x = x.lerp(held, tile_batch(mask.to(x), len(x)).expand_as(x))
+        for mask in self._masks(x, share, blends):
+            x = x.lerp(held, mask.expand_as(x))
         return x
 
-    def _masks(self, share: float, blends: Sequence[Tensor]) -> list[Tensor]:
-        locks = [] if self.lock is None else [for_one_step(self.lock, share)]
+    def _masks(self, x: Tensor, share: float, blends: Sequence[Tensor]) -> list[Tensor]:
+        """The hold masks of a step, [V * B, 1, H, W]."""
+
+        def fitted(mask: Tensor) -> Tensor:
+            return tile_batch(mask.to(x), len(x))
+
+        locks = [] if self.lock is None else [fitted(for_one_step(self.lock, share))]
+        blends = [fitted(blend) for blend in blends]
         if self.edge is not None:
-            locks = [torch.minimum(lock, self.edge.to(lock)) for lock in locks]
+            locks = [torch.minimum(lock, fitted(self.edge)) for lock in locks]
         if self.regions is not None:
-            blends = [torch.minimum(blend, 1 - self.regions.to(blend)) for blend in blends]
+            blends = [torch.minimum(blend, 1 - fitted(self.regions)) for blend in blends]
         return [*locks, *blends]
 
 

@@ -120,7 +120,7 @@ def resize_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def least(mask: Tensor, scale: int) -> Tensor:
-    """[B, H, W] at the latent\'s size, [B, 1, h, w]: the least of the pixels that each value covers."""
+    """[B, H, W] at the latent's size, [B, 1, h, w]: the least of the pixels that each value covers."""
     return -F.max_pool2d(-mask[:, None], scale)
 
 

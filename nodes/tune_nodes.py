@@ -117,6 +117,7 @@ class EtaTune(EtaNode):
                     default=0,
                     min=0,
                     max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=True,
                     tooltip="Seed of the fresh noise, as in EtaSampler.",
                 ),
                 io.Float.Input(

@@ -52,20 +52,23 @@ COMMON = (
     "EtaInversion.cfg=1.0",
     "EtaInversion.scheduler=ddim_uniform",
     "EtaInversion.inverter=ddim",
-    "EtaSampler.cfg=7.5",
     "EtaSampler.noise_candidates=10",
     "EtaSampler.noise_blend=0.0",
-    "EtaSampler.parity=true",
     "EtaSampler.variants=1",
 )
-NO_LOCK = ("EtaSampler.background_lock=0.0",)
+REFERENCE = (
+    "EtaSampler.background_lock=0.0",
+    "EtaSampler.cfg=7.5",
+    "EtaSampler.start=1.0",
+    "EtaSampler.parity=true",
+)
 DIRECT = (
-    *NO_LOCK,
+    *REFERENCE,
     "EtaSchedule.preset=constant",
     "EtaSchedule.start_eta=0.0",
     "EtaSchedule.end_eta=0.0",
 )  # eta 0
-STRONG = (*NO_LOCK, "EtaSchedule.preset=paper_strong")
+STRONG = (*REFERENCE, "EtaSchedule.preset=paper_strong")
 PAPER_MASK = ("AttentionMask.threshold=0.2", "AttentionMask.grow=0", "AttentionMask.blur=0.0")
 PTP = (
     "EtaPromptToPrompt.mode=refine",
@@ -84,8 +87,8 @@ ROWS = {
     "Direct Inversion + PnP": Row("direct-pnp", KEEP_LAYOUT, "none", DIRECT),
     "Eta Inversion + PtP, auto mask": Row("eta-ptp-auto", KEEP_POSE, "auto", (*STRONG, *PAPER_MASK, *PTP)),
     "Eta Inversion + PtP, given mask": Row("eta-ptp-given", KEEP_POSE, "given", (*STRONG, *PTP)),
-    "this pack's default, auto mask": Row("default-auto", MAIN, "auto", ("EtaSampler.parity=false",)),
-    "this pack's default, given mask": Row("default-given", MAIN, "given", ("EtaSampler.parity=false",)),
+    "this pack's default, auto mask": Row("default-auto", MAIN, "auto", ()),
+    "this pack's default, given mask": Row("default-given", MAIN, "given", ()),
 }
 
 

@@ -8,7 +8,7 @@ is known here by name.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 from itertools import accumulate
 from operator import or_
@@ -36,7 +36,7 @@ class MethodPlan:
 
     steps: of the sampling. size: height and width of the latent. guided: a steered branch has a guidance, so
     that the source's negative rows are needed too. one_row: the source has one row, which gives to both
-    halves of the guidance.
+    halves of the guidance. told: warnings that were given, so that each is given once in an edit.
     """
 
     methods: Mapping[str, Sequence[Method]]
@@ -46,6 +46,7 @@ class MethodPlan:
     guided: bool
     one_row: bool
     node_id: str | None
+    told: set[str] = field(default_factory=set)
 
     def start(self) -> MethodRun:
         """The methods for one sampling."""
@@ -74,7 +75,7 @@ def plan_methods(
 
 
 class MethodRun:
-    """The methods in one sampling: what they gather over the steps, and the warning they give once."""
+    """The methods in one sampling: what they gather over the steps."""
 
     def __init__(self, plan: MethodPlan):
         self.plan = plan
@@ -82,22 +83,20 @@ class MethodRun:
         for name, chosen in plan.methods.items():
             for blend in filter(None, (method.local_blend() for method in chosen)):
                 self.blend_maps[name] = BlendMaps(blend)
-        self._warned = False
 
     def step(self, done: int) -> StepMethods:
         """The methods in the step after `done` finished ones."""
         return StepMethods(self, done)
 
     def complain(self) -> None:
-        """Warn, once in a sampling, that a method is left out."""
-        if not self._warned:
-            warn(
-                "another pack or an area changes the attention's shape (areas, ToMe, HyperTile, added "
-                "tokens): the editing "
-                "method is left out there",
-                self.plan.node_id,
-            )
-        self._warned = True
+        """Warn, once in an edit, that a method is left out."""
+        text = (
+            "another pack or an area changes the attention's shape (areas, ToMe, HyperTile, added tokens): "
+            "the editing method is left out there"
+        )
+        if text not in self.plan.told:
+            self.plan.told.add(text)
+            warn(text, self.plan.node_id)
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ from eta_core.eta import EtaSchedule, paper_strong
 from eta_core.frame import DIFFUSION
 from eta_core.hold import NO_HOLD, Hold
 from eta_core.invert import invert, record
-from eta_core.masks import resolve
+from eta_core.masks import resolve, tile_batch
 from eta_core.noise import EtaNoise, NoiseSettings, RecordedNoise
 from eta_core.schedule import Grid, ddim_grid, grid_from_levels
 from tests.core.toy import gaussian_denoiser, scaled_linear_table
@@ -330,6 +330,19 @@ def test_an_edge_is_held_by_as_much_in_every_step(latent):
     torch.testing.assert_close(held, (x + source) / 2)
     soft = Hold(lock=half, edge=half).apply(x, source, share=1 / 20)
     torch.testing.assert_close(soft, source + 0.5 ** (1 / 20) * (x - source))
+
+
+def test_variants_of_a_batch_are_held_by_each_pictures_own_masks():
+    """Two pictures, two variants: a local blend leaves alone what another edit has of that picture."""
+    source, x = torch.zeros(2, 4, 2, 2), torch.ones(4, 4, 2, 2)
+    regions, blend = torch.zeros(2, 1, 2, 2), torch.ones(4, 1, 2, 2)
+    regions[0, ..., 0] = 1
+    edge = torch.ones(2, 1, 2, 2)
+    held = Hold(regions=regions).apply(x, source, share=0.1, blends=[blend])
+    assert torch.equal(held[:, 0, :, 0], torch.tensor([[1.0, 1], [0, 0], [1, 1], [0, 0]]))
+    assert not held[..., 1].any()
+    locked = Hold(lock=regions, edge=edge).apply(x, source, share=0.1)
+    assert torch.equal(locked, 1 - tile_batch(regions, 4).expand_as(x))
 
 
 # --- where an edit begins -------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from eta_core.evidence.tune import PROBES
 from tests.host.flow import FAMILIES
 from tests.host.test_clean import At, before, cancel, explode, spoil, unharmed  # noqa: F401 (fixtures)
 from tests.host.test_flow import FlowStudio
-from tests.host.test_methods import blended, region_edit
+from tests.host.test_methods import area, blended, masa_ctrl, region_edit
 
 
 def small_vae(channels: int):
@@ -182,6 +182,16 @@ def test_a_further_region_is_no_background(studio, vae, image, inversion, exampl
 def test_a_mask_of_another_size_is_told_once_a_search(example, tune, caplog):
     tune(example(mask=left_half(128, 128)))
     assert caplog.text.count("the mask is 128x128 pixels and was resized") == 1
+
+
+def test_a_method_that_is_left_out_is_told_once_a_search(studio, example, tune, caplog):
+    (both,) = studio.host.call(
+        "ConditioningCombine",
+        conditioning_1=studio.prompt(TARGET),
+        conditioning_2=area(studio, "a dog", 0),
+    )
+    tune(example(positive=both, edit=masa_ctrl(studio)), trials=6)
+    assert caplog.text.count("changes the attention's shape") == 1
 
 
 def test_a_flow_model_is_tuned_in_its_own_frame(host):

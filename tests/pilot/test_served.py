@@ -16,7 +16,7 @@ from PIL import Image
 
 from devtools import pie_set
 from devtools.demo import scenes
-from devtools.demo.prepare import prepare
+from devtools.demo.prepare import CHECKPOINT, prepare
 from devtools.environment import PACK, ROOT, child_environ, environment, make_base
 from devtools.server import free_port, server_command, wait_for_server
 from pilot import cli, journal, pie_table, workflow
@@ -34,7 +34,7 @@ HEARING = (
 )
 
 EXAMPLES = {
-    "A batch of pictures": ("auto", "3 LoadImage nodes"),
+    "A batch of pictures": ("none", "2 LoadImage nodes"),
     "Change one thing in a photo": ("auto", ""),
     "Compare etas in a grid": ("auto", "--edited"),
     "Find the eta for your pictures": ("auto", "--edited"),
@@ -45,7 +45,7 @@ EXAMPLES = {
     "Measure an edit and hold back what fails": ("auto", ""),
     "Only inside my mask": ("auto", "--mask given"),
     "Two edits at once": ("none", "second target prompt"),
-    "With ControlNet": ("none", ""),
+    "With ControlNet": ("auto", ""),
     "With a LoRA": ("none", ""),
 }
 
@@ -223,7 +223,7 @@ def _check_rows(out: Path, rows: dict[str, dict]) -> None:
         assert Image.open(out / name).size == (SIDE, SIDE)
     assert plain["figures"][0]["background_psnr"] > 20 and plain["verdict"] in ("pass", "review", "reject")
     about = json.loads((out / journal.RUN).read_text())
-    assert len(about["models"]["eta_demo.safetensors"]["sha256"]) == 64 and about["server"]["comfyui_version"]
+    assert len(about["models"][CHECKPOINT]["sha256"]) == 64 and about["server"]["comfyui_version"]
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "кот 猫 ñ.png" in page and "&lt;b&gt;cats&lt;/b&gt;" in page and "<b>cats" not in page
 
@@ -334,7 +334,7 @@ def test_what_a_killed_run_left_unusable_on_the_server_is_made_again(pilot, host
         (("--policy", "{policy}"), "limits nosuch, which is no metric"),
         (("--seed", -1), "--seed is -1"),
         (("--limit", 0), "--limit is 0"),
-        (("--set", "CheckpointLoaderSimple.ckpt_name=nope.safetensors"), "there are eta_demo.safetensors"),
+        (("--set", "CheckpointLoaderSimple.ckpt_name=nope.safetensors"), f"there are {CHECKPOINT}"),
     ],
 )
 def test_a_wrong_option_is_refused_before_it_becomes_the_runs(arguments, tmp_path, capsys, wrong, said):
@@ -400,7 +400,7 @@ def test_the_benchmarks_table_of_runs_with_their_own_and_with_the_given_masks(ar
     pie_set.write(tmp_path, 1)
     table = tmp_path / "table"
     names = ("Eta Inversion + PtP, auto mask", "Eta Inversion + PtP, given mask")
-    options = ("--checkpoint", "eta_demo.safetensors", "--steps", 2, "--rows", *names)
+    options = ("--checkpoint", CHECKPOINT, "--steps", 2, "--rows", *names)
     assert cli.main(arguments("pie", tmp_path, "--out", table, *options)) == 0
     lines = (table / "table.md").read_text(encoding="utf-8").splitlines()
     measured = {name: line.split(" | ") for name in names for line in lines if line.startswith(f"| {name} |")}
