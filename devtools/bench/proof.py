@@ -12,7 +12,6 @@ import argparse
 import json
 import math
 import statistics
-import time
 from collections.abc import Callable, Iterator
 from itertools import product
 from typing import NamedTuple
@@ -188,9 +187,10 @@ def proof(studio: DemoStudio, options: argparse.Namespace) -> list[str]:
     book = Book(options.out / "proof.jsonl")
     few = [inverted(studio, case, options.steps) for case in cases(options.scenes, scenes.VALIDATION + 2000)]
     many = [inverted(studio, case, options.steps) for case in cases(options.test_scenes, scenes.TEST + 2000)]
-    chosen, rows = {}, {}
+    chosen, rows, tried = {}, {}, {}
     for way in WAYS:
-        settings = chosen[way.title] = choose(way, few, measure, book)
+        tried[way.title] = trials(way, few, measure, book)
+        settings = chosen[way.title] = max(tried[way.title], key=lambda trial: trial.truth).settings
         rows[way.title] = [
             row for seed in SEEDS for row in shown(way, many, settings, seed, measure, book, "test")
         ]
@@ -210,6 +210,8 @@ def proof(studio: DemoStudio, options: argparse.Namespace) -> list[str]:
         "scenes. Mean and standard error over scenes.",
         "",
         *table(frames, rows, chosen),
+        *knobs(tried),
+        *candidates(few, chosen, measure, book),
     ]
 
 
@@ -245,16 +247,57 @@ def shown(
     return book.get(f"{which} {count} | {way.title} | {json.dumps(settings)} | {seed}", run)
 
 
-def choose(way: Way, starts: list[Start], measure: Measure, book: Book) -> Settings:
-    """The settings with the highest mean truth on validation scenes."""
-    begun, best, highest = time.perf_counter(), {}, -math.inf
+class Trial(NamedTuple):
+    """Settings of a way and their mean truth on validation scenes."""
+
+    settings: Settings
+    truth: float
+
+
+def trials(way: Way, starts: list[Start], measure: Measure, book: Book) -> list[Trial]:
+    found = []
     for settings in way.settings():
         rows = shown(way, starts, settings, 0, measure, book, "validation")
-        figure = statistics.mean(row["truth"] for row in rows)
-        if figure > highest:
-            best, highest = settings, figure
-    print(f"{way.title}: {best}, {highest:.2f} dB, {time.perf_counter() - begun:.0f} s", flush=True)
-    return best
+        found.append(Trial(settings, statistics.mean(row["truth"] for row in rows)))
+    return found
+
+
+def knobs(tried: dict[str, list[Trial]]) -> list[str]:
+    """For each value of a knob the highest truth with it, whatever the other knobs; the best in bold."""
+    lines = []
+    for knob in ("cfg", "eta", "start", "giver", "denoise"):
+        values = list(dict.fromkeys(value for way in WAYS for value in way.knobs.get(knob, ())))
+        lines += ["", f"| {knob} | {' | '.join(map(str, values))} |", "|---" * (len(values) + 1) + "|"]
+        for title, found in tried.items():
+            if knob not in found[0].settings:
+                continue
+            best = {
+                value: max((t.truth for t in found if t.settings[knob] == value), default=math.nan)
+                for value in values
+            }
+            most = max(value for value in best.values() if not math.isnan(value))
+            cells = [
+                "" if math.isnan(value) else f"**{value:.2f}**" if value == most else f"{value:.2f}"
+                for value in best.values()
+            ]
+            lines.append(f"| {title} | {' | '.join(cells)} |")
+    return lines
+
+
+def candidates(starts: list[Start], chosen: dict[str, Settings], measure: Measure, book: Book) -> list[str]:
+    """What more noise candidates bring, over many seeds on validation scenes."""
+    lines = ["", "| noise candidates | " + " | ".join(FIGURES) + " |", "|---" * (len(FIGURES) + 1) + "|"]
+    way = WAYS[0]
+    for count in (1, 10, 100):
+        settings = chosen[way.title] | {"noise_candidates": count}
+        rows = [
+            row
+            for seed in range(10)
+            for row in shown(way, starts, settings, seed, measure, book, "candidates")
+        ]
+        cells = [cell(by_scene(rows, figure, len(rows) // 10)) for figure in FIGURES]
+        lines.append(f"| {count} | {' | '.join(cells)} |")
+    return lines
 
 
 def right(case: Case) -> Tensor:
@@ -271,10 +314,9 @@ def cell(values: list[float]) -> str:
     return f"{statistics.mean(values):.2f} ± {error:.2f}"
 
 
-def by_scene(rows: list[dict], name: str) -> list[float]:
+def by_scene(rows: list[dict], name: str, scenes_of_a_seed: int) -> list[float]:
     """Each scene's figure, the mean over seeds; rows hold all scenes of one seed after the other."""
-    count = len(rows) // len(SEEDS) if len(rows) % len(SEEDS) == 0 else len(rows)
-    return [statistics.mean(row[name] for row in rows[i::count]) for i in range(count)]
+    return [statistics.mean(row[name] for row in rows[i::scenes_of_a_seed]) for i in range(scenes_of_a_seed)]
 
 
 def table(
@@ -293,8 +335,9 @@ def table(
         lines.append(f"| {name} | | {' | '.join(cells)} | |")
     for way in WAYS:
         found = rows[way.title]
-        cells = [cell(by_scene(found, figure)) for figure in FIGURES]
-        pairs = zip(by_scene(found, "truth"), by_scene(rows[best_host], "truth"))
+        count = len(found) // len(SEEDS)
+        cells = [cell(by_scene(found, figure, count)) for figure in FIGURES]
+        pairs = zip(by_scene(found, "truth", count), by_scene(rows[best_host], "truth", count))
         ahead = cell([mine - theirs for mine, theirs in pairs])
         title = f"**{way.title}**" if way.whose == OURS else way.title
         settings = ", ".join(f"{knob} {value}" for knob, value in chosen[way.title].items())
