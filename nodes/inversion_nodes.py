@@ -25,6 +25,7 @@ class EtaInversion(EtaNode):
             display_name="Eta Inversion",
             category=CATEGORY,
             search=(
+                "inversion",
                 "ddim inversion",
                 "invert image",
                 "unsampling",

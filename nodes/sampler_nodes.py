@@ -19,11 +19,15 @@ class EtaSampler(EtaNode):
             display_name="Eta Sampler",
             category=CATEGORY,
             search=(
+                "edit photo",
                 "edit image",
                 "image editing",
-                "eta-ddim",
+                "replace object",
                 "swap object",
+                "keep background",
+                "inpaint",
                 "prompt edit",
+                "eta-ddim",
             ),
             description=(
                 "Samples the target prompt from an inversion, with fresh noise by eta where the mask allows "
