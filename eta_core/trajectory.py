@@ -18,7 +18,7 @@ from .frame import frame_named
 from .schedule import Grid
 
 FORMAT = "eta-inversion-1"
-INVERTERS = ("ddim", "fixed_point", "negative_prompt", "edit_friendly")
+INVERTERS = ("ddim", "fixed_point", "negative_prompt", "edit_friendly", "warm")
 
 
 class TrajectoryFileError(ValueError):

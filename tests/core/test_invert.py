@@ -23,10 +23,10 @@ def latent():
     return 0.5 + 0.8 * torch.randn(3, 4, 8, 6, generator=torch.Generator().manual_seed(1))
 
 
-def played_back(denoise, x):
+def played_back(denoise, x, grid=GRID):
     noise = EtaNoise(NoiseSettings(EtaSchedule(((0.0, 0.0),)), (0,)), x)
     return sample_target(
-        lambda step, source, x, needed: Prediction(None, denoise(x, step.sigma)), GRID, noise
+        lambda step, source, x, needed: Prediction(None, denoise(x, step.sigma)), grid, noise
     )
 
 
@@ -55,6 +55,22 @@ def test_more_iterations_come_nearer_to_the_fixed_point_and_play_back_nearer_to_
         errors.append((played_back(denoise, x) - x[0]).norm().item())
     assert residuals[1] > 4 * residuals[2] > 16 * residuals[3] > 0
     assert errors[0] > 2 * errors[1] > 4 * errors[2] > 8 * errors[3]
+
+
+@pytest.mark.parametrize("denoise", [GAUSS, PEAKS])
+def test_a_warm_start_plays_back_twice_as_close_for_one_evaluation_more(latent, denoise):
+    seen = []
+
+    def counted(x, sigma):
+        seen.append(sigma)
+        return denoise(x, sigma)
+
+    grid = ddim_grid(50, scaled_linear_table())
+    x, residual = invert(counted, latent, grid, iterations=2, warm=True)
+    assert seen == [grid.sigmas[1], *grid.sigmas[1:]] and residual > 0
+    plain, _ = invert(denoise, latent, grid)
+    errors = [(played_back(denoise, each, grid) - each[0]).norm() for each in (x, plain)]
+    assert errors[0] < 0.5 * errors[1]
 
 
 def test_a_picture_of_a_batch_is_inverted_as_if_alone(latent):

@@ -102,6 +102,16 @@ def test_more_iterations_play_back_closer(flow):
     assert errors[1] < 0.5 * errors[0]
 
 
+def test_a_warm_start_plays_back_closer(flow):
+    same = dict(positive=flow.prompt(SOURCE), cfg=1.0, eta=flow.eta(end_eta=0.0))
+    source = flow.picture()["samples"]
+    plain, warm = (
+        (flow.edit(flow.invert(inverter=inverter), **same) - source).abs().mean()
+        for inverter in ("ddim", "warm")
+    )
+    assert warm < plain
+
+
 def test_an_edit_friendly_inversion_plays_back_exactly(flow):
     inversion = flow.invert(inverter="edit_friendly")
     same = dict(positive=flow.prompt(SOURCE), eta=flow.eta(end_eta=0.0))

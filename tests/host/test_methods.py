@@ -529,7 +529,14 @@ def test_fixed_point_iterations_play_back_better_and_report_their_residual(studi
     plain = error_of(studio, inversion)
     with caplog.at_level(logging.INFO, "eta-inversion"):
         refined = error_of(studio, studio.invert(inverter="fixed_point", iterations=4))
-    assert refined < 0.5 * plain and "fixed-point residual" in caplog.text
+    assert refined < 0.5 * plain and "residual" in caplog.text
+
+
+def test_a_warm_start_plays_back_better_for_one_evaluation_more(studio, inversion, caplog):
+    plain = error_of(studio, inversion)
+    with caplog.at_level(logging.INFO, "eta-inversion"):
+        warm = error_of(studio, studio.invert(inverter="warm"))
+    assert warm < 0.5 * plain and f"{STEPS + 1} rows" in caplog.text
 
 
 def test_one_fixed_point_iteration_is_ddim(studio, inversion):

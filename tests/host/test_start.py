@@ -41,7 +41,7 @@ def test_the_skipped_steps_are_not_computed(rows, start, left):
     assert rows(start=start) * STEPS == rows() * left
 
 
-@pytest.mark.parametrize("inverter", ["ddim", "fixed_point", "negative_prompt", "edit_friendly"])
+@pytest.mark.parametrize("inverter", ["ddim", "warm", "fixed_point", "negative_prompt", "edit_friendly"])
 def test_the_later_an_edit_begins_the_nearer_it_stays(studio, inverter):
     inversion, source = studio.invert(steps=STEPS, inverter=inverter), picture()["samples"]
     same = dict(eta=studio.eta(end_eta=0.0), cfg=1.5)
