@@ -83,11 +83,11 @@ class EtaInversion(EtaNode):
                     default="ddim",
                     optional=True,
                     tooltip=(
-                        "ddim: the paper's forward pass (neutral). warm: plays back closer for one evaluation more "
-                        "in all. fixed_point: closer still, by `iterations` evaluations a step. "
-                        "negative_prompt: as ddim, and EtaSampler takes the source prompt for its negative. "
-                        "edit_friendly: DDPM noise of its own at every step; eta is then how much of it is "
-                        "renewed, and eta 0 still edits."
+                        "ddim: the paper's forward pass (neutral). warm: plays back closer for one "
+                        "evaluation more in all. fixed_point: closer still, by `iterations` evaluations a "
+                        "step. negative_prompt: as ddim, and EtaSampler takes the source prompt for its "
+                        "negative. edit_friendly: DDPM noise of its own at every step; eta is then how "
+                        "much of it is renewed, and eta 0 still edits."
                     ),
                 ),
                 io.Int.Input(
