@@ -211,6 +211,8 @@ class EtaInversion(EtaNode):
         x, residual = host.sample(model, [branch], z, grid.levels, 0, loop)
         if not math.isnan(residual):
             host.say(f"residual: {residual:.1e} of x at the worst step", cls.hidden.unique_id)
+        above = cls.hidden.dynprompt, cls.hidden.unique_id, "positive"
+        typed = host.typed_text(*above)
         trajectory = Trajectory(
             x=x,
             grid=grid,
@@ -219,14 +221,16 @@ class EtaInversion(EtaNode):
             scale=host.downscale(model),
             maps=recorder.maps(),
             no_maps=recorder.problem,
-            prompts=host.upstream_texts(cls.hidden.dynprompt, cls.hidden.unique_id, "positive"),
+            prompts=() if typed is None else (typed,),
             inverter=inverter,
             cfg=cfg,
         )
         drawn = _check(model, branch, trajectory, vae, cls.hidden.unique_id) if self_check else None
         shown: dict[str, Any] = {} if drawn is None else {"ui": ui.PreviewImage(drawn, cls=cls)}
         return io.NodeOutput(
-            Inversion(trajectory, positive), host.to_latent(model, trajectory.x[-1]), **shown
+            Inversion(trajectory, positive, host.upstream_texts(*above)),
+            host.to_latent(model, trajectory.x[-1]),
+            **shown,
         )
 
 

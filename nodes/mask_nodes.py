@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from string import punctuation
 
 import torch
@@ -10,7 +9,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..eta_core import masks
-from ..eta_core.methods.alignment import parse_phrases
+from ..eta_core.methods.alignment import Prompt, parse_phrases
 from . import host, preview, prompt_text
 from .overlay import heatmap
 from .prompt_text import missing, places
@@ -186,20 +185,18 @@ class AttentionMask(EtaNode):
             "invert": invert,
             "combine": combine,
         }
-        view = _view(maps, prompt.vocabulary, trajectory.prompts, size, image, mask) | {"fields": fields}
+        view = _view(maps, prompt, size, image, mask) | {"fields": fields}
         return io.NodeOutput(
             region, heatmap(masks.enlarge(soft, size), region, image), ui={"eta_attention": [view]}
         )
 
 
-def _view(
-    maps: dict[str, Tensor], words: Sequence[str], texts: Sequence[str], size: tuple[int, int], image, mask
-) -> dict:
+def _view(maps: dict[str, Tensor], prompt: Prompt, size: tuple[int, int], image, mask) -> dict:
     """What the node's preview draws from, for the first picture. `phrases` follow the sheet's order."""
     stacked = torch.stack([each[0] for each in maps.values()])
     return {
-        "words": [word for word in words if not set(word) <= set(punctuation)],
-        "texts": list(texts),
+        "words": [word for word in prompt.vocabulary if not set(word) <= set(punctuation)],
+        "texts": [prompt.text],
         "phrases": list(maps),
         "map_size": list(stacked.shape[1:]),
         "picture_size": list(size),

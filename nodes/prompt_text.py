@@ -12,7 +12,8 @@ from .types import Inversion
 def source_prompt(inversion: Inversion, clip, given: str | None, node_id: str | None) -> Prompt:
     """The source prompt: the text given, or the one above EtaInversion that this CLIP encodes to the same."""
     where = "the source prompt's text was not found in the graph above EtaInversion", "source_prompt"
-    return _prompt(inversion.positive[0][0], clip, given, inversion.trajectory.prompts, where, node_id)
+    texts = dict.fromkeys([*inversion.trajectory.prompts, *inversion.texts])
+    return _prompt(inversion.positive[0][0], clip, given, list(texts), where, node_id)
 
 
 def target_prompt(positive: list, clip, given: str | None, dynprompt, node_id: str | None) -> Prompt:
@@ -36,10 +37,10 @@ def _prompt(
             host.warn(
                 f"'{given}' is not what was encoded: the region of a word may be another word's", node_id
             )
-        return Prompt(tokens, encoded.shape[1], host.chunk_length(clip))
+        return Prompt(tokens, encoded.shape[1], host.chunk_length(clip), given)
     for text in texts:
         if host.encodes_to(clip, text, encoded):
-            return Prompt(host.tokens_of(clip, text), encoded.shape[1], host.chunk_length(clip))
+            return Prompt(host.tokens_of(clip, text), encoded.shape[1], host.chunk_length(clip), text)
     raise ValueError(
         f"{problem}, or this is not the CLIP that encoded it: connect the same CLIP, or connect the text to "
         f"{field}"

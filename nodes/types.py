@@ -39,10 +39,14 @@ def schema(*, search: Sequence[str], **fields: Any) -> io.Schema:
 
 @dataclass(frozen=True, eq=False)
 class Inversion:
-    """An inverted picture and its source prompt's conditioning. It is never changed in place."""
+    """An inverted picture and its source prompt's conditioning. It is never changed in place.
+
+    texts: every text above EtaInversion, to look for the prompt in. They stay in this process.
+    """
 
     trajectory: Trajectory
     positive: list
+    texts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

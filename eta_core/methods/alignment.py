@@ -162,11 +162,15 @@ def _key(word: Sequence[Token]) -> tuple | None:
 
 @dataclass(frozen=True)
 class Prompt:
-    """An encoded prompt: its tokens and its conditioning's rows, in chunks of `chunk` (77 for CLIP)."""
+    """An encoded prompt: its tokens and its conditioning's rows, in chunks of `chunk` (77 for CLIP).
+
+    text: what was encoded.
+    """
 
     tokens: tuple[Token, ...]
     rows: int
     chunk: int = 77
+    text: str = ""
 
     @property
     def words(self) -> tuple[tuple[Token, ...], ...]:

@@ -23,7 +23,7 @@ from .models import (
 )
 from .perception import image_embeddings, text_embedding, weights_of, weights_there
 from .pictures import as_encoded, blocked
-from .prompts import chunk_length, encode, encodes_to, tokens_of, upstream_texts
+from .prompts import chunk_length, encode, encodes_to, tokens_of, typed_text, upstream_texts
 from .sampling import Branch, Network, eta_sampler, progress, sample
 from .steering import SOURCE, MethodPlan, plan_methods
 from .word_maps import MapRecorder
@@ -68,6 +68,7 @@ __all__ = [
     "text_fingerprint",
     "to_latent",
     "tokens_of",
+    "typed_text",
     "upstream_texts",
     "warn",
     "weights_of",

@@ -3,16 +3,77 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 
 from comfy_execution.graph_utils import is_link
 from torch import Tensor
 
+import nodes
+
 from ...eta_core.methods.alignment import WORD_END, Token
 from .families.text import as_words, encoder_of_rows, tokenizer_of
 
+PAIR = "EtaPromptPair"  # its outputs source and target come from its texts in this order
+
+
+def typed_text(dynprompt, node_id: str | None, name: str) -> str | None:
+    """The text that input `name` of a node is encoded from; None where it is computed, or not one text.
+
+    Only this may be kept in files or sent to the page. Other strings above the node may be secrets.
+    """
+    if dynprompt is None or node_id is None:
+        return None
+    texts = set(_typed(dynprompt, dynprompt.get_node(node_id)["inputs"].get(name)))
+    return texts.pop() if len(texts) == 1 else None
+
+
+def _typed(dynprompt, link) -> Iterator[str | None]:
+    """The texts that a conditioning is made of, None for each that is not known."""
+    if not is_link(link):
+        return
+    node, slot = dynprompt.get_node(link[0]), link[1]
+    inputs, types = node["inputs"], _input_types(node["class_type"])
+    if "CLIP" in types.values():
+        names = [name for name, kind in types.items() if kind == "STRING" and name in inputs]
+        if node["class_type"] == PAIR:
+            names = names[slot : slot + 1]
+        for name in names:
+            yield _string(dynprompt, inputs[name])
+        return
+    names = [name for name, kind in types.items() if kind == "CONDITIONING" and name in inputs]
+    outputs = getattr(_class_of(node["class_type"]), "RETURN_NAMES", None) or ()
+    same = outputs[slot] if slot < len(outputs) else ""
+    for name in [same] if same in names else names:  # positive of ControlNetApplyAdvanced, not its negative
+        yield from _typed(dynprompt, inputs[name])
+
+
+def _string(dynprompt, value) -> str | None:
+    """A text as it is typed, here or in a node that does nothing but hold it."""
+    if not is_link(value):
+        return value if isinstance(value, str) else None
+    held = list(dynprompt.get_node(value[0])["inputs"].values())
+    return held[0] if len(held) == 1 and isinstance(held[0], str) else None
+
+
+def _input_types(class_type: str) -> dict[str, object]:
+    inputs = _class_of(class_type).INPUT_TYPES()
+    return {
+        name: spec[0]
+        for kind in ("required", "optional")
+        for name, spec in inputs.get(kind, {}).items()
+        if isinstance(spec, (tuple, list))
+    }
+
+
+def _class_of(class_type: str):
+    return nodes.NODE_CLASS_MAPPINGS[class_type]  # pyright: ignore[reportAttributeAccessIssue]: not ours
+
 
 def upstream_texts(dynprompt, node_id: str | None, name: str) -> tuple[str, ...]:
-    """Every text widget above input `name` of a node, nearest first: what may have been encoded into it."""
+    """Every text above input `name` of a node, nearest first: what may have been encoded into it.
+
+    Never keep or send these: among them are other nodes' texts.
+    """
     if dynprompt is None or node_id is None:
         return ()
     texts, queue, seen = [], [dynprompt.get_node(node_id)["inputs"].get(name)], set()

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from devtools.studio import SOURCE
+from eta_core import trajectory
 
 NOT_THERE = "not in the source prompt"
 
@@ -164,6 +165,43 @@ def test_the_prompt_that_was_encoded_is_taken_of_two(run):
 def test_the_text_of_another_node_is_found(run):
     outcome = run(text=["sentence", 0], sentence=TEXT)
     assert outcome.success, outcome.error
+
+
+SECRET = "sk-4711"
+
+
+@pytest.mark.parametrize("typed", [True, False])
+def test_of_all_texts_above_it_an_inversion_gives_away_the_source_prompt_alone(host, run, caplog, typed):
+    """Other nodes' texts, keys among them, reach neither the file nor the page nor the log."""
+    cleaned = ("StringReplace", dict(string=f"{SECRET} a cat on a mat", find=f"{SECRET} ", replace=""))
+    text = "a cat on a mat" if typed else ["cleaned", 0]
+    with caplog.at_level("DEBUG", "eta-inversion"):
+        outcome = run(
+            between=mixed(1.0),
+            text=text,
+            cleaned=cleaned,
+            other=("CLIPTextEncode", dict(clip=["loader", 1], text=["cleaned", 0])),
+            sentence=TEXT,
+            mask=dict(source_prompt=["sentence", 0]),
+            save=("EtaSaveInversion", dict(inversion=["invert", 0], filename_prefix=f"secret_{typed}")),
+        )
+    assert outcome.success, outcome.error
+    (path,) = (host.base / "output").glob(f"secret_{typed}*")
+    content = path.read_bytes()
+    assert SECRET.encode() not in content and SECRET not in caplog.text
+    assert SECRET not in str(outcome.outputs) and "a cat on a mat" in str(outcome.outputs)
+
+
+def test_a_typed_prompt_is_kept_and_no_other_text(host, run):
+    outcome = run(
+        text=["sentence", 0],
+        sentence=TEXT,
+        between=("ConditioningSetTimestepRange", dict(conditioning=["prompt", 0], start=0.0, end=1.0)),
+        save=("EtaSaveInversion", dict(inversion=["invert", 0], filename_prefix="typed")),
+    )
+    assert outcome.success, outcome.error
+    (path,) = (host.base / "output").glob("typed*")
+    assert trajectory.load(path)[0].prompts == ("a cat on a mat",)
 
 
 def test_a_prompt_that_no_text_encodes_to_is_an_error_that_says_the_way_out(run):
