@@ -1,8 +1,8 @@
 """The pictures of the help pages, of the README and of the registry, by the embedded model in the host:
 python -m devtools.pictures [NAME ...]
 
-Everything is written below web/. Edits take the README's default settings (devtools/bench/cases.py) where
-nothing else is said.
+Everything is written below web/. Edits take the settings of the templates (template_list.py) where nothing
+else is said.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from .bench.cases import CFG, DEFAULT, REGION, method_of
+from .bench.cases import REGION, method_of
 from .demo import scenes
 from .demo.studio import DemoStudio, open_studio, pixels_of
 from .environment import ROOT
+from .template_list import EDIT, ETA
 
 WEB = ROOT / "web"
 STEPS = 50
+EVERYWHERE = {"cfg": 7.5, "start": 1.0, "eta": {"preset": "paper_gentle"}}  # what a method does shows best
 CAT, BALL, PANDA = (  # unseen scenes
     (scenes.TEST + 7, "cat", "grass"),
     (scenes.TEST + 21, "red ball", "wood"),
@@ -53,23 +55,17 @@ class Subject:
         inputs = REGION | {"image": self.pixels, "source_prompt": self.source_text} | settings
         return self.studio.region(self.inversion, self.thing, **inputs)
 
-    def edit(
-        self, method: str = "", preset: str = DEFAULT["preset"], masked: bool = True, **settings
-    ) -> torch.Tensor:
-        """The edited picture, with mask and lock or without both."""
+    def edit(self, method: str = "", masked: bool = True, eta: dict = ETA, **settings) -> torch.Tensor:
+        """The edited picture by the settings of the templates, with mask and lock or without both."""
+        settings = {"cfg": EDIT["cfg"], "start": EDIT["start"]} | settings
         if method:
             settings["edit"] = method_of(
                 self.studio, method, self.inversion, self.target, self.source_text, self.target_text
             )
         if masked:
-            settings |= {"mask": self.region()[0], "background_lock": DEFAULT["background_lock"]}
+            settings |= {"mask": self.region()[0], "background_lock": EDIT["background_lock"]}
         return self.studio.decode(
-            self.studio.edit(
-                self.inversion,
-                positive=self.target,
-                eta=self.studio.eta(preset=preset),
-                **{"cfg": CFG} | settings,
-            )
+            self.studio.edit(self.inversion, positive=self.target, eta=self.studio.eta(**eta), **settings)
         )
 
 
@@ -210,7 +206,7 @@ def of_saving(studio: DemoStudio) -> tuple[Image.Image, Image.Image]:
     for thing in ("dog", "fox", "panda"):
         cat.target_text = scenes.prompt_of(thing, "grass")
         cat.target = studio.prompt(cat.target_text)
-        edits.append(cat.edit(DEFAULT["method"]))
+        edits.append(cat.edit())
     return strip(cat.pixels, point(studio, loaded.trajectory, -1), studio.decode(played)), strip(
         cat.pixels, *edits
     )
@@ -262,7 +258,7 @@ def of_region(panda: Subject) -> Image.Image:
         positive=studio.prompt("the snow"),
         eta=studio.eta(preset="paper_strong"),
         edit=edit,
-        cfg=CFG,
+        cfg=7.5,
     )
     return strip(panda.pixels, heat, studio.decode(edited))
 
@@ -270,7 +266,7 @@ def of_region(panda: Subject) -> Image.Image:
 @cache
 def of_metrics(cat: Subject) -> tuple[Image.Image, Image.Image]:
     """Two edits, one in the mask and one everywhere, and the node's table of them."""
-    edits = torch.cat([cat.edit(DEFAULT["method"]), cat.edit(masked=False)])
+    edits = torch.cat([cat.edit(), cat.edit(masked=False, **EVERYWHERE)])
     mask, heat = cat.region()
     table = cat.studio.host.call("EtaMetrics", source=cat.pixels, edited=edits, mask=mask)[1]
     drawn = Image.fromarray((table[0].numpy() * 255).round().astype(np.uint8))
@@ -280,7 +276,11 @@ def of_metrics(cat: Subject) -> tuple[Image.Image, Image.Image]:
 def of_verdict(cat: Subject) -> Image.Image:
     """Edits under one policy, each with what the node says of it."""
     call, mask = cat.studio.host.call, cat.region()[0]
-    edits = [cat.edit(DEFAULT["method"]), cat.edit(DEFAULT["method"], masked=False), cat.edit(masked=False)]
+    edits = [
+        cat.edit(),
+        cat.edit("Plug-and-Play", masked=False, **EVERYWHERE),
+        cat.edit(masked=False, **EVERYWHERE),
+    ]
     found = [call("EtaMetrics", source=cat.pixels, edited=edited, mask=mask) for edited in edits]
     said = [
         call("EtaVerdict", figures=figures, policy="advertising", let_through="everything")[1]
@@ -335,18 +335,20 @@ def main() -> None:
     panda = Subject(studio, PANDA, "bear")
     snow = Subject(studio, CAT, "cat", "snow")
     mask, heat = cat.region()
-    edited = cat.edit(DEFAULT["method"])
+    edited = cat.edit()
     swaps = (cat, ball, panda)
     pictures: dict[str, Callable[[], Image.Image]] = {
         "docs/AttentionMask/mask.jpg": lambda: strip(cat.pixels, heat, mask),
         "docs/EtaInversion/inversion.jpg": lambda: of_inversion(cat),
         "docs/EtaLoadInversion/edits.jpg": lambda: of_saving(studio)[1],
-        "docs/EtaMasaCtrl/edit.jpg": lambda: with_and_without(ball, "MasaCtrl", masked=False),
+        "docs/EtaMasaCtrl/edit.jpg": lambda: with_and_without(ball, "MasaCtrl", masked=False, **EVERYWHERE),
         "docs/EtaMetrics/edits.jpg": lambda: of_metrics(cat)[0],
         "docs/EtaMetrics/table.png": lambda: of_metrics(cat)[1],
-        "docs/EtaPlugAndPlay/edit.jpg": lambda: with_and_without(snow, "Plug-and-Play", masked=False),
+        "docs/EtaPlugAndPlay/edit.jpg": lambda: with_and_without(
+            snow, "Plug-and-Play", masked=False, **EVERYWHERE
+        ),
         "docs/EtaPromptPair/changes.png": lambda: of_prompts(cat),
-        "docs/EtaPromptToPrompt/edit.jpg": lambda: with_and_without(cat, "Prompt-to-Prompt"),
+        "docs/EtaPromptToPrompt/edit.jpg": lambda: with_and_without(cat, "Prompt-to-Prompt", **EVERYWHERE),
         "docs/EtaRegionEdit/edit.jpg": lambda: of_region(panda),
         "docs/EtaSampler/edit.jpg": lambda: strip(
             cat.pixels, heat, edited, point(studio, cat.inversion.trajectory, 0)
@@ -359,7 +361,7 @@ def main() -> None:
         "docs/EtaTuneExample/examples.jpg": lambda: of_tune(cat, ball)[1],
         "docs/EtaVerdict/verdicts.jpg": lambda: of_verdict(cat),
         "methods.jpg": lambda: grid(
-            [(s.pixels, s.edit(), *(s.edit(method) for method in METHODS)) for s in swaps],
+            [(s.pixels, *(s.edit(method, **EVERYWHERE) for method in ("", *METHODS))) for s in swaps],
             ("picture", "no method", *METHODS),
             150,
         ),

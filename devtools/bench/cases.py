@@ -8,12 +8,12 @@ import torch
 
 from eta_core.evidence import metrics
 
+from .. import template_list as templates
 from ..demo import judge, scenes
 from ..demo.studio import DemoStudio, pixels_of
 
 CFG = 7.5
-REGION = {"threshold": 0.4, "grow": 4, "blur": 0.0}
-DEFAULT = {"method": "Plug-and-Play", "preset": "paper_gentle", "background_lock": 1.0}
+REGION = templates.REGION | {"blur": 0.0}
 # (thing in the picture, thing wanted, background); a word swap each
 SWAPS = (
     ("cat", "dog", "grass"),
