@@ -43,8 +43,14 @@ class Hold:
         if self.edge is not None:
             locks = [torch.minimum(lock, self.edge.to(lock)) for lock in locks]
         if self.regions is not None:
-            blends = [torch.minimum(blend, 1 - self.regions.to(blend)) for blend in blends]
+            blends = [_outside(blend, self.regions.to(blend)) for blend in blends]
         return [*locks, *blends]
+
+
+def _outside(blend: Tensor, regions: Tensor) -> Tensor:
+    """A local blend's hold mask without `regions`. One may have a row a variant, the other a row a picture."""
+    rows = max(len(blend), len(regions))
+    return torch.minimum(tile_batch(blend, rows), 1 - tile_batch(regions, rows))
 
 
 NO_HOLD = Hold()

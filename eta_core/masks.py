@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .choices import one_of
+
 
 class MapAverage:
     """The attention maps of every token over a whole inversion (paper, section 4.3).
@@ -120,12 +122,20 @@ def resize_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def least(mask: Tensor, scale: int) -> Tensor:
-    """[B, H, W] at the latent\'s size, [B, 1, h, w]: the least of the pixels that each value covers."""
+    """[B, H, W] at the latent's size, [B, 1, h, w]: the least of the pixels that each value covers."""
     return -F.max_pool2d(-mask[:, None], scale)
 
 
+def _crowd(claims: list[Tensor], mask: Tensor) -> Tensor:
+    """How many claims meet at a pixel, at least 1."""
+    return reduce(torch.add, claims, torch.zeros_like(mask)).clamp(min=1.0)
+
+
 def _over(before: list[Tensor], mask: Tensor) -> list[Tensor]:
-    return [*(weight * (1 - mask) for weight in before), mask]
+    # Where several share a pixel, `mask` must take its part of all of them together.
+    crowd = _crowd(before, mask)
+    fewer = 1 + mask * (crowd - 1)
+    return [*(claim * (1 - mask) / fewer for claim in before), mask * crowd / fewer]
 
 
 def _under(before: list[Tensor], mask: Tensor) -> list[Tensor]:
@@ -134,9 +144,7 @@ def _under(before: list[Tensor], mask: Tensor) -> list[Tensor]:
 
 
 def _share(before: list[Tensor], mask: Tensor) -> list[Tensor]:
-    weights = [*before, mask]
-    total = reduce(torch.add, weights).clamp(min=1.0)
-    return [weight / total for weight in weights]
+    return [*before, mask]
 
 
 OVERLAP = {"over": _over, "under": _under, "share": _share}
@@ -145,12 +153,14 @@ OVERLAP = {"over": _over, "under": _under, "share": _share}
 def resolve(regions: Sequence[tuple[Tensor, str]]) -> list[Tensor]:
     """The weights of several edits from their masks; at each pixel they sum to at most 1.
 
-    Each mask lies over, under or beside those before it, by its name of OVERLAP.
+    Each mask lies over, under or beside those before it, by its name of OVERLAP. Masks side by side have equal
+    shares, whatever their order: their claims are brought to a sum of 1 once, in the end. Raises ValueError
+    for another name.
     """
-    weights: list[Tensor] = []
+    claims: list[Tensor] = []
     for mask, overlap in regions:
-        weights = OVERLAP[overlap](weights, mask)
-    return weights
+        claims = one_of("overlap", overlap, OVERLAP)(claims, mask)
+    return [claim / _crowd(claims, claim) for claim in claims]
 
 
 def tile_batch(values: Tensor, rows: int) -> Tensor:

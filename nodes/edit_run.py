@@ -67,7 +67,7 @@ class EditRun:
         """The source branch of an edit-friendly inversion running freely, with the edit's own noise."""
         source, target = self.branches[0], host.Branch(TARGET, positive, self.branches[1].negative, cfg)
         plain = host.plan_methods(self.model, {}, self.first, self.trajectory.latent_size)
-        still = replace(self.noise, eta=NO_ETA)
+        still = replace(self.noise, eta=NO_ETA, seeds=self.noise.seeds[:1])
         return replace(
             self, branches=[source, target], weights=[], methods=plain, noise=still, hold=NO_HOLD, known=None
         )

@@ -8,7 +8,7 @@ is known here by name.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 from itertools import accumulate
 from operator import or_
@@ -28,6 +28,10 @@ from .messages import warn
 
 SOURCE = "source"
 Regions = tuple[Tensor, Tensor]
+LEFT_OUT = (
+    "another pack or an area changes the attention's shape (areas, ToMe, HyperTile, added tokens): the editing "
+    "method is left out there"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +40,7 @@ class MethodPlan:
 
     steps: of the sampling. size: height and width of the latent. guided: a steered branch has a guidance, so
     that the source's negative rows are needed too. one_row: the source has one row, which gives to both
-    halves of the guidance.
+    halves of the guidance. told: warnings that were given, each once an edit, however often it is sampled.
     """
 
     methods: Mapping[str, Sequence[Method]]
@@ -46,6 +50,7 @@ class MethodPlan:
     guided: bool
     one_row: bool
     node_id: str | None
+    told: set[str] = field(default_factory=set)
 
     def start(self) -> MethodRun:
         """The methods for one sampling."""
@@ -74,7 +79,7 @@ def plan_methods(
 
 
 class MethodRun:
-    """The methods in one sampling: what they gather over the steps, and the warning they give once."""
+    """The methods in one sampling, and what they gather over its steps."""
 
     def __init__(self, plan: MethodPlan):
         self.plan = plan
@@ -82,22 +87,16 @@ class MethodRun:
         for name, chosen in plan.methods.items():
             for blend in filter(None, (method.local_blend() for method in chosen)):
                 self.blend_maps[name] = BlendMaps(blend)
-        self._warned = False
 
     def step(self, done: int) -> StepMethods:
         """The methods in the step after `done` finished ones."""
         return StepMethods(self, done)
 
     def complain(self) -> None:
-        """Warn, once in a sampling, that a method is left out."""
-        if not self._warned:
-            warn(
-                "another pack or an area changes the attention's shape (areas, ToMe, HyperTile, added "
-                "tokens): the editing "
-                "method is left out there",
-                self.plan.node_id,
-            )
-        self._warned = True
+        """Warn, once an edit, that a method is left out."""
+        if LEFT_OUT not in self.plan.told:
+            warn(LEFT_OUT, self.plan.node_id)
+        self.plan.told.add(LEFT_OUT)
 
 
 @dataclass(frozen=True, eq=False)
