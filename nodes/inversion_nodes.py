@@ -103,7 +103,10 @@ class EtaInversion(EtaNode):
                     min=0,
                     max=0xFFFFFFFFFFFFFFFF,
                     optional=True,
-                    tooltip="Seed of the noise of edit_friendly. The others do not read it.",
+                    tooltip=(
+                        "Seed of the noise of edit_friendly, and of what patches such as HyperTile or ToMe draw. "
+                        "Otherwise not read."
+                    ),
                 ),
                 io.Boolean.Input(
                     "self_check",
@@ -206,7 +209,7 @@ class EtaInversion(EtaNode):
             return invert(denoise, latent, grid, recorder.close_step, evaluations)
 
         branch = host.Branch("source", positive, negative, cfg)
-        x, residual = host.sample(model, [branch], z, grid.levels, 0, loop)
+        x, residual = host.sample(model, [branch], z, grid.levels, inversion_seed, loop)
         if not math.isnan(residual):
             host.say(f"fixed-point residual: {residual:.1e} of x at the worst step", cls.hidden.unique_id)
         trajectory = Trajectory(
@@ -221,7 +224,9 @@ class EtaInversion(EtaNode):
             inverter=inverter,
             cfg=cfg,
         )
-        drawn = _check(model, branch, trajectory, vae, cls.hidden.unique_id) if self_check else None
+        drawn = None
+        if self_check:
+            drawn = _check(model, branch, trajectory, vae, inversion_seed, cls.hidden.unique_id)
         shown: dict[str, Any] = {} if drawn is None else {"ui": ui.PreviewImage(drawn, cls=cls)}
         return io.NodeOutput(
             Inversion(trajectory, positive), host.to_latent(model, trajectory.x[-1]), **shown
@@ -232,7 +237,7 @@ MEANINGLESS = 0.5  # of the picture's own deviation lost in the latent
 FLAT = 1e-3  # deviation of a latent without a picture in it; a photograph's is about 1
 
 
-def _check(model, branch: host.Branch, trajectory: Trajectory, vae, node_id) -> torch.Tensor | None:
+def _check(model, branch: host.Branch, trajectory: Trajectory, vae, seed, node_id) -> torch.Tensor | None:
     """A plot [1, H, W, 3] of the drift when the trajectory is played back. Bad figures are warned of."""
     if trajectory.inverter == "edit_friendly":
         host.say(
@@ -252,7 +257,7 @@ def _check(model, branch: host.Branch, trajectory: Trajectory, vae, node_id) -> 
 
         return play_back(denoise, trajectory.x.to(latent), grid)
 
-    drift, end = host.sample(model, [branch], trajectory.source, grid.levels[::-1], 0, loop)
+    drift, end = host.sample(model, [branch], trajectory.source, grid.levels[::-1], seed, loop)
     found = (
         f"played back, the inversion drifts by {float(drift[0]):.2f} of the picture's deviation (0 = exact)"
     )

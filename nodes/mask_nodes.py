@@ -171,6 +171,8 @@ class AttentionMask(EtaNode):
                 "use a lower threshold"
             )
         size = trajectory.picture_size
+        if image is not None and host.is_encoded_part(size, (image.shape[1], image.shape[2])):
+            image = host.middle(image, size)
         region = masks.blur(masks.dilate(masks.enlarge(region, size, hard=threshold > 0), grow), blur)
         region = 1 - region if invert else region
         if mask is not None:

@@ -27,10 +27,16 @@ class EtaPromptPair(EtaNode):
             inputs=[
                 io.Clip.Input("clip", tooltip="The model's CLIP."),
                 io.String.Input(
-                    "source_prompt", multiline=True, tooltip="The picture as it is: a cat on the grass."
+                    "source_prompt",
+                    multiline=True,
+                    dynamic_prompts=True,
+                    tooltip="The picture as it is: a cat on the grass.",
                 ),
                 io.String.Input(
-                    "target_prompt", multiline=True, tooltip="The picture as it shall be: a dog on the grass."
+                    "target_prompt",
+                    multiline=True,
+                    dynamic_prompts=True,
+                    tooltip="The picture as it shall be: a dog on the grass.",
                 ),
             ],
             outputs=[

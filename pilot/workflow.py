@@ -36,6 +36,7 @@ GIVEN, METRICS, CLIP, CLIP_VISION, MASK_PICTURE = (
     f"pilot_{name}" for name in ("given_mask", "metrics", "clip", "clip_vision", "mask_picture")
 )
 SHOWN = (EDITED, MASK, HEATMAP, FIGURES)
+SAVING = ("SaveImage", "EtaSaveEdited")
 NEEDED = ("EtaMetrics", "PreviewAny", "PreviewImage", "MaskToImage", "LoadImageMask")
 
 Graph = dict[str, dict]
@@ -276,9 +277,7 @@ def _names(graph: Graph, node_ids: Collection[str]) -> str:
 
 
 def _edited_picture(graph: Graph, name: str) -> list:
-    """The link with the edited picture: into the one output called Edited, or out of EtaSampler's one
-    decoder.
-    """
+    """The link with the edited picture: what the workflow saves of the edit, or what `name` shows."""
     shows = {
         node_id: node["inputs"]["images"]
         for node_id, node in graph.items()
@@ -292,21 +291,34 @@ def _edited_picture(graph: Graph, name: str) -> list:
                 "its id"
             )
         return shows.get(named[0], [named[0], 0])
-    titled = [node_id for node_id in shows if _title(graph[node_id]).lower().startswith("edited")]
-    if len(titled) == 1:
-        return shows[titled[0]]
-    samplers = _of_type(graph, "EtaSampler", graph)
-    decoders = [
-        node_id
-        for node_id, node in graph.items()
-        if node["inputs"].get("samples") in [[sampler, 0] for sampler in samplers]
-    ]
-    if not titled and len(decoders) == 1:
-        return [decoders[0], 0]
-    candidates = _names(graph, titled or decoders or samplers) or "no Eta Sampler"
+    edits = [node_id for node_id, link in shows.items() if _shows_the_edit(graph, link)]
+    saving = [node_id for node_id in edits if graph[node_id]["class_type"] in SAVING]
+    titled = [node_id for node_id in saving if _title(graph[node_id]).lower().startswith("edited")]
+    found = titled if len(saving) > 1 and titled else saving
+    if len(found) == 1:
+        return shows[found[0]]
+    what = "saves several" if found else "saves none, and has"
+    candidates = _names(graph, found or edits or _of_type(graph, "EtaSampler", graph)) or "no Eta Inversion and Eta Sampler"
     raise WorkflowError(
-        f"which picture is the edit? The workflow has {candidates}; name the node with --edited TITLE_OR_ID"
+        f"which picture is the edit? The workflow {what}: {candidates}; name the node with --edited TITLE_OR_ID"
     )
+
+
+def _shows_the_edit(graph: Graph, link: list) -> bool:
+    """Whether a link depends on Eta Sampler's latent. Its reconstruction, the second output, is no edit."""
+    ahead, seen = [link], []
+    while ahead:
+        link = ahead.pop()
+        node = graph.get(link[0])
+        if node is None or link in seen:
+            continue
+        seen.append(link)
+        if node["class_type"] == "EtaSampler":
+            if link[1] == 0:
+                return True
+        else:
+            ahead += _links(node)
+    return False
 
 
 def _unjudged(graph: Graph, link: list) -> list:

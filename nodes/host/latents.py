@@ -56,7 +56,7 @@ def fit_mask(mask: Tensor, batch: int, size: tuple[int, int], node_id: str | Non
     A mask of the whole picture, of which the VAE encoded the middle, is cropped alike. Another size of the
     same shape is resized with a warning. Raises ValueError for another aspect ratio, batch or range.
     """
-    mask = _in_range(mask.reshape(-1, *mask.shape[-2:]).float().cpu())
+    mask = _in_range(stacked(mask).float().cpu())
     given = (mask.shape[-2], mask.shape[-1])
     if len(mask) not in (1, batch):
         raise ValueError(
@@ -84,10 +84,15 @@ def fit_mask(mask: Tensor, batch: int, size: tuple[int, int], node_id: str | Non
     return resize_mask(mask, size)
 
 
-def _in_range(mask: Tensor) -> Tensor:
-    """A mask whose values lie in 0..1; a rounding error beyond counts as the end. ValueError for others."""
+def stacked(mask: Tensor) -> Tensor:
+    """A user's MASK as [n, H, W]. Raises ValueError where it has no pixel."""
     if not mask.numel():
         raise ValueError(f"the mask has no pixel (shape {list(mask.shape)}): connect a mask of the picture")
+    return mask.reshape(-1, *mask.shape[-2:])
+
+
+def _in_range(mask: Tensor) -> Tensor:
+    """A mask whose values lie in 0..1; a rounding error beyond counts as the end. ValueError for others."""
     low, high = float(mask.min()), float(mask.max())
     if not (-ROUNDING <= low and high <= 1 + ROUNDING):
         raise ValueError(f"the mask runs from {low:g} to {high:g}: its values must lie in 0..1")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
 
+from ...eta_core.masks import tile_batch
 from .messages import say
 
 SCALES = (8, 16, 32)  # pixels per latent pixel, of one VAE or another
@@ -41,6 +42,19 @@ def middle(values: Tensor, size: Size) -> Tensor:
     """The middle of [B, H, W, ...], as the VAE cuts it out."""
     top, left = ((a - b) // 2 for a, b in zip(values.shape[1:3], size))
     return values[:, top : top + size[0], left : left + size[1]]
+
+
+def beside(values: Tensor, count: int, name: str) -> Tensor:
+    """Pictures or masks [n, ...] for `count` edited ones: one for all, one for each, or one for each source.
+
+    Variants of several pictures lie p1 p2 p1 p2, as EtaSampler makes them. Raises ValueError for another n.
+    """
+    if not len(values) or count % len(values):
+        raise ValueError(
+            f"{name} has {len(values)} pictures, and there are {count} edited ones: give one, or one for each "
+            "picture that was edited"
+        )
+    return values if len(values) == 1 else tile_batch(values, count)
 
 
 def blocked(message: str) -> ExecutionBlocker:
