@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from comfy_api.latest import io, ui
 
-from ..eta_core import trajectory as trajectories
 from ..eta_core.evidence.metrics import psnr
 from ..eta_core.invert import invert, play_back, record
-from ..eta_core.trajectory import Trajectory
+from ..eta_core.trajectory import INVERTERS, Trajectory
 from . import host
 from .plot import line_plot
 from .types import CATEGORY, EtaNode, Inversion, InversionSocket, schema
@@ -78,7 +77,7 @@ class EtaInversion(EtaNode):
                 io.Conditioning.Input("negative", optional=True, tooltip="Read only when cfg is not 1."),
                 io.Combo.Input(
                     "inverter",
-                    options=list(trajectories.INVERTERS),
+                    options=list(INVERTERS),
                     default="ddim",
                     optional=True,
                     tooltip=(
@@ -306,8 +305,7 @@ class EtaSaveInversion(EtaNode):
 
     @classmethod
     def execute(cls, inversion: Inversion, filename_prefix: str) -> io.NodeOutput:
-        path, name = host.new_path(filename_prefix)
-        trajectories.save(path, inversion.trajectory, *_plain(inversion.positive))
+        name = host.save_inversion(filename_prefix, inversion.trajectory, inversion.positive)
         return io.NodeOutput(ui=ui.PreviewText(name))
 
 
@@ -351,43 +349,7 @@ class EtaLoadInversion(EtaNode):
 
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:
-        trajectory, tensors, notes = trajectories.load(host.saved_path(file))
-        positive = [
-            [
-                tensors[f"{i}.cond"],
-                {
-                    key: tensors[value["tensor"]] if isinstance(value, dict) else value
-                    for key, value in entry.items()
-                },
-            ]
-            for i, entry in enumerate(notes["conditioning"])
-        ]
-        return io.NodeOutput(Inversion(trajectory, positive))
-
-
-def _plain(conditioning: list) -> tuple[dict[str, torch.Tensor], dict]:
-    """A CONDITIONING as tensors and JSON values. ValueError for what no file can hold (ControlNet, hooks)."""
-    tensors, entries = {}, []
-    for i, (cond, extras) in enumerate(conditioning):
-        tensors[f"{i}.cond"] = cond
-        entry = {}
-        for key, value in extras.items():
-            if torch.is_tensor(value):
-                tensors[f"{i}.{key}"] = value
-                value = {"tensor": f"{i}.{key}"}
-            elif not isinstance(value, (str, int, float, bool, type(None))) and not _is_numbers(value):
-                raise ValueError(
-                    f"the source conditioning carries '{key}' ({type(value).__name__}), which a file cannot "
-                    "hold: save an inversion made without it, "
-                    "or keep this one in the graph"
-                )
-            entry[key] = value
-        entries.append(entry)
-    return tensors, {"conditioning": entries}
-
-
-def _is_numbers(value) -> bool:
-    return isinstance(value, (list, tuple)) and all(isinstance(v, (int, float, str)) for v in value)
+        return io.NodeOutput(Inversion(*host.load_inversion(host.saved_path(file))))
 
 
 NODES = [EtaInversion, EtaSaveInversion, EtaLoadInversion]

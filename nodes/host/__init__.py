@@ -4,7 +4,9 @@ Nothing is installed on a MODEL. What a run needs lives in a copy of the model o
 sampling.
 """
 
-from .folders import new_path, saved_files, saved_path
+from .folders import saved_files, saved_path
+from .inversion_file import load as load_inversion
+from .inversion_file import save as save_inversion
 from .latents import fit_mask, in_model_space, latent_mask, latent_tensor, stacked, to_latent
 from .messages import counted, say, warn
 from .models import (
@@ -57,13 +59,14 @@ __all__ = [
     "latent_channels",
     "latent_mask",
     "latent_tensor",
+    "load_inversion",
     "make_grid",
     "middle",
     "needs_negative",
-    "new_path",
     "plan_methods",
     "progress",
     "sample",
+    "save_inversion",
     "say",
     "saved_files",
     "saved_path",

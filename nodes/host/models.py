@@ -69,6 +69,7 @@ def make_grid(model, scheduler: str, steps: int) -> Grid:
 
 
 SHOWN = ("concat_latent_image", "concat_mask", "reference_latents")
+FLOWS = ("CONST",)  # what signature() calls the prediction of a flow model
 STRUCTURE = ("network", "prediction", "latent channels", "noise levels")
 
 
