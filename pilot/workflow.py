@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eta_core.plain_json import read_json
+
 from .graph import graph_of
 
 FIELDS = ("picture", "mask", "source", "target", "words", "target_words", "has_words", "seed")
@@ -67,10 +69,15 @@ class Clip:
 
 @dataclass(frozen=True)
 class Form:
-    """A graph whose inputs may be Slots. scored: the mask of the figures: "given", "auto" or "none"."""
+    """A graph whose inputs may be Slots.
+
+    scored: the mask of the figures: "given", "auto" or "none". keeps_size: whether the item's picture is encoded
+    as it is, so that the edit has its size.
+    """
 
     graph: Graph
     scored: str
+    keeps_size: bool
 
     def filled(self, values: Mapping[str, object]) -> Graph:
         return {
@@ -87,7 +94,7 @@ class Form:
 def read(path: Path, object_info: dict) -> Graph:
     """The API-format graph of a workflow file, saved by the page or exported for the API. WorkflowError."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path.read_text(encoding="utf-8"), "the file")
     except (OSError, ValueError) as error:
         raise WorkflowError(f"{path} cannot be read as a workflow: {error}") from None
     try:
@@ -96,7 +103,7 @@ def read(path: Path, object_info: dict) -> Graph:
             if isinstance(found, dict) and {"nodes", "links"} <= set(found)
             else found
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise WorkflowError(f"{path.name}: {error}; or save it in the page with File, Export (API)") from None
     if not isinstance(graph, dict) or not graph or not all(_is_node(node) for node in graph.values()):
         raise WorkflowError(
@@ -167,10 +174,12 @@ def form(graph: Graph, mask: str, has_mask: bool, clip: Clip, edited: str = "") 
     own = _own_mask(graph, samplers)
     scored = "given" if has_mask else "auto" if own else "none"
     graph[GIVEN] = _node("LoadImageMask", image=Slot("{mask}"), channel="red")
-    _measure(graph, _source_picture(graph, inversions), picture, [GIVEN, 0] if has_mask else own, clip)
+    source = _source_picture(graph, inversions)
+    _measure(graph, source, picture, [GIVEN, 0] if has_mask else own, clip)
     _show(graph, picture, own)
     kept = _behind(graph, [[name, 0] for name in SHOWN if name in graph])
-    return Form({node_id: node for node_id, node in graph.items() if node_id in kept}, scored)
+    keeps_size = graph[source[0]]["class_type"] == "LoadImage"
+    return Form({node_id: node for node_id, node in graph.items() if node_id in kept}, scored, keeps_size)
 
 
 def _place(graph: Graph, mask: str, picture: list, samplers: list[str], inversions: list[str]) -> None:
