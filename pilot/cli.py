@@ -250,9 +250,9 @@ def _pilot(
 
 def _tasks(listed: list[items.Item], mask: str) -> list[Task]:
     """Each item with the masks it is to be run with. Raises PilotError where none has the mask asked for."""
-    given = [item for item in listed if item.mask or item.error]
-    if mask in ("given", "both") and not any(item.mask for item in listed):
-        raise PilotError(f"--mask {mask}: no item has a mask; give the items one, or use --mask auto")
+    given = [item for item in listed if item.mask]
+    if mask == "given" and not given:
+        raise PilotError("--mask given: no item has a mask; give the items one, or use --mask auto")
     if mask == "both" and len(given) < len(listed):
         print(f"{len(listed) - len(given)} items have no mask: they are run by --mask auto alone")
     return [

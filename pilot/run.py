@@ -256,6 +256,7 @@ class Pilot:
         if entry is None:  # it was cleared away, or the server was started anew
             self._lose(prompt_id, flight, flight.started is not None)
             return
+        self._silent = None
         if _is_stale(entry):
             self._renamed[flight.task.key] += 1
             self._lose(prompt_id, flight, False)
@@ -268,6 +269,11 @@ class Pilot:
             found = {} if problem else self._fetch(flight, entry)
         except (PictureError, BadAnswer, ValueError) as error:
             found, problem = {}, f"the server's result cannot be used: {error}"
+        except Unreachable as error:
+            self._losses[flight.task.key] += 1
+            if self._losses[flight.task.key] < MOST_LOSSES:
+                raise
+            found, problem = {}, f"its pictures do not come, {MOST_LOSSES} times: {error}"
         except Refused:
             self._renamed[flight.task.key] += 1
             self._lose(prompt_id, flight, True)

@@ -300,22 +300,22 @@ def _edited_picture(graph: Graph, name: str) -> list:
                 "its id"
             )
         return shows.get(named[0], [named[0], 0])
-    edits = [node_id for node_id, link in shows.items() if _shows_the_edit(graph, link)]
-    saving = [node_id for node_id in edits if graph[node_id]["class_type"] in SAVING]
+    edits = {node_id: found for node_id, link in shows.items() if (found := _edits_in(graph, link))}
+    saving = [n for n, found in edits.items() if graph[n]["class_type"] in SAVING and len(found) == 1]
     titled = [node_id for node_id in saving if _title(graph[node_id]).lower().startswith("edited")]
     found = titled if len(saving) > 1 and titled else saving
     if len(found) == 1:
         return shows[found[0]]
-    what = "saves several" if found else "saves none, and has"
+    what = "saves several" if found else "saves no single one, and has"
     candidates = _names(graph, found or edits or _of_type(graph, "EtaSampler", graph)) or "no Eta Inversion and Eta Sampler"
     raise WorkflowError(
         f"which picture is the edit? The workflow {what}: {candidates}; name the node with --edited TITLE_OR_ID"
     )
 
 
-def _shows_the_edit(graph: Graph, link: list) -> bool:
-    """Whether a link depends on Eta Sampler's latent. Its reconstruction, the second output, is no edit."""
-    ahead, seen = [link], []
+def _edits_in(graph: Graph, link: list) -> set[str]:
+    """The Eta Samplers whose latent a link depends on. Their reconstruction, the second output, is no edit."""
+    ahead, seen, found = [link], [], set()
     while ahead:
         link = ahead.pop()
         node = graph.get(link[0])
@@ -323,11 +323,10 @@ def _shows_the_edit(graph: Graph, link: list) -> bool:
             continue
         seen.append(link)
         if node["class_type"] == "EtaSampler":
-            if link[1] == 0:
-                return True
+            found |= {link[0]} if link[1] == 0 else set()
         else:
             ahead += _links(node)
-    return False
+    return found
 
 
 def _unjudged(graph: Graph, link: list) -> list:

@@ -74,8 +74,23 @@ def plan_methods(
             "Plug-and-Play "
             "steer: disconnect `edit`, or use an SD1, SD2 or SDXL model"
         )
+    blends = [method.local_blend() for chosen in methods.values() for method in chosen]
+    if _is_compiled(model) and any(blend is not None and blend.reads_words for blend in blends):
+        raise ValueError(
+            "torch.compile is on this model, and Prompt-to-Prompt's local blend reads the attention of layers "
+            "that change from step to step, which compiled code cannot follow: connect the model from before "
+            "torch.compile, give the blend a mask, or switch local_blend off"
+        )
     one_row = any(method.takes_one_row() for chosen in methods.values() for method in chosen)
     return MethodPlan(methods, network, steps, size, guided and not one_row, one_row, node_id)
+
+
+def _is_compiled(model) -> bool:
+    """Whether the host's torch.compile, or another pack's, is on a MODEL."""
+    return (
+        "torch.compile" in model.wrappers.get(WrappersMP.APPLY_MODEL, {})
+        or type(model.get_model_object("diffusion_model")).__name__ == "OptimizedModule"
+    )
 
 
 class MethodRun:

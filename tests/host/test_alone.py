@@ -96,3 +96,9 @@ def test_a_controlnet_with_keyframes_is_for_the_target_alone(studio):
     ((cond, extra),) = studio.prompt(SOURCE)
     with raises("the source prompt's ControlNet has 2 timestep keyframes", "Take them off the source prompt"):
         studio.invert(positive=[[cond, extra | {"control": control}]])
+
+
+def test_a_compiled_model_takes_no_local_blend(studio, inversion):
+    (compiled,) = studio.host.call("TorchCompileModel", model=studio.model, backend="inductor")
+    with raises("torch.compile is on this model", "from before torch.compile"):
+        studio.on(compiled).edit(inversion, edit=blended(studio, inversion))

@@ -399,5 +399,5 @@ def test_several_saved_edits_or_none_are_listed(graph):
     assert inputs(filled(graph, edited="Another"), workflow.EDITED)["images"] == ["11", 0]
     for node_id in ("12", "30"):
         graph[node_id] |= {"class_type": "PreviewImage"}
-    with pytest.raises(WorkflowError, match="saves none, and has: PreviewImage 12.*--edited"):
+    with pytest.raises(WorkflowError, match="saves no single one, and has: PreviewImage 12.*--edited"):
         filled(graph)

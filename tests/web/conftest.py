@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -30,8 +31,13 @@ def chromium() -> str:
 
 
 @pytest.fixture(scope="session")
-def address(chromium, tmp_path_factory) -> str:
-    base = tmp_path_factory.mktemp("web")
+def base(tmp_path_factory) -> Path:
+    """The server's base directory."""
+    return tmp_path_factory.mktemp("web")
+
+
+@pytest.fixture(scope="session")
+def address(chromium, base) -> str:
     make_base(base)
     prepare(base)
     env, port = environment()._replace(base=base), free_port()
