@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import reduce
 
@@ -72,14 +73,45 @@ def dilate(mask: Tensor, pixels: int) -> Tensor:
         return mask
     if pixels < 0:
         return 1 - dilate(1 - mask, -pixels)
-    offsets = torch.arange(-pixels, pixels + 1)
-    rows = [int((pixels * pixels - dy * dy) ** 0.5) for dy in offsets.tolist()]
-    padded = F.pad(mask, (0, 0, pixels, pixels))
-    height = mask.shape[-2]
-    spread = {
-        r: F.max_pool2d(padded[:, None], (1, 2 * r + 1), stride=1, padding=(0, r))[:, 0] for r in set(rows)
-    }
-    return torch.stack([spread[r][:, i : i + height] for i, r in enumerate(rows)]).amax(0)
+    hard = bool(((mask == 0) | (mask == 1)).all())
+    return torch.stack([(_dilate_hard if hard else _dilate_soft)(one, pixels) for one in mask])
+
+
+def _half_widths(pixels: int) -> list[int]:
+    """Of a disc's rows, from its middle to its edge."""
+    return [math.isqrt(pixels * pixels - dy * dy) for dy in range(pixels + 1)]
+
+
+def _dilate_hard(mask: Tensor, pixels: int) -> Tensor:
+    """A mask [H, W] of 0 and 1: where the disc covers any of it, by its convolution, whatever the radius."""
+    size = [side + pixels for side in mask.shape]  # what wraps around falls outside
+    disc = torch.zeros(size, dtype=torch.float64)
+    for dy, width in enumerate(_half_widths(pixels)):
+        row = torch.arange(-width, width + 1) % size[1]
+        disc[dy % size[0], row] = disc[-dy % size[0], row] = 1
+    spectrum = torch.fft.rfft2(mask.double(), size) * torch.fft.rfft2(disc)
+    covered = torch.fft.irfft2(spectrum, size)[: mask.shape[0], : mask.shape[1]]
+    return (covered > 0.5).to(mask)
+
+
+def _dilate_soft(mask: Tensor, pixels: int) -> Tensor:
+    """A mask [H, W] of any values: the largest value under the disc, one row of the disc after the other."""
+    height = mask.shape[0]
+    rows = F.pad(mask, (0, 0, pixels, pixels))
+    found = mask
+    for dy, width in enumerate(_half_widths(pixels)):
+        both = torch.maximum(*(rows[start : start + height] for start in (pixels - dy, pixels + dy)))
+        found = torch.maximum(found, _largest_near(both, width))
+    return found
+
+
+def _largest_near(rows: Tensor, width: int) -> Tensor:
+    """The largest of 2 * width + 1 neighbours in each row, in a number of passes that grows with log(width)."""
+    length, span = rows.shape[1], 1
+    spread = F.pad(rows, (width, width))
+    while 2 * span <= 2 * width + 1:
+        spread, span = torch.maximum(spread[:, :-span], spread[:, span:]), 2 * span
+    return torch.maximum(spread[:, :length], spread[:, -length:])
 
 
 def blur(mask: Tensor, sigma: float) -> Tensor:

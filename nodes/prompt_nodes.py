@@ -90,8 +90,9 @@ def _problems(
         ("source", source, aligned.removed, gone),
         ("target", target, aligned.added, new),
     ):
-        for phrase in phrases:
-            if not set(prompt.rows_of(phrase)) <= set(rows):
+        changed = set(rows)
+        for phrase in dict.fromkeys(phrases):
+            if not set(prompt.rows_of(phrase)) <= changed:
                 yield (
                     f"'{phrase}' also stands unchanged in the {which} prompt: nodes that are given the word "
                     "take both places; "

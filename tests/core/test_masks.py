@@ -163,3 +163,15 @@ def test_a_mask_over_shared_ones_takes_its_part_of_them_all():
 def test_an_overlap_nobody_knows_is_named():
     with pytest.raises(ValueError, match="overlap is 'above': use one of over, under, share"):
         masks.resolve([(torch.ones(1, 1, 2, 2), "above")])
+
+
+@pytest.mark.parametrize("pixels", [1, 2, 5, 9, 40])
+@pytest.mark.parametrize("hard", [True, False])
+def test_a_mask_grows_by_a_disc(hard, pixels):
+    mask = torch.rand(2, 13, 17, generator=torch.Generator().manual_seed(3))
+    mask = (mask > 0.95).float() if hard else mask
+    y, x = torch.meshgrid(torch.arange(13), torch.arange(17), indexing="ij")
+    near = (y[..., None, None] - y) ** 2 + (x[..., None, None] - x) ** 2 <= pixels * pixels
+    wanted = (mask[:, None, None] * near).amax((-2, -1))
+    assert torch.equal(masks.dilate(mask, pixels), wanted)
+    assert torch.equal(masks.dilate(1 - mask, -pixels), 1 - wanted)
