@@ -292,20 +292,20 @@ def child_environ(env):
     return {**os.environ, **own}
 
 
-def script(env, arguments, cwd=None, **settings):
-    """Exit status of a program of ours. settings: environment variables, unless the user's own say otherwise.
-    On small networks more than one thread only costs.
+def script(env, arguments, cwd=None, path=None, **defaults):
+    """Exit status of a program of ours; on small networks more than one thread only costs.
+
+    path: a folder to import from, before those of the user's own PYTHONPATH.
     """
-    return run(
-        [env.python, *arguments], env={"OMP_NUM_THREADS": "1", **settings, **child_environ(env)}, cwd=cwd
-    )
+    environ = {"OMP_NUM_THREADS": "1", **defaults, **child_environ(env)}
+    if path is not None:
+        environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(path), os.environ.get("PYTHONPATH"))))
+    return run([env.python, *arguments], env=environ, cwd=cwd)
 
 
 def module(env, name, *arguments):
     """Exit status of one of our modules, run from wherever the user stands."""
-    paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    environ = {"OMP_NUM_THREADS": "1", **child_environ(env), "PYTHONPATH": paths}
-    return run([env.python, "-m", name, *arguments], env=environ)
+    return script(env, ["-m", name, *arguments], path=ROOT)
 
 
 def add_demo_model(env):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import reduce
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from .choices import one_of
 
 
 class MapAverage:
@@ -70,14 +73,45 @@ def dilate(mask: Tensor, pixels: int) -> Tensor:
         return mask
     if pixels < 0:
         return 1 - dilate(1 - mask, -pixels)
-    offsets = torch.arange(-pixels, pixels + 1)
-    rows = [int((pixels * pixels - dy * dy) ** 0.5) for dy in offsets.tolist()]
-    padded = F.pad(mask, (0, 0, pixels, pixels))
-    height = mask.shape[-2]
-    spread = {
-        r: F.max_pool2d(padded[:, None], (1, 2 * r + 1), stride=1, padding=(0, r))[:, 0] for r in set(rows)
-    }
-    return torch.stack([spread[r][:, i : i + height] for i, r in enumerate(rows)]).amax(0)
+    hard = bool(((mask == 0) | (mask == 1)).all())
+    return torch.stack([(_dilate_hard if hard else _dilate_soft)(one, pixels) for one in mask])
+
+
+def _half_widths(pixels: int) -> list[int]:
+    """Of a disc's rows, from its middle to its edge."""
+    return [math.isqrt(pixels * pixels - dy * dy) for dy in range(pixels + 1)]
+
+
+def _dilate_hard(mask: Tensor, pixels: int) -> Tensor:
+    """A mask [H, W] of 0 and 1: where the disc covers any of it, by its convolution, whatever the radius."""
+    size = [side + pixels for side in mask.shape]  # what wraps around falls outside
+    disc = torch.zeros(size, dtype=torch.float64)
+    for dy, width in enumerate(_half_widths(pixels)):
+        row = torch.arange(-width, width + 1) % size[1]
+        disc[dy % size[0], row] = disc[-dy % size[0], row] = 1
+    spectrum = torch.fft.rfft2(mask.double(), size) * torch.fft.rfft2(disc)
+    covered = torch.fft.irfft2(spectrum, size)[: mask.shape[0], : mask.shape[1]]
+    return (covered > 0.5).to(mask)
+
+
+def _dilate_soft(mask: Tensor, pixels: int) -> Tensor:
+    """A mask [H, W] of any values: the largest value under the disc, one row of the disc after the other."""
+    height = mask.shape[0]
+    rows = F.pad(mask, (0, 0, pixels, pixels))
+    found = mask
+    for dy, width in enumerate(_half_widths(pixels)):
+        both = torch.maximum(*(rows[start : start + height] for start in (pixels - dy, pixels + dy)))
+        found = torch.maximum(found, _largest_near(both, width))
+    return found
+
+
+def _largest_near(rows: Tensor, width: int) -> Tensor:
+    """The largest of 2 * width + 1 neighbours in each row, in a number of passes that grows with log(width)."""
+    length, span = rows.shape[1], 1
+    spread = F.pad(rows, (width, width))
+    while 2 * span <= 2 * width + 1:
+        spread, span = torch.maximum(spread[:, :-span], spread[:, span:]), 2 * span
+    return torch.maximum(spread[:, :length], spread[:, -length:])
 
 
 def blur(mask: Tensor, sigma: float) -> Tensor:
@@ -124,8 +158,16 @@ def least(mask: Tensor, scale: int) -> Tensor:
     return -F.max_pool2d(-mask[:, None], scale)
 
 
+def _crowd(claims: list[Tensor], mask: Tensor) -> Tensor:
+    """How many claims meet at a pixel, at least 1."""
+    return reduce(torch.add, claims, torch.zeros_like(mask)).clamp(min=1.0)
+
+
 def _over(before: list[Tensor], mask: Tensor) -> list[Tensor]:
-    return [*(weight * (1 - mask) for weight in before), mask]
+    # Where several share a pixel, `mask` must take its part of all of them together.
+    crowd = _crowd(before, mask)
+    fewer = 1 + mask * (crowd - 1)
+    return [*(claim * (1 - mask) / fewer for claim in before), mask * crowd / fewer]
 
 
 def _under(before: list[Tensor], mask: Tensor) -> list[Tensor]:
@@ -134,9 +176,7 @@ def _under(before: list[Tensor], mask: Tensor) -> list[Tensor]:
 
 
 def _share(before: list[Tensor], mask: Tensor) -> list[Tensor]:
-    weights = [*before, mask]
-    total = reduce(torch.add, weights).clamp(min=1.0)
-    return [weight / total for weight in weights]
+    return [*before, mask]
 
 
 OVERLAP = {"over": _over, "under": _under, "share": _share}
@@ -145,12 +185,14 @@ OVERLAP = {"over": _over, "under": _under, "share": _share}
 def resolve(regions: Sequence[tuple[Tensor, str]]) -> list[Tensor]:
     """The weights of several edits from their masks; at each pixel they sum to at most 1.
 
-    Each mask lies over, under or beside those before it, by its name of OVERLAP.
+    Each mask lies over, under or beside those before it, by its name of OVERLAP. Masks side by side have equal
+    shares, whatever their order: their claims are brought to a sum of 1 once, in the end. Raises ValueError
+    for another name.
     """
-    weights: list[Tensor] = []
+    claims: list[Tensor] = []
     for mask, overlap in regions:
-        weights = OVERLAP[overlap](weights, mask)
-    return weights
+        claims = one_of("overlap", overlap, OVERLAP)(claims, mask)
+    return [claim / _crowd(claims, claim) for claim in claims]
 
 
 def tile_batch(values: Tensor, rows: int) -> Tensor:

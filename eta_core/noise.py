@@ -65,8 +65,8 @@ class Renewal(NamedTuple):
 class FreshNoise(ABC):
     """A source of fresh noise for one sampling of a trajectory [N + 1, B, C, H, W].
 
-    Every variant draws its candidates at every step, used or not, so that a seed's noise does not depend on
-    where eta acts.
+    A seed's noise does not depend on where eta acts: what is not used is passed over. One variant's candidates
+    are in memory at a time.
     """
 
     def __init__(self, settings: NoiseSettings, trajectory: Tensor):
@@ -87,12 +87,14 @@ class FreshNoise(ABC):
         """x [V * B, C, H, W] after the step. target: the denoised x; source: as for `renewal`."""
         return eta_step(x, target, step.sigma, *self.renewal(step, source))
 
-    def _drawn(self) -> list[Tensor]:
-        return [draws.draw() for draws in self._draws]
+    def _pass_over(self) -> None:
+        """The noise of a step in which eta does not act."""
+        for draws in self._draws:
+            draws.pass_over()
 
-    def _chosen(self, drawn: list[Tensor], optimal: Tensor | None) -> Tensor:
+    def _chosen(self, optimal: Tensor | None) -> Tensor:
         """The noise of every variant, one after the other [V * B, C, H, W] (paper, eq. 11 and 12)."""
-        return torch.cat([self._choose(candidates.to(self.trajectory), optimal) for candidates in drawn])
+        return torch.cat([self._choose(draws.draw().to(self.trajectory), optimal) for draws in self._draws])
 
     def _choose(self, candidates: Tensor, optimal: Tensor | None) -> Tensor:
         if optimal is None:
@@ -117,15 +119,16 @@ class EtaNoise(FreshNoise):
         return chooses and self.settings.acts(step)
 
     def renewal(self, step: Step, source: Tensor | None) -> Renewal:
-        drawn, settings = self._drawn(), self.settings
+        settings = self.settings
         if not settings.acts(step):
+            self._pass_over()
             return Renewal(step.sigma_next, 0.0, None)
         eta, optimal = settings.eta(step.time), None
         if self.reads_source(step):
             optimal = self._optimal(step, source, *ancestral_step(eta, step.sigma, step.sigma_next))
         region = None if settings.region is None else tile_batch(settings.region, self.rows)
         down, up = ancestral_step(eta, step.sigma, step.sigma_next, region)
-        return Renewal(down, up, self._chosen(drawn, optimal))
+        return Renewal(down, up, self._chosen(optimal))
 
     def take(self, step: Step, x: Tensor, target: Tensor, source: Tensor | None) -> Tensor:
         down, up, noise = self.renewal(step, source)
@@ -145,7 +148,7 @@ class RecordedNoise(FreshNoise):
         return True
 
     def renewal(self, step: Step, source: Tensor | None) -> Renewal:
-        drawn, settings = self._drawn(), self.settings
+        settings = self.settings
         if step.sigma_next == 0:
             # The last step has no noise to put back. The source's own remainder x - x0 takes its place.
             if source is None:
@@ -156,12 +159,13 @@ class RecordedNoise(FreshNoise):
         optimal = self._optimal(step, source, down, up)
         recorded = tile_batch(optimal, self.rows)
         if not settings.acts(step):
+            self._pass_over()
             return Renewal(down, up, recorded)
         renewed = settings.eta(step.time) * torch.ones_like(recorded[:, :1])
         if settings.region is not None:
             renewed = renewed * tile_batch(settings.region, self.rows)
         kept = torch.sqrt((1 - renewed * renewed).clamp(min=0))  # so that the mixture has unit variance
-        return Renewal(down, up, kept * recorded + renewed * self._chosen(drawn, optimal))
+        return Renewal(down, up, kept * recorded + renewed * self._chosen(optimal))
 
 
 class ReferenceRecordedNoise(RecordedNoise):
@@ -183,11 +187,18 @@ class NoiseCandidates:
         if count < 1:
             raise ValueError(f"noise_candidates = {count}: at least 1 is needed (the paper uses 10)")
         self._generator = torch.Generator("cpu").manual_seed(seed)
-        self._shape = (count, 1, *shape)
+        self._shape, self._passed = (count, 1, *shape), 0
 
     def draw(self) -> Tensor:
         """[count, 1, *shape], standard normal."""
+        for _ in range(self._passed):
+            torch.randn(self._shape, generator=self._generator)
+        self._passed = 0
         return torch.randn(self._shape, generator=self._generator)
+
+    def pass_over(self) -> None:
+        """Leave a draw out. It is made up for only where another follows."""
+        self._passed += 1
 
 
 def closest(candidates: Tensor, target: Tensor, region: Tensor | None = None) -> Tensor:

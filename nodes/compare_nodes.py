@@ -93,13 +93,9 @@ class EtaCompare(EtaNode):
 
 def _beside(after: Tensor, picture: Tensor, name: str, node_id: str | None) -> Tensor:
     """One picture, or one for each of `after`, of its size."""
-    if len(picture) not in (1, len(after)):
-        raise ValueError(
-            f"{name} has {len(picture)} pictures to compare with {len(after)}: give one, or one for each "
-            "picture"
-        )
     size = (after.shape[1], after.shape[2])
-    return host.as_encoded(picture, name, size, node_id)[..., :3].to(after.device)
+    fitted = host.as_encoded(host.beside(picture, len(after), name), name, size, node_id)
+    return fitted[..., :3].to(after.device)
 
 
 NODES = [EtaCompare]

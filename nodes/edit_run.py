@@ -74,7 +74,11 @@ class EditRun:
 
     def sample(self, tick: Tick | None = None) -> Tensor:
         """The edited latent [V * B, C, H, W], in the model's space. tick(x, denoised) follows each step."""
-        grid = self.trajectory.grid
+        grid, seeds = self.trajectory.grid, self.noise.seeds
+        if len(seeds) > 1 and host.counts_rows(self.model, self.branches):
+            report = host.progress(self.model, self.first * len(seeds)) if tick is None else tick
+            one_by_one = (replace(self, noise=replace(self.noise, seeds=(seed,))) for seed in seeds)
+            return torch.cat([each.sample(report) for each in one_by_one])
         report = host.progress(self.model, self.first) if tick is None else tick
 
         def loop(network: host.Network, latent: Tensor) -> Tensor:

@@ -214,13 +214,9 @@ class EtaMetrics(EtaNode):
         source, edited = (
             p[..., :3].float().cpu() for p in (host.as_encoded(source, "source", size, node_id), edited)
         )
-        if len(source) not in (1, len(edited)):
-            raise ValueError(
-                f"source has {len(source)} pictures, edited {len(edited)}: give one source, or one for each "
-                "edited picture"
-            )
-        source = source.expand(len(edited), -1, -1, -1)
+        source = host.beside(source, len(edited), "source").expand(len(edited), -1, -1, -1)
         if mask is not None:
+            mask = host.beside(host.stacked(mask), len(edited), "mask")
             mask = host.fit_mask(mask, len(edited), size, node_id).expand(len(edited), -1, -1)
         pair, why = (source, edited), {}
         found = _similarity(*pair, mask, clip, clip_vision, source_prompt, target_prompt, why, node_id)

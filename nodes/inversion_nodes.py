@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
 from comfy_api.latest import io, ui
 
-from ..eta_core import trajectory as trajectories
 from ..eta_core.evidence.metrics import psnr
 from ..eta_core.invert import invert, play_back, record
-from ..eta_core.trajectory import Trajectory
+from ..eta_core.trajectory import INVERTERS, Trajectory
 from . import host
 from .plot import line_plot
 from .types import CATEGORY, EtaNode, Inversion, InversionSocket, schema
@@ -79,7 +79,7 @@ class EtaInversion(EtaNode):
                 io.Conditioning.Input("negative", optional=True, tooltip="Read only when cfg is not 1."),
                 io.Combo.Input(
                     "inverter",
-                    options=list(trajectories.INVERTERS),
+                    options=list(INVERTERS),
                     default="ddim",
                     optional=True,
                     tooltip=(
@@ -104,7 +104,10 @@ class EtaInversion(EtaNode):
                     min=0,
                     max=0xFFFFFFFFFFFFFFFF,
                     optional=True,
-                    tooltip="Seed of the noise of edit_friendly. The others do not read it.",
+                    tooltip=(
+                        "Seed of the noise of edit_friendly, and of what patches such as HyperTile or ToMe draw. "
+                        "Otherwise not read."
+                    ),
                 ),
                 io.Boolean.Input(
                     "self_check",
@@ -208,7 +211,7 @@ class EtaInversion(EtaNode):
             return invert(denoise, latent, grid, recorder.close_step, evaluations, warm)
 
         branch = host.Branch("source", positive, negative, cfg)
-        x, residual = host.sample(model, [branch], z, grid.levels, 0, loop)
+        x, residual = host.sample(model, [branch], z, grid.levels, inversion_seed, loop)
         if not math.isnan(residual):
             host.say(f"residual: {residual:.1e} of x at the worst step", cls.hidden.unique_id)
         above = cls.hidden.dynprompt, cls.hidden.unique_id, "positive"
@@ -225,7 +228,9 @@ class EtaInversion(EtaNode):
             inverter=inverter,
             cfg=cfg,
         )
-        drawn = _check(model, branch, trajectory, vae, cls.hidden.unique_id) if self_check else None
+        drawn = None
+        if self_check:
+            drawn = _check(model, branch, trajectory, vae, inversion_seed, cls.hidden.unique_id)
         shown: dict[str, Any] = {} if drawn is None else {"ui": ui.PreviewImage(drawn, cls=cls)}
         return io.NodeOutput(
             Inversion(trajectory, positive, host.upstream_texts(*above)),
@@ -238,7 +243,7 @@ MEANINGLESS = 0.5  # of the picture's own deviation lost in the latent
 FLAT = 1e-3  # deviation of a latent without a picture in it; a photograph's is about 1
 
 
-def _check(model, branch: host.Branch, trajectory: Trajectory, vae, node_id) -> torch.Tensor | None:
+def _check(model, branch: host.Branch, trajectory: Trajectory, vae, seed, node_id) -> torch.Tensor | None:
     """A plot [1, H, W, 3] of the drift when the trajectory is played back. Bad figures are warned of."""
     if trajectory.inverter == "edit_friendly":
         host.say(
@@ -258,7 +263,7 @@ def _check(model, branch: host.Branch, trajectory: Trajectory, vae, node_id) -> 
 
         return play_back(denoise, trajectory.x.to(latent), grid)
 
-    drift, end = host.sample(model, [branch], trajectory.source, grid.levels[::-1], 0, loop)
+    drift, end = host.sample(model, [branch], trajectory.source, grid.levels[::-1], seed, loop)
     found = (
         f"played back, the inversion drifts by {float(drift[0]):.2f} of the picture's deviation (0 = exact)"
     )
@@ -307,8 +312,7 @@ class EtaSaveInversion(EtaNode):
 
     @classmethod
     def execute(cls, inversion: Inversion, filename_prefix: str) -> io.NodeOutput:
-        path, name = host.new_path(filename_prefix)
-        trajectories.save(path, inversion.trajectory, *_plain(inversion.positive))
+        name = host.save_inversion(filename_prefix, inversion.trajectory, inversion.positive)
         return io.NodeOutput(ui=ui.PreviewText(name))
 
 
@@ -352,43 +356,11 @@ class EtaLoadInversion(EtaNode):
 
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:
-        trajectory, tensors, notes = trajectories.load(host.saved_path(file))
-        positive = [
-            [
-                tensors[f"{i}.cond"],
-                {
-                    key: tensors[value["tensor"]] if isinstance(value, dict) else value
-                    for key, value in entry.items()
-                },
-            ]
-            for i, entry in enumerate(notes["conditioning"])
-        ]
-        return io.NodeOutput(Inversion(trajectory, positive))
-
-
-def _plain(conditioning: list) -> tuple[dict[str, torch.Tensor], dict]:
-    """A CONDITIONING as tensors and JSON values. ValueError for what no file can hold (ControlNet, hooks)."""
-    tensors, entries = {}, []
-    for i, (cond, extras) in enumerate(conditioning):
-        tensors[f"{i}.cond"] = cond
-        entry = {}
-        for key, value in extras.items():
-            if torch.is_tensor(value):
-                tensors[f"{i}.{key}"] = value
-                value = {"tensor": f"{i}.{key}"}
-            elif not isinstance(value, (str, int, float, bool, type(None))) and not _is_numbers(value):
-                raise ValueError(
-                    f"the source conditioning carries '{key}' ({type(value).__name__}), which a file cannot "
-                    "hold: save an inversion made without it, "
-                    "or keep this one in the graph"
-                )
-            entry[key] = value
-        entries.append(entry)
-    return tensors, {"conditioning": entries}
-
-
-def _is_numbers(value) -> bool:
-    return isinstance(value, (list, tuple)) and all(isinstance(v, (int, float, str)) for v in value)
+        trajectory, positive = host.load_inversion(host.saved_path(file))
+        texts = trajectory.prompts
+        if len(texts) > 1:  # of an earlier version, which kept every text above the node: do not pass them on
+            trajectory = replace(trajectory, prompts=())
+        return io.NodeOutput(Inversion(trajectory, positive, texts))
 
 
 NODES = [EtaInversion, EtaSaveInversion, EtaLoadInversion]

@@ -170,7 +170,11 @@ class AttentionMask(EtaNode):
                 "use a lower threshold"
             )
         size = trajectory.picture_size
-        region = masks.blur(masks.dilate(masks.enlarge(region, size, hard=threshold > 0), grow), blur)
+        if image is not None and host.is_encoded_part(size, (image.shape[1], image.shape[2])):
+            image = host.middle(image, size)
+        region = masks.enlarge(region, size, hard=threshold > 0)
+        shaped = (masks.blur(masks.dilate(region[i : i + 1], grow), blur) for i in host.counted(len(region)))
+        region = torch.cat(list(shaped))
         region = 1 - region if invert else region
         if mask is not None:
             mask = host.fit_mask(mask, trajectory.batch, size, node_id)

@@ -27,10 +27,16 @@ class EtaPromptPair(EtaNode):
             inputs=[
                 io.Clip.Input("clip", tooltip="The model's CLIP."),
                 io.String.Input(
-                    "source_prompt", multiline=True, tooltip="The picture as it is: a cat on the grass."
+                    "source_prompt",
+                    multiline=True,
+                    dynamic_prompts=True,
+                    tooltip="The picture as it is: a cat on the grass.",
                 ),
                 io.String.Input(
-                    "target_prompt", multiline=True, tooltip="The picture as it shall be: a dog on the grass."
+                    "target_prompt",
+                    multiline=True,
+                    dynamic_prompts=True,
+                    tooltip="The picture as it shall be: a dog on the grass.",
                 ),
             ],
             outputs=[
@@ -84,8 +90,9 @@ def _problems(
         ("source", source, aligned.removed, gone),
         ("target", target, aligned.added, new),
     ):
-        for phrase in phrases:
-            if not set(prompt.rows_of(phrase)) <= set(rows):
+        changed = set(rows)
+        for phrase in dict.fromkeys(phrases):
+            if not set(prompt.rows_of(phrase)) <= changed:
                 yield (
                     f"'{phrase}' also stands unchanged in the {which} prompt: nodes that are given the word "
                     "take both places; "

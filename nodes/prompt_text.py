@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..eta_core.methods.alignment import Prompt, spans
+from ..eta_core.methods.alignment import Prompt
 from . import host
 from .types import Inversion
 
@@ -50,7 +50,7 @@ def _prompt(
 def places(prompt: Prompt, clip, phrase: str) -> list[tuple[int, ...]]:
     """The rows of every occurrence of a word or phrase; empty where there is none."""
     for text in (phrase, phrase.strip(" .!?;")):
-        found = spans(prompt.tokens, host.tokens_of(clip, text))
+        found = prompt.spans(host.tokens_of(clip, text))
         if found:
             return found
     return []

@@ -371,7 +371,8 @@ class _Measurement:
 
         branches = [host.Branch(name, prompt, self.negative, 1.0) for name, prompt in prompts.items()]
         levels = [*(grid.levels[i] for i in self.probes), 0.0]
-        return host.sample(self.run.model, branches, z, levels, 0, loop, len(prompts))
+        seed = self.run.noise.seeds[0]
+        return host.sample(self.run.model, branches, z, levels, seed, loop, len(prompts))
 
 
 def _fields(schedule: EtaSchedule) -> dict:

@@ -25,7 +25,8 @@ from eta_core.evidence.policy import POLICIES, parse_policy
 
 from . import items, journal, models, pie_table, report, workflow
 from .run import Forms, Patience, Pilot, PilotError, Task
-from .server import Refused, Server, Unreachable
+from .privacy import shown_setting, shown_values
+from .server import SECONDS, Refused, Server, Unreachable
 from .workflow import Clip, WorkflowError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,8 +40,8 @@ STOPS = (
     PilotError,
     Unreachable,
     Refused,
+    models.ModelsError,
     OSError,
-    ValueError,
 )
 BY_CTRL_C = 130
 
@@ -190,7 +191,7 @@ def _run(options: argparse.Namespace) -> None:
 
 def _listed(options: argparse.Namespace) -> list[items.Item]:
     if options.limit is not None and options.limit < 1:
-        raise ValueError(f"--limit is {options.limit}: it must be at least 1")
+        raise PilotError(f"--limit is {options.limit}: it must be at least 1")
     found = items.load(options.items)
     unread = sorted({column for item in found for column in item.unread})
     if unread:
@@ -216,11 +217,11 @@ def _pilot(
         _policy_text(options.policy),
     )  # before they become the folder's settings
     policy = parse_policy(policy_text) if policy_text else POLICIES[options.policy]
-    server = Server(options.server)
+    server = Server(options.server, min(SECONDS, limits.timeout))
     object_info = server.object_info()
     graph = workflow.override(workflow.read(path, object_info), changes)
     masks = ("auto", "given") if mask == "both" else (mask,)
-    tasks = [Task(item, which) for item in listed for which in masks]
+    tasks = _tasks(listed, mask)
     clip = Clip(options.clip, options.clip_vision)
     forms = Forms(graph, clip, edited)
     example = workflow.form(graph, masks[0], False, clip, edited)  # a workflow that takes no item stops here
@@ -228,11 +229,11 @@ def _pilot(
     settings = {
         "workflow": path.name,
         "workflow_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        "set": changes,
+        "set": [shown_setting(change) for change in changes],
         "edited": edited,
         "seed": options.seed,
         "max_side": options.max_side,
-        "policy": options.policy,
+        "policy": Path(options.policy).name,
         "limits": policy_text,
         "clip": [options.clip, options.clip_vision],
     }
@@ -240,25 +241,41 @@ def _pilot(
         run = journal.settle(out, settings)
         if retry:
             book.drop_errors()
-        run |= {"items": str(options.items), "nodes": workflow.settings_of(example.graph)}
+        nodes = workflow.settings_of(example.graph).items()
+        run |= {"items": options.items.name, "nodes": {node: shown_values(values) for node, values in nodes}}
         _describe(run, server, example, options.models)
         journal.save(out, run)
         Pilot(server, book, run, tasks, forms, policy, options.seed, options.max_side, limits).run()
 
 
+def _tasks(listed: list[items.Item], mask: str) -> list[Task]:
+    """Each item with the masks it is to be run with. Raises PilotError where none has the mask asked for."""
+    given = [item for item in listed if item.mask]
+    if mask == "given" and not given:
+        raise PilotError("--mask given: no item has a mask; give the items one, or use --mask auto")
+    if mask == "both" and len(given) < len(listed):
+        print(f"{len(listed) - len(given)} items have no mask: they are run by --mask auto alone")
+    return [
+        Task(item, which)
+        for item in listed
+        for which in (("auto", "given") if mask == "both" else (mask,))
+        if mask != "both" or which == "auto" or item in given
+    ]
+
+
 def _limits(options: argparse.Namespace) -> Patience:
     if options.window < 1 or options.timeout <= 0 or options.max_side < 64:
-        raise ValueError("--window must be at least 1, --timeout above 0, --max-side at least 64")
+        raise PilotError("--window must be at least 1, --timeout above 0, --max-side at least 64")
     if not 0 <= options.seed <= items.MAX_SEED:
-        raise ValueError(f"--seed is {options.seed}: it must be from 0 to {items.MAX_SEED}")
+        raise PilotError(f"--seed is {options.seed}: it must be from 0 to {items.MAX_SEED}")
     return Patience(options.timeout, options.window, options.patience)
 
 
 def _describe(run: dict, server: Server, example: workflow.Form, folders: list[Path]) -> None:
     """The server, and the weights that are on this machine. Refuses weights other than the run began with."""
-    system = server.stats()["system"]
-    run["server"] = {name: system.get(name) for name in ("comfyui_version", "pytorch_version", "os")}
-    roots = [*folders, *(models.roots_of(system.get("argv", [])) if server.is_local else [])]
+    system = server.stats()
+    run["server"] = system.model_dump(include={"comfyui_version", "pytorch_version", "os"})
+    roots = [*folders, *(models.roots_of(system.argv) if server.is_local else [])]
     before = run.get("models", {})
     run["models"] = models.described(workflow.models_of(example.graph), roots, before)
     models.check(run["models"], before)
@@ -270,12 +287,12 @@ def _policy_text(name: str) -> str:
         return ""
     path = Path(name)
     if not path.is_file():
-        raise ValueError(f"--policy {name} is neither {', '.join(POLICIES)} nor a file")
+        raise PilotError(f"--policy {name} is neither {', '.join(POLICIES)} nor a file")
     try:
         text = path.read_text(encoding="utf-8-sig")
         parse_policy(text)
     except ValueError as error:
-        raise ValueError(f"--policy {name}: {error}") from None
+        raise PilotError(f"--policy {name}: {error}") from None
     return json.dumps(json.loads(text))
 
 
@@ -286,7 +303,7 @@ def _report(options: argparse.Namespace) -> None:
 def _pie(options: argparse.Namespace) -> None:
     unknown = [name for name in options.rows if name not in pie_table.ROWS]
     if unknown:
-        raise ValueError(f"no row is called {', '.join(unknown)}; the rows are {', '.join(pie_table.ROWS)}")
+        raise PilotError(f"no row is called {', '.join(unknown)}; the rows are {', '.join(pie_table.ROWS)}")
     listed = _listed(options)
     common = [
         f"CheckpointLoaderSimple.ckpt_name={options.checkpoint}",

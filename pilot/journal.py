@@ -6,6 +6,13 @@ import json
 import os
 import uuid
 from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from eta_core.plain_json import read_json
+
+from .answers import read
 
 RESULTS, RUN, LOCK = "results.jsonl", "run.json", "lock"
 
@@ -63,22 +70,84 @@ class Journal:
 
 
 def rows(folder: Path) -> list[dict]:
-    """The whole rows of results.jsonl: complete lines that parse and have what a row needs."""
+    """The whole rows of results.jsonl: complete lines that parse and are as a row must be.
+
+    A damaged line is named once, and left out: its item is done again.
+    """
     path = folder / RESULTS
-    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
-    return [row for row in map(_row, lines) if row]
+    *lines, torn = path.read_bytes().split(b"\n") if path.exists() else [b""]
+    found = []
+    for number, line in enumerate([*lines, torn] if torn else lines, 1):
+        try:
+            row = read_json(line, "it")
+            if number > len(lines):
+                raise ValueError("its end is missing")
+            read(Row, row)
+            found.append(row)
+        except ValueError as error:
+            print(f"{path.name}: line {number} is damaged ({error}) and left out; its item is done again")
+    return found
 
 
-def _row(line: bytes) -> dict | None:
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return None
-    return row if isinstance(row, dict) and isinstance(row.get("key"), str) and "status" in row else None
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Size = tuple[int, int]
+
+
+class Row(BaseModel):
+    """A row of results.jsonl. What only an item that was edited has is empty for others."""
+
+    model_config = ConfigDict(extra="allow")
+    key: str
+    status: Literal["ok", "error"]
+    mode: Literal["auto", "given", "none"] = "auto"
+    number: int = 0
+    name: str = ""
+    category: str = ""
+    source_prompt: str = ""
+    target_prompt: str = ""
+    words: str = ""
+    finished: str = ""
+    error: str = ""
+    verdict: Literal["pass", "review", "reject"] = "review"
+    reasons: list[str] = []
+    figures: list[dict[str, Number | Literal["inf", "-inf"] | None]] = []
+    not_measured: dict[str, str] = {}
+    files: dict[str, str] = {}
+    scored: Literal["given", "auto", "none"] = "none"
+    mask: str = ""
+    size: Size = (0, 0)
+    given_size: Size = (0, 0)
+    seed: int = 0
+    seconds: Number | None = None
+
+
+def filled(row: dict) -> dict:
+    """A row with what it lacks of an item that was edited."""
+    empty = Row(key=row["key"], status=row["status"]).model_dump()
+    return empty | row
 
 
 def _line(row: dict) -> bytes:
     return json.dumps(row, allow_nan=False).encode() + b"\n"
+
+
+class Settings(BaseModel):
+    model_config = ConfigDict(extra="allow")
+    workflow: str = ""
+    policy: str = ""
+    limits: str = ""
+
+
+class Run(BaseModel):
+    """run.json."""
+
+    model_config = ConfigDict(extra="allow")
+    id: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
+    settings: Settings
+    items: str = ""
+    nodes: dict[str, dict[str, Any]] = {}
+    server: dict[str, str | None] = {}
+    models: dict[str, dict[str, Any]] = {}
 
 
 def settle(folder: Path, settings: dict) -> dict:
@@ -112,14 +181,15 @@ def settle(folder: Path, settings: dict) -> dict:
 def load(folder: Path) -> dict | None:
     """run.json, or None where there is none. Raises JournalError."""
     try:
-        found = json.loads((folder / RUN).read_text(encoding="utf-8"))
+        found = read_json((folder / RUN).read_bytes(), "it")
+        read(Run, found)
+        return found
     except FileNotFoundError:
         return None
-    except ValueError:
-        found = None
-    if not (isinstance(found, dict) and "id" in found and isinstance(found.get("settings"), dict)):
-        raise JournalError(f"{folder / RUN} is damaged: put a whole one back, or use another --out")
-    return found
+    except ValueError as error:
+        raise JournalError(
+            f"{folder / RUN} is damaged ({error}): put a whole one back, or use another --out"
+        ) from None
 
 
 def save(folder: Path, run: dict) -> None:

@@ -10,6 +10,10 @@ CHUNK = 1 << 22
 HOST = Path(__file__).resolve().parents[3]  # of a pack in its custom_nodes
 
 
+class ModelsError(Exception):
+    """A run's weights are not those it began with."""
+
+
 def roots_of(argv: list[str]) -> list[Path]:
     """Model folders of a server that was started with `argv` on this machine."""
     bases = [Path(value) for option, value in zip(argv, argv[1:]) if option == "--base-directory"]
@@ -29,7 +33,7 @@ def described(names: Iterable[str], roots: list[Path], known: dict[str, dict]) -
 
 
 def check(found: dict[str, dict], before: dict[str, dict]) -> None:
-    """ValueError where a file that was hashed before has changed, or is not there to be compared."""
+    """ModelsError where a file that was hashed before has changed, or is not there to be compared."""
     for name, about in found.items():
         was = before.get(name, {}).get("sha256")
         if was and was != about.get("sha256"):
@@ -39,7 +43,7 @@ def check(found: dict[str, dict], before: dict[str, dict]) -> None:
                     "was hashed when this run began, and is not found now",
                     "name its folder with --models",
                 )
-            raise ValueError(f"{name} {problem}: {remedy}, or use another --out")
+            raise ModelsError(f"{name} {problem}: {remedy}, or use another --out")
 
 
 def _find(name: str, roots: list[Path]) -> Path | None:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from .pictures import MOST_MEGAPIXELS
+
 THUMB = 256
 BINS = 24
 WIDTH, HEIGHT, BELOW, ABOVE = 300, 120, 18, 16
@@ -60,13 +62,20 @@ def _is_number(cell: object) -> bool:
     return isinstance(cell, str) and cell[:1].isdigit() or cell in ("-", "inf")
 
 
-def picture(path: Path, title: str) -> Html:
-    """A thumbnail inside the page."""
+def picture(folder: Path, name: str, title: str) -> Html:
+    """A thumbnail of a picture of the folder inside the page."""
+    path = folder / name
     try:
+        if not path.resolve().is_relative_to(folder.resolve()):
+            return _absent("the file lies outside the run's folder", title)
         with Image.open(path) as opened:
+            if opened.width * opened.height > MOST_MEGAPIXELS * 1e6:
+                return _absent(f"the file has more than {MOST_MEGAPIXELS} megapixels", title)
             small = opened.convert("RGB")
-    except OSError:
-        return tag("figure", tag("div", "the file is gone", class_="gone"), tag("figcaption", title))
+    except FileNotFoundError:
+        return _absent("the file is gone", title)
+    except Exception:  # each of Pillow's decoders has errors of its own for damaged files
+        return _absent("the file cannot be read", title)
     small.thumbnail((THUMB, THUMB), Image.Resampling.LANCZOS)
     stream = io.BytesIO()
     small.save(stream, "JPEG", quality=85)
@@ -76,6 +85,10 @@ def picture(path: Path, title: str) -> Html:
         tag("img", src=data, alt=title, width=small.width, height=small.height),
         tag("figcaption", title),
     )
+
+
+def _absent(why: str, title: str) -> Html:
+    return tag("figure", tag("div", why, class_="gone"), tag("figcaption", title))
 
 
 def bar(parts: Sequence[tuple[str, int]]) -> Html:

@@ -14,6 +14,7 @@ from . import pie_bench
 from .items import Item
 
 CELL = 8  # pixels of a latent pixel
+CELLS = (CELL, 16, 32)  # of one VAE or another
 MOST_MEGAPIXELS = 80
 
 
@@ -36,7 +37,7 @@ def prepare(item: Item, max_side: int) -> Prepared:
     It is never scaled up. The mask is scaled and cut alike: a mask of black and white stays so, and a pixel
     that covers any of it belongs to it. Raises PictureError.
     """
-    picture, given = _open(item.folder / item.picture, "RGB", max_side)
+    picture, given = _open(item.folder, item.picture, "RGB", max_side)
     scaled = _scaled(picture.size, max_side)
     mask = _mask(item, given, scaled)
     if min(scaled) < CELL:
@@ -58,15 +59,19 @@ def _middle(picture: Image.Image) -> Image.Image:
     return picture.crop((left, top, left + width, top + height))
 
 
-def _open(path: Path, mode: str, max_side: int) -> tuple[Image.Image, tuple[int, int]]:
-    """The picture, upright, perhaps already reduced to no less than `max_side`, and its size in the file."""
+def _open(folder: Path, name: str, mode: str, max_side: int) -> tuple[Image.Image, tuple[int, int]]:
+    """The picture, upright, perhaps already reduced to no less than `max_side`, and its size in the file.
+
+    An error names the file as the item does: it goes into a report that may be shown to others.
+    """
+    path = folder / name
     try:
         if not os.path.getsize(path):
-            raise PictureError(f"{path} is empty (0 bytes)")
+            raise PictureError(f"{name} is empty (0 bytes)")
         with Image.open(path) as opened:
             if opened.width * opened.height > MOST_MEGAPIXELS * 1e6:
                 raise PictureError(
-                    f"{path} is {_by(opened.size)} pixels, more than {MOST_MEGAPIXELS} megapixels: scale it "
+                    f"{name} is {_by(opened.size)} pixels, more than {MOST_MEGAPIXELS} megapixels: scale it "
                     "down"
                 )
             given = opened.size
@@ -81,9 +86,10 @@ def _open(path: Path, mode: str, max_side: int) -> tuple[Image.Image, tuple[int,
     except PictureError:
         raise
     except FileNotFoundError:
-        raise PictureError(f"there is no {path}") from None
+        raise PictureError(f"there is no {name}") from None
     except Exception as error:  # each of Pillow's decoders has errors of its own for damaged files
-        raise PictureError(f"{path} cannot be read: {str(error) or type(error).__name__}") from None
+        said = str(error).replace(str(path), name)
+        raise PictureError(f"{name} cannot be read: {said or type(error).__name__}") from None
 
 
 def _eight_bit(picture: Image.Image) -> Image.Image:
@@ -98,7 +104,7 @@ def _mask(item: Item, given: tuple[int, int], size: tuple[int, int]) -> Image.Im
     if not item.mask:
         return None
     if isinstance(item.mask, str):
-        mask, of = _open(item.folder / item.mask, "L", max(given))
+        mask, of = _open(item.folder, item.mask, "L", max(given))
     else:
         try:
             mask = Image.fromarray(pie_bench.mask(item.mask).astype(np.uint8) * 255)
@@ -118,6 +124,32 @@ def _mask(item: Item, given: tuple[int, int], size: tuple[int, int]) -> Image.Im
 
 def _by(size: tuple[int, int]) -> str:
     return f"{size[0]}x{size[1]}"
+
+
+def whole(content: bytes, size: tuple[int, int] | None, name: str) -> Image.Image:
+    """A picture that a server sent, decoded to its end and without what else its file holds.
+
+    size: width and height of the item's picture, of which a VAE may have taken the middle; None: any. Raises
+    PictureError.
+    """
+    try:
+        with Image.open(io.BytesIO(content)) as opened:
+            given = opened.size
+            if given[0] * given[1] > MOST_MEGAPIXELS * 1e6:
+                raise PictureError(f"{name} is {_by(given)} pixels, more than {MOST_MEGAPIXELS} megapixels")
+            if size is not None and given not in [
+                tuple(side - side % cell for side in size) for cell in CELLS
+            ]:
+                raise PictureError(f"{name} is {_by(given)} pixels, the item's picture {_by(size)}")
+            opened.load()
+            bare = opened.convert("RGBA" if "A" in opened.getbands() else "RGB")
+            bare.info.clear()
+            return bare
+    except PictureError:
+        raise
+    except Exception as error:  # each of Pillow's decoders has errors of its own for damaged files
+        what = f"{len(content)} bytes that are no whole picture" if content else "empty (0 bytes)"
+        raise PictureError(f"{name} is {what} ({str(error)[:80] or type(error).__name__})") from None
 
 
 def png(picture: Image.Image) -> bytes:

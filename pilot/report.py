@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from eta_core.evidence.metrics import METRICS, Metric
+from eta_core.evidence.metrics import METRICS, Metric, metric_named
 from eta_core.evidence.policy import POLICIES, VERDICTS, Policy, parse_policy
 
 from . import journal, page, pie_table
@@ -46,9 +46,9 @@ SCORED = {
 
 def write(folder: Path, shown: int = SHOWN) -> str:
     """Write report.html into a run's folder; returns a short summary. shown: cases with pictures."""
-    rows = journal.rows(folder)
+    rows = [journal.filled(row) for row in journal.rows(folder)]
     if not rows:
-        raise ValueError(f"{folder} holds no results of a pilot")
+        raise journal.JournalError(f"{folder} holds no results of a pilot")
     run = journal.load(folder) or {"settings": {}}
     text = page_of(folder, run, rows, shown)
     journal.write(folder / "report.html", text.encode(errors="replace"))  # a name may hold half a character
@@ -120,7 +120,10 @@ def worst_first(rows: Iterable[dict]) -> list[dict]:
 
 def _policy(settings: dict) -> Policy:
     limits = settings.get("limits")
-    return parse_policy(limits) if limits else POLICIES.get(settings.get("policy", ""), {})
+    try:
+        return parse_policy(limits) if limits else POLICIES.get(settings.get("policy", ""), {})
+    except ValueError as error:
+        raise journal.JournalError(f"the policy that {journal.RUN} holds cannot be read: {error}") from None
 
 
 # --- what the page shows --------------------------------------------------------------------------
@@ -191,7 +194,7 @@ def _plot(rows: list[dict], name: str, policy: Policy) -> Html | None:
     finite = [value for value in values if math.isfinite(value)]
     if len(finite) < 2:
         return None
-    metric = METRICS.get(name, SECONDS)
+    metric = _metric(name)
     limits = policy.get(name)
     ends = (
         [
@@ -214,10 +217,11 @@ def _plot(rows: list[dict], name: str, policy: Policy) -> Html | None:
 
 def _figures(rows: list[dict]) -> Html | None:
     lines = []
-    for name in (*METRICS, "seconds"):
+    newer = {name for row in rows for picture in row.get("figures", []) for name in picture} - set(METRICS)
+    for name in (*METRICS, *sorted(newer), "seconds"):
         values = sorted(values_of(rows, name))
         if values:
-            metric = METRICS.get(name, SECONDS)
+            metric = _metric(name)
             chosen = (statistics.fmean(values), statistics.median(values), values[0], values[-1])
             lines.append(
                 [metric.label, metric.better, str(len(values)), *(_number(name, value) for value in chosen)]
@@ -232,7 +236,7 @@ def _figures(rows: list[dict]) -> Html | None:
 def _not_measured(rows: list[dict]) -> Html | None:
     reasons: dict[str, list[str]] = {}
     for name, reason in {pair for row in rows for pair in row.get("not_measured", {}).items()}:
-        reasons.setdefault(reason, []).append(METRICS[name].label)
+        reasons.setdefault(reason, []).append(metric_named(name).label)
     lines = sorted(f"{', '.join(sorted(names))}: {reason}" for reason, names in reasons.items())
     if not lines:
         return None
@@ -327,7 +331,7 @@ def _case(folder: Path, row: dict) -> Html:
         ),
         tag(
             "div",
-            [page.picture(folder / files[name], title) for name, title in titles.items() if name in files],
+            [page.picture(folder, files[name], title) for name, title in titles.items() if name in files],
             class_="pictures",
         ),
         [tag("p", reason) for reason in row["reasons"]],
@@ -397,8 +401,12 @@ def _verdict(row: dict) -> Html:
     return tag("span", outcome(row), class_=f"verdict {outcome(row)}")
 
 
+def _metric(name: str) -> Metric:
+    return SECONDS if name == "seconds" else metric_named(name)
+
+
 def _number(name: str, value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.{METRICS.get(name, SECONDS).digits}f}"
+    return "-" if math.isnan(value) else f"{value:.{_metric(name).digits}f}"
 
 
 def _percent(count: int, of: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import time
 import uuid
 from collections import Counter, deque
@@ -17,13 +18,14 @@ from eta_core.evidence.report import plain, report_of_json
 
 from . import journal, workflow
 from .items import Item
-from .pictures import PictureError, Prepared, png, prepare
-from .server import FOLDER, Refused, Server, Unreachable
+from .answers import Entry
+from .pictures import PictureError, Prepared, png, prepare, whole
+from .server import FOLDER, BadAnswer, Refused, Server, Unreachable
 from .workflow import Clip, Form, WorkflowError
 
 POLL_SECONDS = 0.25
 LET_GO_SECONDS = 60
-MOST_LOSSES = 2
+MOST_LOSSES, MOST_TRIES = 2, 5  # of an item: after it was seen running, and at all
 PICTURES = "pictures"
 INTERRUPTED = "interrupted on the server"
 
@@ -60,12 +62,13 @@ class Patience:
 class Flight:
     """A task on the server.
 
-    started, stopped: when it was first seen running, and when it was told to stop. adopted: an earlier run of
-    the pilot queued it.
+    size: width and height of its result, where the workflow leaves the picture's size. started, stopped: when
+    it was first seen running, and when it was told to stop. adopted: an earlier run of the pilot queued it.
     """
 
     task: Task
     row: dict
+    size: tuple[int, int] | None = None
     adopted: bool = False
     started: float | None = None
     stopped: float | None = None
@@ -114,14 +117,16 @@ class Pilot:
         self._total, self._done = len(tasks), len(tasks) - len(self._todo)
         self._flights: dict[str, Flight] = {}
         self._losses: Counter[str] = Counter()
+        self._tries: Counter[str] = Counter()
         self._renamed: Counter[str] = Counter()
-        self._began, self._edits, self._silent = time.monotonic(), 0, None
+        self._keys = [task.key for task in tasks]
+        self._began, self._edits, self._silent, self._stuck = time.monotonic(), 0, None, None
 
     def run(self) -> None:
         """Work through the tasks.
 
-        Raises PilotError where the server stays away, and KeyboardInterrupt after taking back what was
-        queued.
+        Raises PilotError where the server stays away or an item is left without a row, and KeyboardInterrupt
+        after taking back what was queued.
         """
         try:
             while self._todo or self._flights:
@@ -136,6 +141,11 @@ class Pilot:
             with contextlib.suppress(Unreachable, Refused):
                 self._take_back()
             raise
+        lost = [key for key in self._keys if key not in self._book.keys]
+        if lost:
+            raise PilotError(
+                f"{len(lost)} items of {self._total} have no result; run the same command again to do them"
+            )
 
     def _bear(self, error: Unreachable) -> None:
         now = time.monotonic()
@@ -176,10 +186,13 @@ class Pilot:
                     if picture:
                         self._server.upload(name, png(picture))
                 prompt_id = self._server.submit(prompt_id, graph)
+                if prompt_id in self._flights:
+                    raise BadAnswer(f"the server gave it the id of another item ({prompt_id[:80]})")
         except (PictureError, WorkflowError, Refused) as error:
             self._fail(row, str(error))
         else:
-            self._flights[prompt_id] = Flight(task, row, adopted)
+            size = prepared.picture.size if form.keeps_size else None
+            self._flights[prompt_id] = Flight(task, row, size, adopted)
 
     def _of_picture(self, task: Task, prepared: Prepared) -> dict:
         pictures = {"source": prepared.picture} | ({"given_mask": prepared.mask} if prepared.mask else {})
@@ -203,11 +216,22 @@ class Pilot:
         if not self._flights:
             return
         running, waiting = self._server.queue()
+        self._check_moving(bool(waiting) and not running)
         for prompt_id, flight in list(self._flights.items()):
             if prompt_id in running:
                 self._watch(prompt_id, flight)
             elif prompt_id not in waiting:
                 self._land(prompt_id, flight)
+
+    def _check_moving(self, stuck: bool) -> None:
+        """Raises PilotError where the server's queue has stood still for the time of an item."""
+        now = time.monotonic()
+        self._stuck = (self._stuck or now) if stuck else None
+        if self._stuck is not None and now - self._stuck > self._limits.timeout:
+            raise PilotError(
+                f"the server has not begun anything that waits in its queue for {self._limits.timeout:g} s. "
+                "Restart it, then run the same command again"
+            )
 
     def _watch(self, prompt_id: str, flight: Flight) -> None:
         now = time.monotonic()
@@ -223,10 +247,16 @@ class Pilot:
             )
 
     def _land(self, prompt_id: str, flight: Flight) -> None:
-        entry = self._server.history(prompt_id)
+        try:
+            entry = self._server.history(prompt_id)
+        except BadAnswer as error:
+            self._fail(flight.row, str(error))
+            self._drop(prompt_id)
+            return
         if entry is None:  # it was cleared away, or the server was started anew
             self._lose(prompt_id, flight, flight.started is not None)
             return
+        self._silent = None
         if _is_stale(entry):
             self._renamed[flight.task.key] += 1
             self._lose(prompt_id, flight, False)
@@ -236,7 +266,14 @@ class Pilot:
             self._lose(prompt_id, flight, False)
             return
         try:
-            found = {} if problem else self._fetch(flight.task, entry["outputs"])
+            found = {} if problem else self._fetch(flight, entry)
+        except (PictureError, BadAnswer, ValueError) as error:
+            found, problem = {}, f"the server's result cannot be used: {error}"
+        except Unreachable as error:
+            self._losses[flight.task.key] += 1
+            if self._losses[flight.task.key] < MOST_LOSSES:
+                raise
+            found, problem = {}, f"its pictures do not come, {MOST_LOSSES} times: {error}"
         except Refused:
             self._renamed[flight.task.key] += 1
             self._lose(prompt_id, flight, True)
@@ -252,13 +289,16 @@ class Pilot:
         self._drop(prompt_id)
 
     def _lose(self, prompt_id: str, flight: Flight, costly: bool) -> None:
-        """Queue a lost task again, unless it was `costly` too often."""
-        self._losses[flight.task.key] += costly
-        if self._losses[flight.task.key] < MOST_LOSSES:
+        """Queue a lost task again, unless it was lost too often; `costly`: after the server had begun it."""
+        key = flight.task.key
+        self._losses[key] += costly
+        self._tries[key] += 1
+        if self._losses[key] < MOST_LOSSES and self._tries[key] < MOST_TRIES:
             self._todo.appendleft(flight.task)
         else:
             self._fail(
-                flight.row, f"the server went away, or lost its pictures, {MOST_LOSSES} times over this item"
+                flight.row,
+                f"the server went away, or lost the item or its pictures, {self._tries[key]} times over this item",
             )
         self._drop(prompt_id)
 
@@ -267,29 +307,36 @@ class Pilot:
         with contextlib.suppress(Unreachable, Refused):
             self._server.forget(prompt_id)
 
-    def _fetch(self, task: Task, outputs: dict) -> dict:
-        """Files and figures of a finished graph."""
-        files = {}
+    def _fetch(self, flight: Flight, entry: Entry) -> dict:
+        """Files and figures of a finished graph.
+
+        Raises PictureError or ValueError where they are not what the graph makes.
+        """
+        contents: dict[str, bytes] = {}
         for node_id, name in (
             (workflow.EDITED, "edited"),
             (workflow.MASK, "mask"),
             (workflow.HEATMAP, "heatmap"),
         ):
-            images = outputs.get(node_id, {}).get("images", [])
+            images = entry.output(node_id).images
             for i, image in enumerate(images if name == "edited" else images[:1]):
-                name = f"edited_{i + 1}" if len(images) > 1 and i else name
-                files[name] = self._keep(task, name, self._server.view(image))
-        report = report_of_json(outputs[workflow.FIGURES]["text"][0])
+                title = f"edited_{i + 1}" if i else name
+                contents[title] = png(whole(self._server.view(image), flight.size, title))
+        report = report_of_json(str((entry.output(workflow.FIGURES).text or [""])[0]))
+        edited = sum(name.startswith("edited") for name in contents)
+        if edited != len(report.pictures):
+            raise ValueError(f"it has {edited} edited pictures and the figures of {len(report.pictures)}")
         found = {
             "figures": [plain(picture) for picture in report.pictures],
             "not_measured": dict(report.not_measured),
+            "files": {name: self._keep(flight.task, name, content) for name, content in contents.items()},
         }
         try:
             verdicts = judge(report, self._policy)
         except ValueError as error:
-            return found | {"files": files, "verdict": "review", "reasons": [str(error)]}
+            return found | {"verdict": "review", "reasons": [str(error)]}
         reasons = [reason for verdict in verdicts for reason in verdict.reasons]
-        return found | {"files": files, "verdict": worst(verdicts), "reasons": reasons}
+        return found | {"verdict": worst(verdicts), "reasons": reasons}
 
     def _take_back(self) -> None:
         """Ends what is on the server; what was finished there is kept."""
@@ -299,7 +346,7 @@ class Pilot:
             time.sleep(POLL_SECONDS)
         for prompt_id, flight in list(self._flights.items()):
             entry = self._server.history(prompt_id)
-            if entry and not _problem(entry) and flight.task.key not in self._book.keys:
+            if entry is not None and not _problem(entry) and flight.task.key not in self._book.keys:
                 self._land(prompt_id, flight)
             else:
                 self._server.forget(prompt_id)
@@ -361,37 +408,35 @@ def _values(item: Item, seed: int, picture: str, mask: str) -> dict:
     }
 
 
-def _is_stale(entry: dict) -> bool:
+def _is_stale(entry: Entry) -> bool:
     """Whether part of a result came from the server's cache, so that it does not name its pictures or
     figures.
     """
-    cached = {
-        node
-        for event, data in entry["status"]["messages"]
-        if event == "execution_cached"
-        for node in data["nodes"]
-    }
-    return bool(cached.intersection(workflow.SHOWN) - set(entry["outputs"]))
+    cached = [data.get("nodes") for event, data in entry.status.messages if event == "execution_cached"]
+    nodes = {node for found in cached if isinstance(found, list) for node in found if isinstance(node, str)}
+    return bool(nodes.intersection(workflow.SHOWN) - set(entry.outputs))
 
 
-def _problem(entry: dict) -> str:
+def _problem(entry: Entry) -> str:
     """Why a graph did not finish; empty where it did."""
-    messages = dict(entry["status"]["messages"])
+    messages = dict(entry.status.messages)
     if "execution_error" in messages:
         error = messages["execution_error"]
-        return f"{error['node_type']}: {str(error['exception_message']).strip() or error['exception_type']}"
+        said = str(error.get("exception_message", "")).strip() or error.get("exception_type", "an error")
+        return f"{error.get('node_type', 'a node')}: {said}"
     if "execution_interrupted" in messages:
         return INTERRUPTED
-    if entry["status"]["status_str"] != "success":
+    if entry.status.status_str != "success":
         return "the server says no more than that it failed"
     return (
         ""
-        if workflow.FIGURES in entry["outputs"]
+        if workflow.FIGURES in entry.outputs
         else "the server made no figures: a node of the workflow held the picture back"
     )
 
 
-def _seconds(entry: dict) -> float | None:
+def _seconds(entry: Entry) -> float | None:
     """How long the server worked on it, by its own clock in milliseconds; None where it does not say."""
-    times = [data["timestamp"] for _, data in entry["status"]["messages"] if "timestamp" in data]
+    said = [data.get("timestamp") for _, data in entry.status.messages]
+    times = [time for time in said if isinstance(time, (int, float)) and math.isfinite(time)]
     return round((max(times) - min(times)) / 1000, 3) if times else None

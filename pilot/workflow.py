@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eta_core.plain_json import read_json
+
 from .graph import graph_of
 
 FIELDS = ("picture", "mask", "source", "target", "words", "target_words", "has_words", "seed")
@@ -36,6 +38,7 @@ GIVEN, METRICS, CLIP, CLIP_VISION, MASK_PICTURE = (
     f"pilot_{name}" for name in ("given_mask", "metrics", "clip", "clip_vision", "mask_picture")
 )
 SHOWN = (EDITED, MASK, HEATMAP, FIGURES)
+SAVING = ("SaveImage", "EtaSaveEdited")
 NEEDED = ("EtaMetrics", "PreviewAny", "PreviewImage", "MaskToImage", "LoadImageMask")
 
 Graph = dict[str, dict]
@@ -66,10 +69,15 @@ class Clip:
 
 @dataclass(frozen=True)
 class Form:
-    """A graph whose inputs may be Slots. scored: the mask of the figures: "given", "auto" or "none"."""
+    """A graph whose inputs may be Slots.
+
+    scored: the mask of the figures: "given", "auto" or "none". keeps_size: whether the item's picture is encoded
+    as it is, so that the edit has its size.
+    """
 
     graph: Graph
     scored: str
+    keeps_size: bool
 
     def filled(self, values: Mapping[str, object]) -> Graph:
         return {
@@ -86,7 +94,7 @@ class Form:
 def read(path: Path, object_info: dict) -> Graph:
     """The API-format graph of a workflow file, saved by the page or exported for the API. WorkflowError."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path.read_text(encoding="utf-8"), "the file")
     except (OSError, ValueError) as error:
         raise WorkflowError(f"{path} cannot be read as a workflow: {error}") from None
     try:
@@ -95,7 +103,7 @@ def read(path: Path, object_info: dict) -> Graph:
             if isinstance(found, dict) and {"nodes", "links"} <= set(found)
             else found
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise WorkflowError(f"{path.name}: {error}; or save it in the page with File, Export (API)") from None
     if not isinstance(graph, dict) or not graph or not all(_is_node(node) for node in graph.values()):
         raise WorkflowError(
@@ -166,10 +174,12 @@ def form(graph: Graph, mask: str, has_mask: bool, clip: Clip, edited: str = "") 
     own = _own_mask(graph, samplers)
     scored = "given" if has_mask else "auto" if own else "none"
     graph[GIVEN] = _node("LoadImageMask", image=Slot("{mask}"), channel="red")
-    _measure(graph, _source_picture(graph, inversions), picture, [GIVEN, 0] if has_mask else own, clip)
+    source = _source_picture(graph, inversions)
+    _measure(graph, source, picture, [GIVEN, 0] if has_mask else own, clip)
     _show(graph, picture, own)
     kept = _behind(graph, [[name, 0] for name in SHOWN if name in graph])
-    return Form({node_id: node for node_id, node in graph.items() if node_id in kept}, scored)
+    keeps_size = graph[source[0]]["class_type"] == "LoadImage"
+    return Form({node_id: node for node_id, node in graph.items() if node_id in kept}, scored, keeps_size)
 
 
 def _place(graph: Graph, mask: str, picture: list, samplers: list[str], inversions: list[str]) -> None:
@@ -276,9 +286,7 @@ def _names(graph: Graph, node_ids: Collection[str]) -> str:
 
 
 def _edited_picture(graph: Graph, name: str) -> list:
-    """The link with the edited picture: into the one output called Edited, or out of EtaSampler's one
-    decoder.
-    """
+    """The link with the edited picture: what the workflow saves of the edit, or what `name` shows."""
     shows = {
         node_id: node["inputs"]["images"]
         for node_id, node in graph.items()
@@ -292,21 +300,36 @@ def _edited_picture(graph: Graph, name: str) -> list:
                 "its id"
             )
         return shows.get(named[0], [named[0], 0])
-    titled = [node_id for node_id in shows if _title(graph[node_id]).lower().startswith("edited")]
-    if len(titled) == 1:
-        return shows[titled[0]]
-    samplers = _of_type(graph, "EtaSampler", graph)
-    decoders = [
-        node_id
-        for node_id, node in graph.items()
-        if node["inputs"].get("samples") in [[sampler, 0] for sampler in samplers]
-    ]
-    if not titled and len(decoders) == 1:
-        return [decoders[0], 0]
-    candidates = _names(graph, titled or decoders or samplers) or "no Eta Sampler"
-    raise WorkflowError(
-        f"which picture is the edit? The workflow has {candidates}; name the node with --edited TITLE_OR_ID"
+    edits = {node_id: found for node_id, link in shows.items() if (found := _edits_in(graph, link))}
+    saving = [n for n, found in edits.items() if graph[n]["class_type"] in SAVING and len(found) == 1]
+    titled = [node_id for node_id in saving if _title(graph[node_id]).lower().startswith("edited")]
+    found = titled if len(saving) > 1 and titled else saving
+    if len(found) == 1:
+        return shows[found[0]]
+    what = "saves several" if found else "saves no single one, and has"
+    candidates = (
+        _names(graph, found or edits or _of_type(graph, "EtaSampler", graph))
+        or "no Eta Inversion and Eta Sampler"
     )
+    raise WorkflowError(
+        f"which picture is the edit? The workflow {what}: {candidates}; name the node with --edited TITLE_OR_ID"
+    )
+
+
+def _edits_in(graph: Graph, link: list) -> set[str]:
+    """The Eta Samplers whose latent a link depends on. Their reconstruction, the second output, is no edit."""
+    ahead, seen, found = [link], [], set()
+    while ahead:
+        link = ahead.pop()
+        node = graph.get(link[0])
+        if node is None or link in seen:
+            continue
+        seen.append(link)
+        if node["class_type"] == "EtaSampler":
+            found |= {link[0]} if link[1] == 0 else set()
+        else:
+            ahead += _links(node)
+    return found
 
 
 def _unjudged(graph: Graph, link: list) -> list:

@@ -414,3 +414,14 @@ sys.exit(dev.main(["sleep"]))"""
     assert parent.stderr.read().endswith("dev.py: interrupted\n")
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+def test_our_modules_come_before_those_on_the_users_path(tmp_path, monkeypatch, capfd):
+    (tmp_path / "devtools").mkdir()
+    (tmp_path / "devtools/__init__.py").write_text("raise SystemExit('not ours')")
+    (tmp_path / "only_theirs.py").write_text("print('theirs is still there')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    env = environment.Environment(tmp_path, tmp_path, Path(sys.executable))
+    assert environment.module(env, "devtools.processes") == 0
+    assert environment.module(env, "only_theirs") == 0
+    assert "theirs is still there" in capfd.readouterr().out

@@ -62,6 +62,11 @@ METRICS = {
 }
 
 
+def metric_named(name: str) -> Metric:
+    """The metric of a name; for one that is not known here, such as a newer pack's, a plain one."""
+    return METRICS.get(name) or Metric(name.replace("_", " "), "", 4)
+
+
 def measure(
     source: Tensor,
     edited: Tensor,

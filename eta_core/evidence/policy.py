@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from ..plain_json import read_json
 from .metrics import METRICS
 from .report import Report
 
@@ -85,9 +86,9 @@ def parse_policy(text: str) -> Policy:
     ValueError for other JSON, for unknown metrics, and for limits that contradict each other.
     """
     try:
-        found = json.loads(text, object_pairs_hook=_without_repeats)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"the policy is no JSON: {error}; {EXAMPLE}") from error
+        found = read_json(text, "the policy")
+    except ValueError as error:
+        raise ValueError(f"{error}; {EXAMPLE}") from None
     if not isinstance(found, dict) or not found:
         raise ValueError(f"the policy limits nothing: name at least one metric, {EXAMPLE}")
     unknown = [name for name in found if name not in METRICS]
@@ -100,15 +101,6 @@ def parse_policy(text: str) -> Policy:
 
 
 EXAMPLE = 'write it like {"background_psnr": {"pass": {"min": 30}, "review": {"min": 25}}}'
-
-
-def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the policy names {twice} twice: write all its limits in one place")
-    return found
 
 
 def _limits(name: str, limits: object) -> Limits:

@@ -7,8 +7,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from .metrics import METRICS
+from ..plain_json import read_json
 
+LARGEST = 32_000_000  # characters: a million figures
 Figures = Mapping[str, float]
 
 
@@ -53,27 +54,33 @@ def plain(figures: Figures) -> dict[str, float | str | None]:
 
 
 def report_of_json(text: str) -> Report:
-    """The report of to_json's text, or of one picture's figures {name: value}. ValueError for others."""
+    """The report of to_json's text, or of one picture's figures {name: value}. ValueError for others.
+
+    Figures of other names are kept: a newer pack may measure more.
+    """
     try:
-        found = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"the figures are no JSON ({error}): connect the output figures of EtaMetrics"
-        ) from error
+        found = read_json(text, "the text of the figures", LARGEST)
+    except ValueError as error:
+        raise ValueError(f"{error}; connect the output figures of EtaMetrics") from None
     whole: dict = found if isinstance(found, dict) else {}
     if whole and "pictures" not in whole:
         whole = {"pictures": [whole]}
     pictures = whole.get("pictures")
     if not isinstance(pictures, list) or not pictures or not all(isinstance(p, dict) and p for p in pictures):
         raise ValueError("the figures name no picture: connect the output figures of EtaMetrics")
-    unknown = sorted({name for picture in pictures for name in picture} - set(METRICS))
-    if unknown:
-        raise ValueError(f"the figures hold {', '.join(unknown)}: the metrics are {', '.join(METRICS)}")
+    reasons, settings = (_object(whole, name) for name in ("not_measured", "settings"))
     return Report(
         tuple({name: _number(name, value) for name, value in picture.items()} for picture in pictures),
-        whole.get("not_measured", {}),
-        whole.get("settings", {}),
+        {name: str(reason) for name, reason in reasons.items()},
+        settings,
     )
+
+
+def _object(whole: dict, name: str) -> dict:
+    found = whole.get(name, {})
+    if not isinstance(found, dict):
+        raise ValueError(f"{name} of the figures is {str(found)[:80]!r}: it must be an object")
+    return found
 
 
 def _number(name: str, value: object) -> float:

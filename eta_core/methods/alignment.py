@@ -6,8 +6,10 @@ word.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from string import punctuation
 
 WORD_END = "</w>"
@@ -143,16 +145,6 @@ def words_of(tokens: Sequence[Token]) -> tuple[tuple[Token, ...], ...]:
     return tuple(found + ([tuple(current)] if current else []))
 
 
-def spans(tokens: Sequence[Token], phrase: Sequence[Token]) -> list[tuple[int, ...]]:
-    """The positions of every occurrence of the phrase's words, whole words alone."""
-    words, wanted = words_of(tokens), [_key(word) for word in words_of(phrase)]
-    if not wanted or None in wanted:
-        return []
-    keys = [_key(word) for word in words]
-    found = [i for i in range(len(keys) - len(wanted) + 1) if keys[i : i + len(wanted)] == wanted]
-    return [tuple(t.position for word in words[i : i + len(wanted)] for t in word) for i in found]
-
-
 def _key(word: Sequence[Token]) -> tuple | None:
     """What tells a word from others, however it is written and cut into tokens; None where nothing does."""
     if any(token.id == UNKNOWN for token in word):
@@ -172,21 +164,64 @@ class Prompt:
     chunk: int = 77
     text: str = ""
 
-    @property
+    @cached_property
     def words(self) -> tuple[tuple[Token, ...], ...]:
         """The tokens of each word."""
         return words_of(self.tokens)
 
+    @cached_property
+    def texts(self) -> list[str]:
+        """The text of each word."""
+        return [text_of(word) for word in self.words]
+
     @property
     def vocabulary(self) -> list[str]:
         """The words as text, in order, each once."""
-        return list(dict.fromkeys(filter(None, map(text_of, self.words))))
+        return list(dict.fromkeys(filter(None, self.texts)))
 
     def rows_of(self, phrase: str) -> tuple[int, ...]:
         """The rows of every occurrence of a phrase that `changed_words` made."""
-        wanted, texts = phrase.split(" "), [text_of(word) for word in self.words]
-        found = [i for i in range(len(texts)) if texts[i : i + len(wanted)] == wanted]
-        return tuple(t.position for i in found for word in self.words[i : i + len(wanted)] for t in word)
+        if phrase not in self._rows:
+            wanted = phrase.split(" ")
+            found = _occurrences(wanted, self.texts, self._texts_at)
+            words = (word for i in found for word in self.words[i : i + len(wanted)])
+            self._rows[phrase] = tuple(token.position for word in words for token in word)
+        return self._rows[phrase]
+
+    @cached_property
+    def _rows(self) -> dict[str, tuple[int, ...]]:
+        """What `rows_of` has found."""
+        return {}
+
+    def spans(self, phrase: Sequence[Token]) -> list[tuple[int, ...]]:
+        """The positions of every occurrence of the phrase's words, whole words alone."""
+        wanted = [_key(word) for word in words_of(phrase)]
+        if not wanted or None in wanted:
+            return []
+        found = _occurrences(wanted, self._keys, self._keys_at)
+        return [tuple(t.position for word in self.words[i : i + len(wanted)] for t in word) for i in found]
+
+    @cached_property
+    def _keys(self) -> list[tuple | None]:
+        return [_key(word) for word in self.words]
+
+    @cached_property
+    def _keys_at(self) -> Mapping[tuple | None, list[int]]:
+        return _places(self._keys)
+
+    @cached_property
+    def _texts_at(self) -> Mapping[str, list[int]]:
+        return _places(self.texts)
+
+    @cached_property
+    def _last_words(self) -> Mapping[int, int]:
+        """The last row with a word of each chunk, by the chunk's start token's row."""
+        last: dict[int, int] = {}
+        for token in self.tokens:
+            start = token.position - token.position % self.chunk
+            if token.position > start:
+                last[start] = max(last.get(start, start), token.position)
+        return last
 
     def special(self, row: int) -> int | None:
         """The row's place after its chunk's last word (0 = the end token), -1 for a start token, None for a
@@ -195,10 +230,13 @@ class Prompt:
         start = row - row % self.chunk
         if row == start:
             return -1
-        last = max(
-            (t.position for t in self.tokens if start < t.position < start + self.chunk), default=start
-        )
+        last = self._last_words.get(start, start)
         return None if row <= last else row - last - 1
+
+
+def spans(tokens: Sequence[Token], phrase: Sequence[Token]) -> list[tuple[int, ...]]:
+    """`Prompt.spans` of tokens whose rows do not matter."""
+    return Prompt(tuple(tokens), 0).spans(phrase)
 
 
 @dataclass(frozen=True)
@@ -214,21 +252,41 @@ class Alignment:
     added: tuple[int, ...]
 
 
+def _places(values: Sequence) -> Mapping:
+    """Where each value stands."""
+    found = defaultdict(list)
+    for i, value in enumerate(values):
+        found[value].append(i)
+    return found
+
+
+def _occurrences(wanted: Sequence, values: Sequence, places: Mapping) -> list[int]:
+    """Where `wanted` begins in `values`: only where its rarest value stands is looked at."""
+    rarest = min(range(len(wanted)), key=lambda i: len(places.get(wanted[i], ())))
+    starts = (place - rarest for place in places.get(wanted[rarest], ()))
+    return [i for i in starts if i >= 0 and list(values[i : i + len(wanted)]) == list(wanted)]
+
+
 def pair(x: Sequence, y: Sequence) -> list[int | None]:
     """For each item of y the index of its partner in x, or None: the longest common subsequence.
 
     Needleman-Wunsch with match 1, mismatch -1 and gap 0, early partners first (Prompt-to-Prompt's alignment).
+    A row of its scores is one whole number whose bit j is 0 where the score rises at item j of y (Hyyro 2004),
+    so that the time grows with the texts' length and hardly with its square.
     """
-    score = [[0] * (len(y) + 1) for _ in range(len(x) + 1)]
-    for i, a in enumerate(x, 1):
-        for j, b in enumerate(y, 1):
-            score[i][j] = max(score[i][j - 1], score[i - 1][j], score[i - 1][j - 1] + (1 if a == b else -1))
+    equal, every = defaultdict(int), (1 << len(y)) - 1
+    for j, item in enumerate(y):
+        equal[item] |= 1 << j
+    rows = [every]
+    for item in x:
+        same = rows[-1] & equal.get(item, 0)
+        rows.append((rows[-1] + same | rows[-1] - same) & every)
     partners: list[int | None] = [None] * len(y)
     i, j = len(x), len(y)
     while i and j:
-        if score[i][j] == score[i][j - 1]:
+        if rows[i] >> (j - 1) & 1:
             j -= 1
-        elif score[i][j] == score[i - 1][j]:
+        elif not rows[i - 1] >> (j - 1) & 1:
             i -= 1
         else:
             i, j = i - 1, j - 1
@@ -296,14 +354,16 @@ def _with_special(found: dict, source: Prompt, target: Prompt) -> tuple:
 
 def changed_words(prompt: Prompt, rows: Sequence[int]) -> tuple[str, ...]:
     """The words with a token among `rows`, in order. Neighbours form a phrase; punctuation parts them."""
-    phrases, open_phrase = [], False
-    for word in prompt.words:
-        text = text_of(word)
-        changed = _touched(word, rows) and not set(text) <= set(punctuation)
+    phrases: list[list[str]] = []
+    touched, open_phrase = set(rows), False
+    for word, text in zip(prompt.words, prompt.texts):
+        changed = _touched(word, touched) and not set(text) <= set(punctuation)
+        if changed and not open_phrase:
+            phrases.append([])
         if changed:
-            phrases = [*phrases[:-1], f"{phrases[-1]} {text}"] if open_phrase else [*phrases, text]
+            phrases[-1].append(text)
         open_phrase = changed
-    return tuple(phrases)
+    return tuple(map(" ".join, phrases))
 
 
 def align(source: Prompt, target: Prompt) -> Alignment:
@@ -317,9 +377,11 @@ def align(source: Prompt, target: Prompt) -> Alignment:
 
 def _touches(source: Prompt, target: Prompt, aligned: Alignment) -> tuple[int, int]:
     """How many words of each prompt an alignment takes for changed."""
-    removed = sum(_touched(word, aligned.removed) for word in source.words)
-    return removed, sum(_touched(word, aligned.added) for word in target.words)
+    gone, new = set(aligned.removed), set(aligned.added)
+    return sum(_touched(word, gone) for word in source.words), sum(
+        _touched(word, new) for word in target.words
+    )
 
 
-def _touched(word: Sequence[Token], rows: Sequence[int]) -> bool:
+def _touched(word: Sequence[Token], rows: Collection[int]) -> bool:
     return any(token.position in rows for token in word)

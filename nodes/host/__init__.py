@@ -4,8 +4,10 @@ Nothing is installed on a MODEL. What a run needs lives in a copy of the model o
 sampling.
 """
 
-from .folders import new_path, saved_files, saved_path
-from .latents import fit_mask, in_model_space, latent_mask, latent_tensor, to_latent
+from .folders import saved_files, saved_path
+from .inversion_file import load as load_inversion
+from .inversion_file import save as save_inversion
+from .latents import fit_mask, in_model_space, latent_mask, latent_tensor, stacked, to_latent
 from .messages import counted, say, warn
 from .models import (
     SCHEDULERS,
@@ -22,9 +24,9 @@ from .models import (
     text_fingerprint,
 )
 from .perception import image_embeddings, text_embedding, weights_of, weights_there
-from .pictures import as_encoded, blocked
+from .pictures import as_encoded, beside, blocked, is_encoded_part, middle
 from .prompts import chunk_length, encode, encodes_to, tokens_of, typed_text, upstream_texts
-from .sampling import Branch, Network, eta_sampler, progress, sample
+from .sampling import Branch, Network, counts_rows, eta_sampler, progress, sample
 from .steering import SOURCE, MethodPlan, plan_methods
 from .word_maps import MapRecorder
 
@@ -36,6 +38,7 @@ __all__ = [
     "MethodPlan",
     "Network",
     "as_encoded",
+    "beside",
     "blocked",
     "check_covered",
     "check_no_keyframes",
@@ -43,6 +46,7 @@ __all__ = [
     "check_same_picture",
     "chunk_length",
     "counted",
+    "counts_rows",
     "downscale",
     "encode",
     "encodes_to",
@@ -51,19 +55,23 @@ __all__ = [
     "fit_mask",
     "image_embeddings",
     "in_model_space",
+    "is_encoded_part",
     "latent_channels",
     "latent_mask",
     "latent_tensor",
+    "load_inversion",
     "make_grid",
+    "middle",
     "needs_negative",
-    "new_path",
     "plan_methods",
     "progress",
     "sample",
+    "save_inversion",
     "say",
     "saved_files",
     "saved_path",
     "signature",
+    "stacked",
     "text_embedding",
     "text_fingerprint",
     "to_latent",

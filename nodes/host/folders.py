@@ -43,7 +43,12 @@ def new_path(prefix: str) -> tuple[Path, str]:
     """A fresh file in the output folder for a prefix, and its annotated name. ValueError as above."""
     if not Path(prefix).name:
         raise ValueError(f"filename_prefix is '{prefix}': give a file name, such as eta/inversion")
-    _inside(_output(), f"{prefix}_00001_{SUFFIX}", prefix)
+    deep = len(_inside(_output(), f"{prefix}_00001_{SUFFIX}", prefix).relative_to(_output()).parts) - 1
+    if deep > DEPTH:
+        raise ValueError(
+            f"filename_prefix '{prefix[:80]}' leads {deep} folders deep, and Load Eta Inversion lists {DEPTH}: "
+            "use fewer folders"
+        )
     folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(prefix, str(_output()))
     taken = {p.name for p in Path(folder).glob(f"*{SUFFIX}")}
     while (file := f"{name}_{counter:05}_{SUFFIX}") in taken:

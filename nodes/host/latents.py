@@ -10,6 +10,10 @@ from torch import Tensor
 from ...eta_core.masks import resize_mask
 from .messages import warn
 from .models import latent_channels
+from .pictures import is_encoded_part, middle
+
+UNPAINTED = (64, 64)  # the host's Load Image where there is no mask
+ROUNDING = 1e-4  # filters that blur or scale a mask of 0 and 1 leave the range by so little
 
 
 def latent_tensor(model, latent: dict, node_id: str | None = None) -> Tensor:
@@ -49,21 +53,24 @@ def to_latent(model, z: Tensor) -> dict:
 def fit_mask(mask: Tensor, batch: int, size: tuple[int, int], node_id: str | None = None) -> Tensor:
     """A user's MASK for `batch` pictures of `size` pixels (height, width): [1 or batch, H, W] in 0..1, CPU.
 
-    Another size of the same shape is resized with a warning. Raises ValueError for another aspect ratio,
-    batch or range.
+    A mask of the whole picture, of which the VAE encoded the middle, is cropped alike. Another size of the
+    same shape is resized with a warning. Raises ValueError for another aspect ratio, batch or range.
     """
-    mask = mask.reshape(-1, *mask.shape[-2:]).float().cpu()
-    given = tuple(mask.shape[-2:])
+    mask = _in_range(stacked(mask).float().cpu())
+    given = (mask.shape[-2], mask.shape[-1])
     if len(mask) not in (1, batch):
         raise ValueError(
             f"the mask has {len(mask)} pictures, the latent {batch}: give one mask, or one for each picture"
         )
-    if not bool(((mask >= 0) & (mask <= 1)).all()):
-        raise ValueError(
-            f"the mask runs from {float(mask.min()):g} to {float(mask.max()):g}: its values must lie in 0..1"
-        )
     if given == tuple(size):
         return mask
+    if is_encoded_part(size, given):
+        return middle(mask, size)
+    if given == UNPAINTED and not bool(mask.any()):
+        raise ValueError(
+            "the mask is 64x64 pixels and empty: so Load Image writes 'no mask' where a picture has no alpha. "
+            "Paint one in its mask editor, or disconnect the mask"
+        )
     if abs(given[0] * size[1] - given[1] * size[0]) > 0.02 * size[0] * given[1]:
         raise ValueError(
             f"the mask is {given[1]}x{given[0]} pixels, the picture {size[1]}x{size[0]}: they must have the "
@@ -75,6 +82,21 @@ def fit_mask(mask: Tensor, batch: int, size: tuple[int, int], node_id: str | Non
         node_id,
     )
     return resize_mask(mask, size)
+
+
+def stacked(mask: Tensor) -> Tensor:
+    """A user's MASK as [n, H, W]. Raises ValueError where it has no pixel."""
+    if not mask.numel():
+        raise ValueError(f"the mask has no pixel (shape {list(mask.shape)}): connect a mask of the picture")
+    return mask.reshape(-1, *mask.shape[-2:])
+
+
+def _in_range(mask: Tensor) -> Tensor:
+    """A mask whose values lie in 0..1; a rounding error beyond counts as the end. ValueError for others."""
+    low, high = float(mask.min()), float(mask.max())
+    if not (-ROUNDING <= low and high <= 1 + ROUNDING):
+        raise ValueError(f"the mask runs from {low:g} to {high:g}: its values must lie in 0..1")
+    return mask.clamp(0, 1)
 
 
 def latent_mask(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import logging
 from collections.abc import Iterator
 
@@ -28,9 +29,10 @@ def say(message: str, node_id: str | None = None) -> None:
 
 
 def _show(text: str, node_id: str | None) -> None:
+    """Text on the node. The page takes it for markup, and it may hold what a stranger wrote."""
     server = _listened()
     if server is not None and node_id is not None:
-        server.send_progress_text(text, node_id, sid=server.client_id)
+        server.send_progress_text(html.escape(text), node_id, sid=server.client_id)
 
 
 def _listened() -> PromptServer | None:

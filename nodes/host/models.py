@@ -69,6 +69,7 @@ def make_grid(model, scheduler: str, steps: int) -> Grid:
 
 
 SHOWN = ("concat_latent_image", "concat_mask", "reference_latents")
+FLOWS = ("CONST",)  # what signature() calls the prediction of a flow model
 STRUCTURE = ("network", "prediction", "latent channels", "noise levels")
 
 
@@ -205,7 +206,7 @@ def check_covered(conditioning: list, name: str, node_id: str | None = None) -> 
 
 
 def check_no_keyframes(conditioning: list) -> None:
-    """ValueError where a source prompt's hooks change over the steps."""
+    """ValueError where a source prompt's hooks, or another pack's ControlNets, change over the steps."""
     for _, extra in conditioning:
         for hook in getattr(extra.get("hooks"), "hooks", ()):
             if len(hook.hook_keyframe.keyframes) > 1:
@@ -215,6 +216,16 @@ def check_no_keyframes(conditioning: list) -> None:
                     "keyframes only go from the noise end on. Take the keyframes off the source prompt; the "
                     "target prompt may have them"
                 )
+        control = extra.get("control")
+        while control is not None:
+            keyframes = getattr(getattr(control, "timestep_keyframes", None), "keyframes", ())
+            if len(keyframes) > 1:
+                raise ValueError(
+                    f"the source prompt's ControlNet has {len(keyframes)} timestep keyframes, which only go from "
+                    "the noise end on, while an inversion takes the steps from the image end. Take them off the "
+                    "source prompt; the target prompt may have them"
+                )
+            control = getattr(control, "previous_controlnet", None)
 
 
 def text_fingerprint(conditioning: list) -> str:

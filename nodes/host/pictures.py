@@ -5,21 +5,23 @@ from __future__ import annotations
 from comfy_execution.graph_utils import ExecutionBlocker
 from torch import Tensor
 
+from ...eta_core.masks import tile_batch
 from .messages import say
 
 SCALES = (8, 16, 32)  # pixels per latent pixel, of one VAE or another
+Size = tuple[int, int]  # height and width
 
 
-def as_encoded(picture: Tensor, name: str, size: tuple[int, int], node_id: str | None = None) -> Tensor:
+def as_encoded(picture: Tensor, name: str, size: Size, node_id: str | None = None) -> Tensor:
     """The part of the picture `name` [B, H, W, C] that the VAE encoded: its middle, in multiples of the
     scale.
 
     Raises ValueError where `size` is no such part.
     """
-    given = tuple(picture.shape[1:3])
+    given = (picture.shape[1], picture.shape[2])
     if given == size:
         return picture
-    if size not in [tuple(side - side % scale for side in given) for scale in SCALES]:
+    if not is_encoded_part(size, given):
         raise ValueError(
             f"{name} is {given[1]}x{given[0]} pixels, the edited picture {size[1]}x{size[0]}: only pictures "
             "of one size can be compared with each "
@@ -28,8 +30,31 @@ def as_encoded(picture: Tensor, name: str, size: tuple[int, int], node_id: str |
     say(
         f"{name}'s {given[1]}x{given[0]} pixels were cropped to {size[1]}x{size[0]}, as the VAE does", node_id
     )
-    top, left = ((a - b) // 2 for a, b in zip(given, size))
-    return picture[:, top : top + size[0], left : left + size[1]]
+    return middle(picture, size)
+
+
+def is_encoded_part(size: Size, given: Size) -> bool:
+    """Whether a VAE that gets a picture of `given` pixels encodes `size` of them."""
+    return size in [tuple(side - side % scale for side in given) for scale in SCALES]
+
+
+def middle(values: Tensor, size: Size) -> Tensor:
+    """The middle of [B, H, W, ...], as the VAE cuts it out."""
+    top, left = ((a - b) // 2 for a, b in zip(values.shape[1:3], size))
+    return values[:, top : top + size[0], left : left + size[1]]
+
+
+def beside(values: Tensor, count: int, name: str) -> Tensor:
+    """Pictures or masks [n, ...] for `count` edited ones: one for all, one for each, or one for each source.
+
+    Variants of several pictures lie p1 p2 p1 p2, as EtaSampler makes them. Raises ValueError for another n.
+    """
+    if not len(values) or count % len(values):
+        raise ValueError(
+            f"{name} has {len(values)} pictures, and there are {count} edited ones: give one, or one for each "
+            "picture that was edited"
+        )
+    return values if len(values) == 1 else tile_batch(values, count)
 
 
 def blocked(message: str) -> ExecutionBlocker:

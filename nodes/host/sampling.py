@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from inspect import getclosurevars
 from itertools import pairwise
 from typing import Generic, NamedTuple, TypeVar
 
@@ -75,7 +76,7 @@ class BranchGuider(comfy.samplers.CFGGuider):
         return groups
 
     def _can_join(self, one: str, other: str) -> bool:
-        if any(self.model_options.get(name) for name in GUIDANCE):
+        if any(self.model_options.get(name) for name in GUIDANCE) or patches_attention(self.model_options):
             return False
         a, b = self._branches[one], self._branches[other]
         kinds = [(self._entries(one, kind), self._entries(other, kind)) for kind in ("positive", "negative")]
@@ -147,6 +148,28 @@ def _joinable(one: list[dict], other: list[dict]) -> bool:
         for (entry,) in (one, other)
     ]
     return shapes[0] == shapes[1] and not one[0]["model_conds"] and not other[0]["model_conds"]
+
+
+def patches_attention(model_options: dict) -> bool:
+    """Whether another pack has a hand in the attention. It may count the rows of a call, as IPAdapter does."""
+    options = model_options.get("transformer_options", {})
+    patches = options.get("patches", {})
+    return (
+        any(patches[kind] for kind in patches if kind.startswith("attn"))
+        or any(options.get("patches_replace", {}).values())
+        or "optimized_attention_override" in options
+    )
+
+
+def counts_rows(model, branches: Sequence[Branch]) -> bool:
+    """Whether what is done to a row may depend on its number, so that each variant must be sampled alone.
+
+    The host's own ControlNet gives every variant its picture's hint; what other packs make of it is not known.
+    """
+    prompts = [prompt for branch in branches for prompt in (branch.positive, branch.negative or [])]
+    controls = [extra.get("control") for prompt in prompts for _, extra in prompt]
+    foreign = (type(control).__module__ != "comfy.controlnet" for control in controls if control is not None)
+    return patches_attention(model.model_options) or any(foreign)
 
 
 class Network:
@@ -254,18 +277,15 @@ def sample(
 ) -> Result:
     """Run `loop` inside the host's sampling of `z` [B, C, H, W] (model's scaled space) and return its result.
 
-    rows: most rows of a network call for each picture, for the host's memory estimate.
+    seed: also of torch's own generators, from which patches such as HyperTile and ToMe draw; the host's
+    samplers seed them too. rows: most rows of a network call for each picture, for the host's memory estimate.
     """
-    if "easycache" in model.model_options["transformer_options"]:
-        raise ValueError(
-            "EasyCache (LazyCache) is on this model: it puts older predictions in the place of new ones, "
-            "which no inversion plays back. Connect the "
-            "model from before it"
-        )
+    _refuse_memory(model.model_options)
     guider = BranchGuider(model, branches, len(z))
     latent = model.model.process_latent_out(z)
     sampler = LoopSampler(loop, z)
     started = time.perf_counter()
+    torch.manual_seed(seed)
     levels = torch.tensor(sigmas, dtype=torch.float32)
     largest = latent.repeat(rows, 1, 1, 1)
     guider.sample(torch.zeros_like(largest), largest, sampler, levels, disable_pbar=True, seed=seed)
@@ -273,6 +293,23 @@ def sample(
         "Eta Inversion: %d rows through the network in %.2f s", sampler.rows, time.perf_counter() - started
     )
     return sampler.result
+
+
+def _refuse_memory(model_options: dict) -> None:
+    """ValueError for patches that carry something from one call to the next: no two runs would agree."""
+    if "easycache" in model_options["transformer_options"]:
+        raise ValueError(
+            "EasyCache (LazyCache) is on this model: it puts older predictions in the place of new ones, "
+            "which no inversion plays back. Connect the "
+            "model from before it"
+        )
+    for function in model_options.get("sampler_pre_cfg_function", ()):
+        kept = getclosurevars(function).nonlocals if hasattr(function, "__code__") else {}
+        if "running_avg" in kept and kept.get("momentum"):
+            raise ValueError(
+                f"Adaptive Projected Guidance (APG) on this model has a momentum of {kept['momentum']:g}: its "
+                "average of earlier calls would go from the source into the edit. Set momentum to 0"
+            )
 
 
 def progress(model, total: int) -> Callable[[Tensor, Tensor], None]:

@@ -28,6 +28,10 @@ from .messages import warn
 
 SOURCE = "source"
 Regions = tuple[Tensor, Tensor]
+LEFT_OUT = (
+    "another pack or an area changes the attention's shape (areas, ToMe, HyperTile, added tokens): the editing "
+    "method is left out there"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +40,7 @@ class MethodPlan:
 
     steps: of the sampling. size: height and width of the latent. guided: a steered branch has a guidance, so
     that the source's negative rows are needed too. one_row: the source has one row, which gives to both
-    halves of the guidance. told: warnings that were given, so that each is given once in an edit.
+    halves of the guidance. told: warnings that were given, each once an edit, however often it is sampled.
     """
 
     methods: Mapping[str, Sequence[Method]]
@@ -70,12 +74,27 @@ def plan_methods(
             "Plug-and-Play "
             "steer: disconnect `edit`, or use an SD1, SD2 or SDXL model"
         )
+    blends = [method.local_blend() for chosen in methods.values() for method in chosen]
+    if _is_compiled(model) and any(blend is not None and blend.reads_words for blend in blends):
+        raise ValueError(
+            "torch.compile is on this model, and Prompt-to-Prompt's local blend reads the attention of layers "
+            "that change from step to step, which compiled code cannot follow: connect the model from before "
+            "torch.compile, give the blend a mask, or switch local_blend off"
+        )
     one_row = any(method.takes_one_row() for chosen in methods.values() for method in chosen)
     return MethodPlan(methods, network, steps, size, guided and not one_row, one_row, node_id)
 
 
+def _is_compiled(model) -> bool:
+    """Whether the host's torch.compile, or another pack's, is on a MODEL."""
+    return (
+        "torch.compile" in model.wrappers.get(WrappersMP.APPLY_MODEL, {})
+        or type(model.get_model_object("diffusion_model")).__name__ == "OptimizedModule"
+    )
+
+
 class MethodRun:
-    """The methods in one sampling: what they gather over the steps."""
+    """The methods in one sampling, and what they gather over its steps."""
 
     def __init__(self, plan: MethodPlan):
         self.plan = plan
@@ -89,14 +108,10 @@ class MethodRun:
         return StepMethods(self, done)
 
     def complain(self) -> None:
-        """Warn, once in an edit, that a method is left out."""
-        text = (
-            "another pack or an area changes the attention's shape (areas, ToMe, HyperTile, added tokens): "
-            "the editing method is left out there"
-        )
-        if text not in self.plan.told:
-            self.plan.told.add(text)
-            warn(text, self.plan.node_id)
+        """Warn, once an edit, that a method is left out."""
+        if LEFT_OUT not in self.plan.told:
+            warn(LEFT_OUT, self.plan.node_id)
+        self.plan.told.add(LEFT_OUT)
 
 
 @dataclass(frozen=True, eq=False)

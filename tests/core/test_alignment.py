@@ -1,3 +1,4 @@
+import random
 from itertools import combinations, product
 
 import pytest
@@ -335,3 +336,65 @@ def test_a_chunk_the_source_does_not_have_is_new():
     aligned = align_refined(prompt("a b"), prompt("a b c d e f g", rows=16))
     assert partners(aligned.shares) == [0, 1, 2, (), (), (), (), 3, *[()] * 8]
     assert aligned.added == (3, 4, 5, 6, 9)
+
+
+# --- long texts -----------------------------------------------------------------------------------
+
+
+def table(x, y):
+    """Prompt-to-Prompt's own table of scores, for `pair`."""
+    score = [[0] * (len(y) + 1) for _ in range(len(x) + 1)]
+    for i, a in enumerate(x, 1):
+        for j, b in enumerate(y, 1):
+            score[i][j] = max(score[i][j - 1], score[i - 1][j], score[i - 1][j - 1] + (1 if a == b else -1))
+    partners, i, j = [None] * len(y), len(x), len(y)
+    while i and j:
+        if score[i][j] == score[i][j - 1]:
+            j -= 1
+        elif score[i][j] == score[i - 1][j]:
+            i -= 1
+        else:
+            i, j = i - 1, j - 1
+            partners[j] = i
+    return partners
+
+
+def test_partners_are_those_of_the_whole_table():
+    draw = random.Random(0)
+    for _ in range(400):
+        x, y = (
+            [draw.randrange(draw.choice((2, 5, 20))) for _ in range(draw.randrange(30))] for _ in range(2)
+        )
+        assert pair(x, y) == table(x, y)
+
+
+class Counted(str):
+    """A text that counts how often it is compared."""
+
+    compared = 0
+
+    def __eq__(self, other):
+        Counted.compared += 1
+        return str.__eq__(self, other)
+
+    __hash__ = str.__hash__
+
+
+@pytest.mark.parametrize("words", [("b", "a"), "abcdefghijklmnopqrstuvwxyz"])
+def test_twice_the_words_take_twice_the_comparisons(words):
+    def comparisons(count: int) -> int:
+        Counted.compared = 0
+        source, target = (
+            [Counted(other + words[i % len(words)]) for i in range(count)] for other in ("", "x")
+        )
+        texts = [text + "</w>" for text in (*source, *target)]
+        tokens = [Token(i + 1, i, Counted(text)) for i, text in enumerate(texts)]
+        prompt = Prompt(tuple(tokens), len(tokens) + 2, len(tokens) + 2)
+        pair(source, target + source)
+        for phrase in dict.fromkeys(changed_words(prompt, range(0, len(tokens), 3))):
+            prompt.rows_of(phrase)
+        for row in range(prompt.rows):
+            prompt.special(row)
+        return Counted.compared
+
+    assert comparisons(2000) <= 2.5 * comparisons(1000)

@@ -388,3 +388,13 @@ def test_shares_of_regions_that_add_up_to_one_are_within_eta_one():
     masks = torch.rand(3, 1, 1, 16, 16, generator=torch.Generator().manual_seed(0)) + 0.5
     region = sum(resolve([(mask.clamp(max=1), "share") for mask in masks]))
     NoiseSettings(EtaSchedule(((0.0, 1.0),)), (0,), region=region)
+
+
+def test_a_local_blend_of_variants_beside_a_region_of_each_picture():
+    blends, regions = torch.rand(4, 1, 8, 6), torch.rand(2, 1, 8, 6)  # 2 variants of 2 pictures
+    x, source = torch.randn(4, 4, 8, 6), torch.randn(2, 4, 8, 6)
+    together = Hold(regions=regions).apply(x, source, 0.1, (blends,))
+    for row in range(4):
+        one, picture = slice(row, row + 1), slice(row % 2, row % 2 + 1)
+        alone = Hold(regions=regions[picture]).apply(x[one], source[picture], 0.1, (blends[one],))
+        assert torch.equal(together[one], alone)

@@ -136,3 +136,42 @@ def test_every_variant_is_composed_by_its_own_pictures_weight():
 def test_values_of_a_batch_are_repeated_as_a_whole():
     assert masks.tile_batch(torch.tensor([[1], [2]]), 4).tolist() == [[1], [2], [1], [2]]
     assert masks.tile_batch(torch.tensor([[1]]), 3).tolist() == [[1], [1], [1]]
+
+
+@pytest.mark.parametrize("count", [2, 3, 6])
+def test_edits_that_share_a_place_have_equal_shares(count):
+    weights = masks.resolve([(torch.ones(1, 1, 2, 2), "share")] * count)
+    for weight in weights:
+        torch.testing.assert_close(weight, torch.full((1, 1, 2, 2), 1 / count))
+
+
+def test_shares_do_not_depend_on_the_order():
+    each = [torch.rand(1, 1, 4, 4) for _ in range(3)]
+    forward, backward = (masks.resolve([(mask, "share") for mask in some]) for some in (each, each[::-1]))
+    for one, other in zip(forward, backward[::-1]):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_mask_over_shared_ones_takes_its_part_of_them_all():
+    over = torch.rand(1, 1, 4, 4)
+    one = torch.ones(1, 1, 4, 4)
+    found = masks.resolve([(one, "share"), (one, "share"), (over, "over")])
+    for weight, wanted in zip(found, ((1 - over) / 2, (1 - over) / 2, over)):
+        torch.testing.assert_close(weight, wanted)
+
+
+def test_an_overlap_nobody_knows_is_named():
+    with pytest.raises(ValueError, match="overlap is 'above': use one of over, under, share"):
+        masks.resolve([(torch.ones(1, 1, 2, 2), "above")])
+
+
+@pytest.mark.parametrize("pixels", [1, 2, 5, 9, 40])
+@pytest.mark.parametrize("hard", [True, False])
+def test_a_mask_grows_by_a_disc(hard, pixels):
+    mask = torch.rand(2, 13, 17, generator=torch.Generator().manual_seed(3))
+    mask = (mask > 0.95).float() if hard else mask
+    y, x = torch.meshgrid(torch.arange(13), torch.arange(17), indexing="ij")
+    near = (y[..., None, None] - y) ** 2 + (x[..., None, None] - x) ** 2 <= pixels * pixels
+    wanted = (mask[:, None, None] * near).amax((-2, -1))
+    assert torch.equal(masks.dilate(mask, pixels), wanted)
+    assert torch.equal(masks.dilate(1 - mask, -pixels), 1 - wanted)

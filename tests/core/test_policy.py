@@ -65,7 +65,10 @@ def test_one_pictures_figures_alone_are_a_report():
         ('{"pictures": []}', "no picture"),
         ('{"pictures": [3]}', "no picture"),
         ('{"pictures": {"background_psnr": 3}}', "no picture"),
-        ('{"psnr": 30}', "hold psnr: the metrics are background_psnr"),
+        ('{"background_psnr": 1' + "0" * 400 + "}", "401 digits"),
+        ('{"pictures": [{"changed_area": 1}], "not_measured": ["x"]}', "not_measured of the figures"),
+        ('{"background_psnr": 1, "background_psnr": 50}', "background_psnr twice"),
+        ("[" * 100_000, "nested 100000 deep"),
         ('{"background_psnr": "high"}', "background_psnr is 'high'"),
         ('{"background_psnr": true}', "background_psnr is True"),
         ('{"background_psnr": [1]}', r"background_psnr is \[1\]"),
@@ -169,6 +172,8 @@ def test_a_figure_that_is_missing_is_an_error_with_its_reason():
         ("", "no JSON.*write it like"),
         ('{"background_psnr": {"pass": {"min": 3}}', "no JSON"),
         ("{}", "limits nothing"),
+        ('{"pie_mse": {"pass": {"max": 1' + "0" * 400 + "}}}", "401 digits"),
+        ("[" * 100_000, "nested 100000 deep"),
         ("[1]", "limits nothing"),
         (
             '{"psnr": {"pass": {"min": 3}}}',
@@ -216,3 +221,9 @@ def test_the_shipped_policies_could_be_written_as_json():
         )
         assert parse_policy(text) == policy
         assert set(policy) <= set(METRICS)
+
+
+def test_a_figure_of_a_newer_pack_is_kept():
+    report = report_of_json('{"pictures": [{"pie_mse": 0.1, "wonder": 3}]}')
+    assert report.pictures[0]["wonder"] == 3.0 and report.mean()["wonder"] == 3.0
+    assert worst(judge(report, parse_policy('{"pie_mse": {"pass": {"max": 1}}}'))) == "pass"

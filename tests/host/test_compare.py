@@ -94,3 +94,9 @@ def test_the_page_gets_every_words_attention(host, studio, inversion):
         drawn = torch.nn.functional.interpolate(drawn, alone.shape, mode="bilinear")[0, 0]
         assert (drawn - alone).abs().max() < 0.5 / 255 + 1e-5, phrase
     assert shown(host, view["mask"]).min() == 255 and view["picture"] is None
+
+
+def test_variants_of_several_pictures_are_compared_with_their_own(host):
+    before = torch.rand(2, 16, 16, 3, generator=torch.Generator().manual_seed(4))
+    (difference,) = host.call("EtaCompare", before=before, after=before.repeat(3, 1, 1, 1), gain=64.0)
+    assert difference.shape == (6, 16, 16, 3) and not bool(difference.any())

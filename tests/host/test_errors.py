@@ -512,3 +512,41 @@ def test_the_user_reads_that_the_steps_are_too_many(refusal):
 def test_the_user_reads_that_a_file_is_not_there(refusal):
     loaded = {"loaded": ("EtaLoadInversion", dict(file=f"none{SUFFIX} [output]"))}
     assert "does not exist" in refusal(loaded, edit=dict(inversion=["loaded", 0]))
+
+
+# --- masks ----------------------------------------------------------------------------------------
+
+
+def test_a_mask_of_the_whole_picture_is_cut_as_the_vae_cuts_it(studio, inversion, caplog):
+    whole = torch.zeros(1, 69, 67)  # of which the VAE encodes 64 x 64 in the middle
+    whole[:, 2 : 2 + 32, 1 : 1 + 64] = 1
+    top = torch.zeros(1, 64, 64)
+    top[:, :32] = 1
+    assert torch.equal(
+        studio.edit(inversion, mask=whole, background_lock=1.0),
+        studio.edit(inversion, mask=top, background_lock=1.0),
+    )
+    assert "resized" not in caplog.text
+
+
+def test_an_empty_mask_of_load_image_is_told_by_what_it_is(studio):
+    wide = studio.invert(latent_image=picture(size=(8, 16)))
+    with raises("64x64 pixels and empty", "Load Image", "disconnect the mask"):
+        studio.edit(wide, mask=torch.zeros(1, 64, 64))
+
+
+@pytest.mark.parametrize("value, right", [(1.0000001, True), (-1e-6, True), (1.1, False), (-0.01, False)])
+def test_a_mask_a_rounding_error_outside_the_range_is_taken(studio, inversion, value, right):
+    mask = left_half()
+    mask[0, 0, 0] = value
+    if right:
+        assert torch.equal(studio.edit(inversion, mask=mask), studio.edit(inversion, mask=mask.clamp(0, 1)))
+        return
+    with raises("the mask runs from", f"{value:g}", "must lie in 0..1"):
+        studio.edit(inversion, mask=mask)
+
+
+@pytest.mark.parametrize("shape", [(1, 0, 0), (0, 64, 64), (1, 64, 0)])
+def test_a_mask_without_a_pixel(studio, inversion, shape):
+    with raises("the mask has no pixel", str(list(shape))):
+        studio.edit(inversion, mask=torch.zeros(shape))

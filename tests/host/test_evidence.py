@@ -133,7 +133,7 @@ def test_a_mask_for_each_picture(host):
 
 
 def test_pictures_that_cannot_be_paired_are_refused(host):
-    with raises("source has 2 pictures, edited 3", "one source"):
+    with raises("source has 2 pictures", "3 edited ones", "give one"):
         metrics(host, plain(0.5, 2), plain(0.5, 3))
     with raises("edited holds NaN"):
         metrics(host, plain(0.5), plain(math.nan))
@@ -541,3 +541,15 @@ def test_an_image_output_without_an_image_says_what_to_connect(host, files):
     assert [d["exception_message"] for e, d, _ in told_to_the_page(host) if e == "execution_error"] == [
         "Execution Blocked: connect the picture to EtaVerdict's image"
     ]
+
+
+def test_variants_of_several_pictures_are_measured_against_their_own(host):
+    sources = torch.rand(2, 64, 64, 3, generator=torch.Generator().manual_seed(4))
+    masks = torch.zeros(2, 64, 64)
+    masks[0, :32], masks[1, :, :32] = 1, 1
+    variants = sources.repeat(2, 1, 1, 1)
+    variants[3] = 1 - variants[3]  # the second variant of the second picture
+    figures = json.loads(host.call("EtaMetrics", source=sources, edited=variants, mask=masks)[0])["pictures"]
+    assert [picture["background_mse"] == 0 for picture in figures] == [True, True, True, False]
+    alone = host.call("EtaMetrics", source=sources[1:], edited=variants[3:], mask=masks[1:])[0]
+    assert figures[3] == json.loads(alone)["pictures"][0]

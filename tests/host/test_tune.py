@@ -277,3 +277,12 @@ def test_the_model_survives_a_search_that_ends(studio, example, tune, unharmed, 
     with pytest.raises((RuntimeError, ValueError, comfy.model_management.InterruptProcessingException)):
         tune(example(), model=run.model)
     assert run.calls <= call + 1
+
+
+def test_a_method_that_is_left_out_is_told_once(studio, inversion, example, tune, caplog):
+    (both,) = studio.host.call(
+        "ConditioningCombine", conditioning_1=studio.prompt(TARGET), conditioning_2=area(studio, "a dog", 0)
+    )
+    with caplog.at_level(logging.WARNING):
+        tune(example(positive=both, edit=masa_ctrl(studio)), trials=6)
+    assert caplog.text.count("method is left out there") == 1

@@ -47,7 +47,9 @@ def test_an_unchanged_file_is_hashed_once_and_a_changed_one_again(tmp_path):
 def test_a_run_goes_on_with_the_files_it_began_with_alone():
     before = {"a.ckpt": {"sha256": "1"}, "b.ckpt": {}}
     models.check({"a.ckpt": {"sha256": "1"}, "b.ckpt": {"sha256": "2"}, "c.ckpt": {}}, before)
-    with pytest.raises(ValueError, match="a.ckpt is another file .* put that one back"):
+    with pytest.raises(models.ModelsError, match="a.ckpt is another file .* put that one back"):
         models.check({"a.ckpt": {"sha256": "3"}}, before)
-    with pytest.raises(ValueError, match="a.ckpt was hashed .* not found now: name its folder with --models"):
+    with pytest.raises(
+        models.ModelsError, match="a.ckpt was hashed .* not found now: name its folder with --models"
+    ):
         models.check({"a.ckpt": {}}, before)

@@ -244,7 +244,7 @@ def test_the_file_is_written_and_told(tmp_path):
     told = report.write(tmp_path)
     assert told.splitlines()[0] == "The workflow's own mask: 1 pass, 0 review, 0 reject, 0 error"
     assert "кот" in (tmp_path / "report.html").read_text(encoding="utf-8")
-    with pytest.raises(ValueError, match="no results"):
+    with pytest.raises(journal.JournalError, match="no results"):
         report.write(tmp_path / "empty")
 
 

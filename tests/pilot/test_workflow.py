@@ -252,7 +252,7 @@ def test_the_measured_source_is_what_was_encoded(graph):
             "comes from no LoadImage",
         ),
         (
-            lambda g: g.update({"14": node("SaveImage", "Edited too", images=["2", 0])}),
+            lambda g: g.update({"14": node("SaveImage", "Edited too", images=["11", 0])}),
             ("SaveImage 12 'Edited', SaveImage 14 'Edited too'"),
         ),
         (
@@ -371,3 +371,33 @@ def test_what_the_report_says_of_a_workflow(graph):
     found = form(graph, "auto", False, Clip("clip_l.safetensors", "vision.safetensors")).graph
     assert workflow.models_of(found) == ["clip_l.safetensors", "sd14.safetensors", "vision.safetensors"]
     assert workflow.settings_of(found)["EtaInversion 7"] == {"steps": 50, "cfg": 1.0}
+
+
+def pasted(graph: dict) -> dict:
+    """The edit is pasted back into the photograph, and that is saved."""
+    graph["20"] = node("ImageCompositeMasked", destination=["2", 0], source=["11", 0], mask=["8", 0])
+    inputs(graph, "12")["images"] = ["20", 0]
+    return graph
+
+
+@pytest.mark.parametrize("title", ["Edited", "SaveImage"])
+@pytest.mark.parametrize("kind", ["SaveImage", "EtaSaveEdited"])
+def test_what_is_saved_is_what_is_judged(graph, title, kind):
+    graph = pasted(graph) | {"21": node("PreviewImage", "Edited", images=["11", 0])}
+    graph["12"] |= {"class_type": kind, "_meta": {"title": title}}
+    graph |= {"22": node("VAEDecode", samples=["10", 1], vae=["1", 2])}
+    graph |= {"23": node("SaveImage", "Reconstruction", images=["22", 0], filename_prefix="r")}
+    found = filled(graph)
+    assert inputs(found, workflow.EDITED)["images"] == inputs(found, workflow.METRICS)["edited"] == ["20", 0]
+
+
+def test_several_saved_edits_or_none_are_listed(graph):
+    graph["12"]["_meta"]["title"] = "Mine too"
+    graph["30"] = node("SaveImage", "Another", images=["11", 0], filename_prefix="r")
+    with pytest.raises(WorkflowError, match="saves several: SaveImage 12 'Mine too', SaveImage 30 'Another'"):
+        filled(graph)
+    assert inputs(filled(graph, edited="Another"), workflow.EDITED)["images"] == ["11", 0]
+    for node_id in ("12", "30"):
+        graph[node_id] |= {"class_type": "PreviewImage"}
+    with pytest.raises(WorkflowError, match="saves no single one, and has: PreviewImage 12.*--edited"):
+        filled(graph)

@@ -99,6 +99,13 @@ export function linked(node, names) {
     return node.inputs.filter(({ name, link }) => link !== null && names.includes(name)).map(({ name }) => name);
 }
 
+/** A file's name with the page's %date% and %node.widget% filled in, as on the host's own saving nodes.
+ * @param {string} name
+ */
+export function namesFilledIn(name) {
+    return /** @type {any} */ (window).comfyAPI?.utils?.applyTextReplacements?.(app, name) ?? name;
+}
+
 /** The address of a picture that a node has shown.
  * @param {Saved} saved
  */

@@ -1,0 +1,68 @@
+"""The pilot against a broken world: every item ends once, with the reason, in bounded time and memory."""
+
+import json
+import resource
+import sys
+
+import pytest
+from PIL import Image
+
+from pilot import cli, journal, run, server
+from tests.attack.broken import BREAKS, serving
+from tests.pilot.test_workflow import main_graph
+
+LIMIT_MB = 700
+
+
+@pytest.fixture
+def items(tmp_path):
+    rows = []
+    for name in ("a", "b"):
+        Image.effect_noise((64, 64), 80).save(tmp_path / f"{name}.png")
+        rows.append({"picture": f"{name}.png", "source_prompt": "a cat", "target_prompt": f"a dog {name}"})
+    (tmp_path / "items.json").write_text(json.dumps(rows))
+    (tmp_path / "workflow.json").write_text(json.dumps(main_graph()))
+    return tmp_path / "items.json"
+
+
+def pilot(items, address, *more: str) -> int:
+    command = ["run", items, "--out", items.parent / "out", "--workflow", items.parent / "workflow.json"]
+    limits = ["--server", address, "--timeout", "1", "--patience", "0.5"]
+    return cli.main([*map(str, command), *limits, *more])
+
+
+@pytest.mark.parametrize("name", BREAKS)
+def test_a_broken_server_costs_its_items_and_nothing_else(items, capsys, monkeypatch, name):
+    monkeypatch.setattr(run, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(server, "MOST_BYTES", 2_000_000)
+    broken = BREAKS[name]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with serving(broken) as address:
+        status = pilot(items, address)
+    told = "".join(capsys.readouterr())
+    rows = journal.rows(items.parent / "out")
+    assert broken.says in told and "Traceback" not in told
+    assert len({row["key"] for row in rows}) == len(rows)
+    if broken.outcome == "stops":
+        assert status == 1 and all(row["status"] == "error" for row in rows), told
+    else:
+        assert status == 0 and len(rows) == 2, told
+        first = "ok" if name == "one id for all" else broken.outcome
+        assert broken.outcome in {row["status"] for row in rows} <= {first, broken.outcome}, told
+    if sys.platform == "linux":
+        assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 < LIMIT_MB
+
+
+def test_what_the_pilot_writes_holds_no_secret(items, capsys):
+    with serving(BREAKS["nothing at all"]) as address:
+        address = address.replace("//", "//me:sesame@")
+        setting = ["--set", "CheckpointLoaderSimple.ckpt_name=/home/me/models/x.png"]
+        assert pilot(items, address, *setting) == 0
+    out = items.parent / "out"
+    written = "".join(
+        path.read_text() for path in out.iterdir() if path.suffix in (".json", ".jsonl", ".html")
+    )
+    for secret in ("sesame", str(items.parent), "/home/me"):
+        assert secret not in written + "".join(capsys.readouterr()).replace(str(out), "")
+    (edited, _) = sorted(out.rglob("edited.png"))
+    assert not Image.open(edited).info
