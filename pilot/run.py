@@ -17,8 +17,8 @@ from eta_core.evidence.policy import Policy, judge, worst
 from eta_core.evidence.report import plain, report_of_json
 
 from . import journal, workflow
-from .items import Item
 from .answers import Entry
+from .items import Item
 from .pictures import PictureError, Prepared, png, prepare, whole
 from .server import FOLDER, BadAnswer, Refused, Server, Unreachable
 from .workflow import Clip, Form, WorkflowError

@@ -89,14 +89,6 @@ def test_every_command_of_the_usage_is_there():
     assert set(re.findall(r"python dev\.py (\w+)", dev.__doc__)) == set(dev.COMMANDS)
 
 
-def test_a_module_is_found_beside_what_the_user_has_on_the_path(sandbox, monkeypatch, tmp_path):
-    monkeypatch.setenv("PYTHONPATH", "/of/the/user")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(environment, "run", lambda command, env: env["PYTHONPATH"])
-    paths = environment.module(environment.environment(), "devtools.check").split(os.pathsep)
-    assert paths == [str(environment.ROOT), "/of/the/user"]
-
-
 def test_every_requirement_is_pinned_for_each_python():
     lines = [line for line in environment.REQUIREMENTS.read_text().splitlines() if not line.startswith("#")]
     assert all("==" in line.partition(";")[0] for line in lines)

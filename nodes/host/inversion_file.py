@@ -250,7 +250,7 @@ def _trajectory(about: _About, tensors: dict[str, Tensor]) -> Trajectory:
         raise ValueError(f"its frame is {given.frame}, its model predicts {signature['prediction'][:40]}")
     if float(trajectory.latents.abs().max()) > LARGEST_LATENT:
         raise ValueError(f"its latents exceed {LARGEST_LATENT:g}")
-    if maps is not None and not (0 <= float(maps.min()) and float(maps.max()) <= 1 + 1e-4):
+    if maps is not None and not (float(maps.min()) >= 0 and float(maps.max()) <= 1 + 1e-4):
         raise ValueError("its attention maps leave 0..1")
     return trajectory
 

@@ -94,7 +94,7 @@ def stacked(mask: Tensor) -> Tensor:
 def _in_range(mask: Tensor) -> Tensor:
     """A mask whose values lie in 0..1; a rounding error beyond counts as the end. ValueError for others."""
     low, high = float(mask.min()), float(mask.max())
-    if not (-ROUNDING <= low and high <= 1 + ROUNDING):
+    if not (low >= -ROUNDING and high <= 1 + ROUNDING):
         raise ValueError(f"the mask runs from {low:g} to {high:g}: its values must lie in 0..1")
     return mask.clamp(0, 1)
 
