@@ -25,16 +25,19 @@ def probabilities(q: Tensor, k: Tensor, heads: int) -> Tensor:
     return (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(-1)
 
 
-def mean_to_text(q: Tensor, k: Tensor, tokens: int) -> Tensor:
-    """The image tokens' attention to the text, averaged over heads, in a joint sequence [text, image].
+def mean_to_text(q: Tensor, k: Tensor, words: slice) -> Tensor:
+    """The image tokens' attention to the words among all keys, averaged over heads.
 
-    q [B, heads, Q, d] of the image, k [B, heads, tokens + image, d]. Returns [B, Q, tokens] in float32.
+    q [B, heads, Q, d] of the image, k [B, heads or fewer, K, d]. Returns [B, Q, words] in float32.
     """
     maps = q.new_zeros((), dtype=torch.float32)
     # One head at a time: all at once would take `heads` times the memory.
-    for queries, keys in zip(q.unbind(1), k.unbind(1), strict=True):
-        scores = queries.float() @ keys.float().transpose(-1, -2) / q.shape[-1] ** 0.5
-        maps = maps + scores.softmax(-1)[..., :tokens]
+    for head, queries in enumerate(q.unbind(1)):
+        keys = k[:, head * k.shape[1] // q.shape[1]]
+        scores = queries @ keys.transpose(-1, -2) / q.shape[-1] ** 0.5
+        # the whole softmax is not needed: its columns of words over its sum
+        whole = scores.float().logsumexp(-1, keepdim=True)
+        maps = maps + (scores[..., words].float() - whole).exp()
     return maps / q.shape[1]
 
 

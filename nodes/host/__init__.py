@@ -4,6 +4,7 @@ Nothing is installed on a MODEL. What a run needs lives in a copy of the model o
 sampling.
 """
 
+from .families.text import rows_of_text
 from .folders import new_path, saved_files, saved_path
 from .latents import fit_mask, in_model_space, latent_mask, latent_tensor, to_latent
 from .messages import counted, say, warn
@@ -59,6 +60,7 @@ __all__ = [
     "new_path",
     "plan_methods",
     "progress",
+    "rows_of_text",
     "sample",
     "say",
     "saved_files",

@@ -100,15 +100,6 @@ def test_an_edm_model(studio):
         studio.invert(model=patched(studio, "ModelSamplingContinuousEDM", **EDM))
 
 
-def test_a_model_of_latents_with_frames(studio, monkeypatch):
-    import comfy.latent_formats
-
-    model = studio.model.clone()
-    model.add_object_patch("latent_format", comfy.latent_formats.Wan21())
-    with raises("works on latents of several frames", "SD1, SD2, SDXL, SD3, Flux", "load such a checkpoint"):
-        studio.invert(model=model)
-
-
 @pytest.mark.parametrize("shape", [(1, 16, 8, 8), (1, 3, 8, 8), (1, 4, 2, 8, 8)])
 def test_a_latent_of_another_kind_of_model(studio, shape):
     with raises("latent_image has shape", "takes [batch, 4, height, width]", "VAE"):

@@ -131,7 +131,7 @@ def test_a_batch_is_inverted_and_edited_picture_by_picture(flow):
 def test_words_are_found_in_joint_attention_where_it_can_be_read(flow, inverted):
     inversion = inverted[0]
     if type(flow.model.model).__name__ == "AuraFlow":
-        with pytest.raises(ValueError, match="AuraFlow has neither.*connect a mask of your own"):
+        with pytest.raises(ValueError, match="AuraFlow, MMDiT.*cannot be read; connect a mask of your own"):
             flow.region(inversion, "cat")
         return
     mask, _ = flow.region(inversion, "cat", threshold=0.0)

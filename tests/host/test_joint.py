@@ -21,7 +21,9 @@ def test_each_word_is_read_where_the_image_looks_at_it(host, text_first):
     parts = [torch.zeros(TEXT, WIDTH), image], [words, torch.zeros(IMAGE, WIDTH)]
     q, k = (torch.cat(p if text_first else p[::-1]).expand(1, HEADS, -1, -1) for p in parts)
     found = []
-    sink = SimpleNamespace(armed=True, rows=TEXT, size=GRID, add=found.append, give_up=pytest.fail)
+    sink = SimpleNamespace(
+        armed=True, rows=TEXT, references=False, size=GRID, add=found.append, give_up=pytest.fail
+    )
     options = {"cond_or_uncond": [0]}
     reader._read(sink, q, k, k, HEADS, transformer_options=options, skip_reshape=True)
     (maps,) = found
