@@ -49,8 +49,9 @@ def frame_of(sampling) -> Frame:
 
 
 def prediction(sampling) -> str:
-    """The host's class that turns the network's output into a denoised latent, for example EPS."""
-    return next(kind.__name__ for kind in type(sampling).__mro__ if "calculate_denoised" in vars(kind))
+    """The host's class that says what a network is given and what its output stands for, for example EPS."""
+    formulas = {"calculate_denoised", "calculate_input"}
+    return next(kind.__name__ for kind in type(sampling).__mro__ if formulas & set(vars(kind)))
 
 
 def make_grid(model, scheduler: str, steps: int) -> Grid:

@@ -213,3 +213,26 @@ def test_several_frames_are_refused_by_name(host):
     video = studio.picture()["samples"].repeat(1, 1, 3, 1, 1)
     with pytest.raises(ValueError, match="latent_image has 3 frames: .* not video; encode one picture"):
         studio.invert(latent_image={"samples": video})
+
+
+# --- families with a mask of the user's only ------------------------------------------------------
+
+
+def test_a_model_distilled_to_jump_over_its_steps_is_refused_by_name(host):
+    """HunyuanImage 2.1 distilled reads where the step ends; an inversion cannot tell it."""
+    import comfy.supported_models as models
+    from comfy.ldm.hunyuan_video.model import HunyuanVideoParams
+
+    from tests.host.flow import WIDTH, newer, patcher
+
+    network = dict(image_model="hunyuan_video", in_channels=64, out_channels=64, vec_in_dim=None)
+    network |= dict(context_in_dim=WIDTH, hidden_size=WIDTH, mlp_ratio=4.0, num_heads=2, depth=1, theta=256)
+    network |= dict(depth_single_blocks=1, axes_dim=[16, 16], patch_size=[1, 1], qkv_bias=True, byt5=False)
+    network |= dict(guidance_embed=False, meanflow=True, use_cond_type_embedding=False, vision_in_dim=None)
+    network |= newer(HunyuanVideoParams, meanflow_sum=False)
+    if "meanflow" not in HunyuanVideoParams.__dataclass_fields__:
+        pytest.skip("this host has no distilled HunyuanImage")
+    studio = Studio(host, patcher(models.HunyuanImage21(network)), None)
+    prompt = [[torch.randn(1, 8, WIDTH), {}]]
+    with pytest.raises(ValueError, match="HunyuanImage21 is distilled to jump.*Load the model that is not"):
+        studio.invert(positive=prompt)

@@ -100,6 +100,28 @@ def test_an_edm_model(studio):
         studio.invert(model=patched(studio, "ModelSamplingContinuousEDM", **EDM))
 
 
+@pytest.mark.parametrize("kind", ["IMG_TO_IMG", "V_PREDICTION_DDPM", "IMG_TO_IMG_FLOW", "COSMOS_RFLOW"])
+def test_a_model_of_a_kind_that_no_formula_here_is_for(studio, kind):
+    import comfy.model_sampling
+
+    if not hasattr(comfy.model_sampling, kind):
+        pytest.skip(f"this host has no {kind}")
+    of_kind = type(
+        kind, (comfy.model_sampling.ModelSamplingDiscrete, getattr(comfy.model_sampling, kind)), {}
+    )
+    model = studio.model.clone()
+    model.add_object_patch("model_sampling", of_kind(studio.model.model.model_config))
+    with raises(f"predicts by {kind}", "needs a diffusion model", "or a flow model"):
+        studio.invert(model=model)
+
+
+def test_a_model_on_several_gpus(studio):
+    model = studio.model.clone()
+    model.set_additional_models("multigpu", [studio.model.clone()])
+    with raises("several GPUs at once (MultiGPU CFG Split)", "connect the model from before it"):
+        studio.invert(model=model)
+
+
 @pytest.mark.parametrize("shape", [(1, 16, 8, 8), (1, 3, 8, 8), (1, 4, 2, 8, 8)])
 def test_a_latent_of_another_kind_of_model(studio, shape):
     with raises("latent_image has shape", "takes [batch, 4, height, width]", "VAE"):

@@ -48,7 +48,8 @@ def quantized(plain, kind: str) -> Studio:
     state = {f"model.diffusion_model.{name}": value for name, value in state.items()}
     metadata = {"_quantization_metadata": json.dumps({"layers": layers})}
     options = {} if hasattr(quant_ops.QuantizedTensor, "state_dict") else {"metadata": metadata}
-    return plain.on(comfy.sd.load_diffusion_model_state_dict(state, **options))
+    with torch.inference_mode():  # as the host's executor loads
+        return plain.on(comfy.sd.load_diffusion_model_state_dict(state, **options))
 
 
 def scale_of(kind: str, weight: torch.Tensor) -> dict:
@@ -73,7 +74,7 @@ def test_a_quantized_checkpoint_is_inverted_and_edited(plain, kind, caplog):
 
 
 def test_a_plain_models_identity_is_that_of_earlier_versions(plain):
-    """Saved inversions name it: it is the host's list of weights as before, every so many, 64 values of each."""
+    """Saved inversions name it: 64 values of every so many weights, in the order of their names."""
     import hashlib
 
     state = plain.model.model.diffusion_model.state_dict()
