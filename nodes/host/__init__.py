@@ -25,11 +25,12 @@ from .models import (
 from .perception import image_embeddings, text_embedding, weights_of, weights_there
 from .pictures import as_encoded, blocked
 from .prompts import chunk_length, encode, encodes_to, tokens_of, upstream_texts
-from .sampling import Branch, Network, eta_sampler, progress, sample
+from .sampling import CATEGORY, Branch, Network, eta_sampler, progress, sample
 from .steering import SOURCE, MethodPlan, plan_methods
 from .word_maps import MapRecorder
 
 __all__ = [
+    "CATEGORY",
     "SCHEDULERS",
     "SOURCE",
     "Branch",

@@ -15,6 +15,8 @@ from comfy.patcher_extension import WrappersMP, add_wrapper
 from comfy.utils import repeat_to_batch_size
 from torch import Tensor
 
+from nodes import KSampler  # pyright: ignore[reportAttributeAccessIssue]: the host's module of this name
+
 from ...eta_core.ddim import ancestral_step, eta_step
 from ...eta_core.eta import EtaSchedule
 from ...eta_core.frame import DIFFUSION, Frame, from_x, to_x
@@ -24,6 +26,7 @@ from .models import SHOWN, check_can_invert, frame_of, noise_levels, pixels_of
 
 # What may look at all rows of a call at once, so that one branch would change another.
 GUIDANCE = ("sampler_cfg_function", "sampler_pre_cfg_function", "sampler_post_cfg_function")
+CATEGORY = KSampler.CATEGORY  # where the host's menu has its samplers
 Result = TypeVar("Result")
 Patch = Callable[[dict, Mapping[str, int]], dict]
 

@@ -208,6 +208,20 @@ def test_reference_pictures_leave_the_words_where_they_are(host):
         assert bool(studio.edit(inversion, positive=target).isfinite().all())
 
 
+def test_another_packs_attention_acts_beside_the_reading(host):
+    """SageAttention and the like override the attention as the reading does: both act."""
+    studio = Studio(host, *_adapters()["Qwen-Image"](host))
+    plain, seen, model = studio.invert().trajectory, [], studio.model.clone()
+
+    def theirs(attend, q, k, v, *args, **kwargs):
+        seen.append(q.shape)
+        return attend(q, k, 2 * v, *args, **kwargs)
+
+    model.model_options["transformer_options"]["optimized_attention_override"] = theirs
+    changed = studio.invert(model=model).trajectory
+    assert len(seen) == 3 and changed.maps is not None and not close(changed.x, plain.x, 1e-3)
+
+
 def test_several_frames_are_refused_by_name(host):
     studio = Studio(host, *_adapters()["Wan"](host))
     video = studio.picture()["samples"].repeat(1, 1, 3, 1, 1)

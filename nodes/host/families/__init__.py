@@ -12,11 +12,11 @@ from .base import MapSink, WordReader
 from .cross import ANIMA, WAN
 from .flux import CHROMA, FLUX
 from .sd3 import SD3
-from .streams import KREA2, LUMINA, QWEN_IMAGE
+from .streams import KREA2, LUMINA, QWEN_IMAGE, QWEN_IMAGE_21
 from .unet import UNet, unet_of
 
 Size = tuple[int, int]  # height and width of the latent
-_TRANSFORMERS = (SD3, FLUX, CHROMA, QWEN_IMAGE, LUMINA, KREA2, ANIMA, WAN)
+_TRANSFORMERS = (SD3, FLUX, CHROMA, QWEN_IMAGE, QWEN_IMAGE_21, LUMINA, KREA2, ANIMA, WAN)
 FAMILIES: tuple[Callable[[object, Size], WordReader | None], ...] = (
     unet_of,
     *(family.reader_of for family in _TRANSFORMERS),

@@ -31,7 +31,8 @@ class JointFamily:
     the network's name for the latent pixels a side of a token. padded_to: the network's name for the number
     to whose multiples it pads the text and the image, each behind its own tokens. shows_references: whether
     reference pictures stand behind the image. least_text: to how many rows the host pads a MODEL's shorter
-    prompts, before them.
+    prompts, before them. prefix: the text asks in calls of its own and never sees the image, whose calls see
+    everything; the host keeps what the text's calls made.
     """
 
     network: type | None
@@ -41,13 +42,14 @@ class JointFamily:
     padded_to: str = ""
     shows_references: bool = False
     least_text: Callable[[object], int] = lambda model: 0
+    prefix: bool = False
 
     def reader_of(self, model, size: tuple[int, int]) -> JointReader | None:
         """The adapter of a MODEL of this family, else None."""
         network = model.get_model_object("diffusion_model")
         if self.network is None or not isinstance(network, self.network):
             return None
-        patch = getattr(network, self.patch)
+        patch = getattr(network, self.patch) if self.patch else 1
         multiple = getattr(network, self.padded_to, None) if self.padded_to else None
         grid = -(-size[0] // patch), -(-size[1] // patch)
         return JointReader(self, grid, multiple or 1, self.least_text(model))
@@ -82,6 +84,8 @@ class JointReader:
         # Some blocks attend among the image's or the text's own tokens alone; no word is read in them.
         if not sink.armed or not self.family.is_main(called) or k.shape[-2] in (text, picture):
             return
+        if self.family.prefix and (mask is not None or q.shape[-2] != picture):
+            return
         chunks, others = chunks_of(len(q), called), k.shape[-2] - text - picture
         if chunks and not any(chunk.cond for chunk in chunks):
             return
@@ -95,7 +99,8 @@ class JointReader:
         if not options.get("skip_reshape"):
             q, k = split_heads(q, heads), split_heads(k, heads)
         first = max(sink.rows, self.least_text) - sink.rows
-        words, places = slice(first, first + sink.rows), slice(text, text + image)
+        before = 0 if self.family.prefix else text
+        words, places = slice(first, first + sink.rows), slice(before, before + image)
         for rows in (chunk.rows for chunk in chunks if chunk.cond):
             # Rolled by the image's length, [image, text] becomes [text, image]; attention does not mind the
             # order.
