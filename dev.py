@@ -12,6 +12,7 @@
 The first run makes .venv and .host beside this file (pinned packages, ComfyUI 0.3.75); later runs fetch
 nothing, and an interrupted one is simply started again. COMFYUI_PATH=/your/ComfyUI uses that checkout and
 its Python environment instead (COMFYUI_PYTHON names the Python if it is not found); nothing is written there.
+The tests were run with ComfyUI 0.3.75 and 0.33.0; older ones are refused.
 """
 
 import sys

@@ -54,7 +54,9 @@ class Host:
 
     def executor(self):
         return self._execution.PromptExecutor(
-            self.server, cache_type=self._execution.CacheType.CLASSIC, cache_args={"lru": 0, "ram": 0}
+            self.server,
+            cache_type=self._execution.CacheType.CLASSIC,
+            cache_args={"lru": 0, "ram": 0, "ram_inactive": 0},
         )
 
     def run_on(self, executor, graph: dict, client: str = "") -> Outcome:

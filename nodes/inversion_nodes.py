@@ -38,7 +38,10 @@ class EtaInversion(EtaNode):
             inputs=[
                 io.Model.Input(
                     "model",
-                    tooltip="The model that will also make the edit (SD1, SD2, SDXL, SD3, Flux families).",
+                    tooltip=(
+                        "The model that will also make the edit: SD1, SD2, SDXL, or a flow model such as "
+                        "SD3, Flux, Qwen-Image, Z-Image, Krea 2, Chroma, Anima."
+                    ),
                 ),
                 io.Conditioning.Input(
                     "positive",

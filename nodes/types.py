@@ -12,8 +12,9 @@ from torch import Tensor
 
 from ..eta_core.methods import Method
 from ..eta_core.trajectory import Trajectory
+from . import host
 
-CATEGORY = "sampling/eta inversion"
+CATEGORY = f"{host.CATEGORY}/eta inversion"
 InversionSocket = io.Custom("ETA_INVERSION")
 EtaSocket = io.Custom("ETA_SCHEDULE")
 EditSocket = io.Custom("ETA_EDIT")

@@ -25,17 +25,45 @@ def probabilities(q: Tensor, k: Tensor, heads: int) -> Tensor:
     return (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(-1)
 
 
-def mean_to_text(q: Tensor, k: Tensor, tokens: int) -> Tensor:
-    """The image tokens' attention to the text, averaged over heads, in a joint sequence [text, image].
+AT_ONCE = 8  # heads whose columns are formed together: all would take too much memory
 
-    q [B, heads, Q, d] of the image, k [B, heads, tokens + image, d]. Returns [B, Q, tokens] in float32.
+
+def mean_to_text(q: Tensor, k: Tensor, words: slice) -> Tensor:
+    """The image tokens' attention to the words among all keys, averaged over heads.
+
+    q [B, heads, Q, d] of the image, k [B, heads or fewer, K, d]. Returns [B, Q, words] in float32. Only the
+    words' columns of the softmax are formed, and its sum once, so that reading costs little beside a call.
     """
+    k = k.repeat_interleave(q.shape[1] // k.shape[1], 1)
+    whole, asked = log_sum(q, k), k[:, :, words].transpose(-1, -2)
     maps = q.new_zeros((), dtype=torch.float32)
-    # One head at a time: all at once would take `heads` times the memory.
-    for queries, keys in zip(q.unbind(1), k.unbind(1), strict=True):
-        scores = queries.float() @ keys.float().transpose(-1, -2) / q.shape[-1] ** 0.5
-        maps = maps + scores.softmax(-1)[..., :tokens]
+    for i in range(0, q.shape[1], AT_ONCE):
+        heads = slice(i, i + AT_ONCE)
+        scores = (q[:, heads] @ asked[:, heads]).float() / q.shape[-1] ** 0.5
+        maps = maps + (scores - whole[:, heads, :, None]).exp().sum(1)
     return maps / q.shape[1]
+
+
+def log_sum(q: Tensor, k: Tensor) -> Tensor:
+    """log of the sum of exp(q k^T / sqrt(d)) over all keys, in float32: [B, heads, Q]."""
+    fused = _fused(q)
+    if fused is not None:
+        try:
+            return fused(q.contiguous(), k.contiguous(), k.contiguous())[1][..., : q.shape[2]].float()
+        except (RuntimeError, NotImplementedError):  # this GPU or build has no such kernel
+            pass
+    heads = zip(q.unbind(1), k.unbind(1), strict=True)
+    scale = q.shape[-1] ** -0.5
+    return torch.stack([((a @ b.transpose(-1, -2)).float() * scale).logsumexp(-1) for a, b in heads], 1)
+
+
+def _fused(q: Tensor) -> Callable | None:
+    """Torch's flash attention, which gives that sum beside its result, where it takes such queries."""
+    if q.is_cuda and q.dtype in (torch.float16, torch.bfloat16) and q.shape[-1] % 8 == 0:
+        return getattr(torch.ops.aten, "_scaled_dot_product_flash_attention", None)
+    if q.device.type == "cpu":
+        return getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
+    return None
 
 
 def transfer(source: Tensor, target: Tensor, shares: Tensor, weight: Tensor, scale: Tensor) -> Tensor:

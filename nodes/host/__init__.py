@@ -4,6 +4,7 @@ Nothing is installed on a MODEL. What a run needs lives in a copy of the model o
 sampling.
 """
 
+from .families.text import rows_of_text
 from .folders import saved_files, saved_path
 from .inversion_file import load as load_inversion
 from .inversion_file import save as save_inversion
@@ -26,11 +27,12 @@ from .models import (
 from .perception import image_embeddings, text_embedding, weights_of, weights_there
 from .pictures import as_encoded, beside, blocked, is_encoded_part, middle
 from .prompts import chunk_length, encode, encodes_to, tokens_of, typed_text, upstream_texts
-from .sampling import Branch, Network, counts_rows, eta_sampler, progress, sample
+from .sampling import CATEGORY, Branch, Network, counts_rows, eta_sampler, progress, sample
 from .steering import SOURCE, MethodPlan, plan_methods
 from .word_maps import MapRecorder
 
 __all__ = [
+    "CATEGORY",
     "SCHEDULERS",
     "SOURCE",
     "Branch",
@@ -65,6 +67,7 @@ __all__ = [
     "needs_negative",
     "plan_methods",
     "progress",
+    "rows_of_text",
     "sample",
     "save_inversion",
     "say",

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...eta_core.masks import resize_mask
 from .messages import warn
-from .models import latent_channels
+from .models import has_frames
 from .pictures import is_encoded_part, middle
 
 UNPAINTED = (64, 64)  # the host's Load Image where there is no mask
@@ -17,19 +17,24 @@ ROUNDING = 1e-4  # filters that blur or scale a mask of 0 and 1 leave the range 
 
 
 def latent_tensor(model, latent: dict, node_id: str | None = None) -> Tensor:
-    """The samples of a LATENT, checked: [B, C, H, W] with the model's channels, finite."""
-    if model.get_model_object("latent_format").latent_dimensions != 2:
-        raise ValueError(
-            f"{type(model.model).__name__} works on latents of several frames [batch, channels, frames, "
-            "height, width]: Eta Inversion edits "
-            "pictures with models of single pictures (SD1, SD2, SDXL, SD3, Flux); load such a checkpoint"
-        )
+    """The samples of a LATENT, checked: [B, C, H, W] with the model's channels, finite.
+
+    Where the model has latents of several frames, [B, C, 1, H, W] is a picture.
+    """
     samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
-    if samples.ndim != 4 or samples.shape[1] != latent_channels(model):
+    form, shape = model.get_model_object("latent_format"), list(samples.shape)
+    if has_frames(form) and samples.ndim == 5:
+        if shape[2] != 1:
+            raise ValueError(
+                f"latent_image has {shape[2]} frames: Eta Inversion edits pictures, not video; encode one "
+                "picture"
+            )
+        samples = without_frame(form, samples)
+    if samples.ndim != 4 or samples.shape[1] != form.latent_channels:
+        frames = ", 1" if has_frames(form) else ""
         raise ValueError(
-            f"latent_image has shape {list(samples.shape)}: this model takes [batch, "
-            f"{latent_channels(model)}, height, width]; encode the "
-            "picture with the VAE of this checkpoint"
+            f"latent_image has shape {shape}: this model takes [batch, {form.latent_channels}{frames}, "
+            "height, width]; encode the picture with the VAE of this checkpoint"
         )
     if not bool(torch.isfinite(samples).all()):
         raise ValueError(
@@ -42,12 +47,29 @@ def latent_tensor(model, latent: dict, node_id: str | None = None) -> Tensor:
 
 
 def in_model_space(model, samples: Tensor) -> Tensor:
-    return model.model.process_latent_in(samples)
+    """Pictures' latents [B, C, H, W] in the model's scaled space."""
+    form = model.get_model_object("latent_format")
+    return without_frame(form, model.model.process_latent_in(with_frame(form, samples)))
+
+
+def out_of_model_space(model, z: Tensor) -> Tensor:
+    """The host's own samples, with their frame where the model has frames: what VAE Decode takes."""
+    return model.model.process_latent_out(with_frame(model.get_model_object("latent_format"), z.float()))
 
 
 def to_latent(model, z: Tensor) -> dict:
     """A LATENT of the host from latents in the model's scaled space."""
-    return {"samples": model.model.process_latent_out(z.float()).to(intermediate_device())}
+    return {"samples": out_of_model_space(model, z).to(intermediate_device())}
+
+
+def with_frame(latent_format, z: Tensor) -> Tensor:
+    """A picture's latent [B, C, H, W] as the host's network takes it."""
+    return z.unsqueeze(2) if has_frames(latent_format) else z
+
+
+def without_frame(latent_format, samples: Tensor) -> Tensor:
+    """The inverse of `with_frame`."""
+    return samples.squeeze(2) if has_frames(latent_format) else samples
 
 
 def fit_mask(mask: Tensor, batch: int, size: tuple[int, int], node_id: str | None = None) -> Tensor:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 
 import comfy.model_sampling
 import comfy.samplers
 import torch
+from torch import Tensor
 
-from ...eta_core.frame import DIFFUSION, FLOW, Frame
+from ...eta_core.frame import DIFFUSION, Flow, Frame
 from ...eta_core.schedule import Grid, ddim_grid, grid_from_levels
 from .messages import warn
 
@@ -22,11 +23,7 @@ SCHEDULERS = [
 ]
 
 
-FOREIGN = tuple(
-    getattr(comfy.model_sampling, name)
-    for name in ("EDM", "IMG_TO_IMG", "COSMOS_RFLOW")
-    if hasattr(comfy.model_sampling, name)
-)
+DIFFUSIONS, FLOWS = ("EPS", "V_PREDICTION", "X0", "LCM"), ("CONST",)
 
 
 def noise_levels(sampling) -> list[float]:
@@ -35,22 +32,26 @@ def noise_levels(sampling) -> list[float]:
     Raises ValueError for a model that has none.
     """
     table = getattr(sampling, "sigmas", None)
-    if table is None or isinstance(sampling, FOREIGN):
+    if table is None or prediction(sampling) not in (*DIFFUSIONS, *FLOWS):
         raise ValueError(
             f"this model predicts by {prediction(sampling)}: Eta Inversion needs a diffusion model with "
             "eps-, v- or x0-prediction (SD1, SD2, "
-            "SDXL families) or a flow model (SD3, Flux); load such a checkpoint"
+            "SDXL families) or a flow model (SD3, Flux, Qwen-Image, Z-Image); load such a checkpoint"
         )
     return table.double().cpu().tolist()
 
 
 def frame_of(sampling) -> Frame:
-    return FLOW if isinstance(sampling, comfy.model_sampling.CONST) else DIFFUSION
+    """How the model mixes picture and noise; a flow model may be trained with noise of another deviation."""
+    if prediction(sampling) in FLOWS:
+        return Flow(float(getattr(sampling, "noise_scale", 1.0)))
+    return DIFFUSION
 
 
 def prediction(sampling) -> str:
-    """The host's class that turns the network's output into a denoised latent, for example EPS."""
-    return next(kind.__name__ for kind in type(sampling).__mro__ if "calculate_denoised" in vars(kind))
+    """The host's class that says what a network is given and what its output stands for, for example EPS."""
+    formulas = {"calculate_denoised", "calculate_input"}
+    return next(kind.__name__ for kind in type(sampling).__mro__ if formulas & set(vars(kind)))
 
 
 def make_grid(model, scheduler: str, steps: int) -> Grid:
@@ -77,17 +78,45 @@ def signature(model) -> dict[str, str]:
     """A model's identity: STRUCTURE must agree between inversion and edit, weights and LoRA should."""
     sampling = model.get_model_object("model_sampling")
     table = noise_levels(sampling)
-    keys = model.get_key_patches("diffusion_model.")
-    names = sorted(name for name in keys if name.endswith("weight"))
-    sampled = (keys[name][0][0].flatten()[:64].float().cpu() for name in names[:: max(1, len(names) // 24)])
     return {
         "network": type(model.model).__name__,
         "prediction": prediction(sampling),
         "latent channels": str(latent_channels(model)),
         "noise levels": f"{len(table)} from {table[0]:.5f} to {table[-1]:.4f}",
-        "weights": _digest(sampled),
+        "weights": _digest_weights(dict(_weights(model))),
         "LoRA patches": _digest_patches(model.patches) if model.patches else "none",
     }
+
+
+def _weights(model) -> Iterator[tuple[str, Tensor]]:
+    """The network's weights by name, as they were before any patch.
+
+    Parameters are looked at, never loaded or converted: they may be quantized, offloaded or lazy.
+    """
+    with model.use_ejected():
+        for name, weight in model.model.diffusion_model.named_parameters(remove_duplicate=False):
+            key = f"diffusion_model.{name}"
+            kept = (model.hook_backup.get(key), model.backup.get(key))
+            if name.endswith("weight"):
+                yield key, next((_backed_up(each) for each in kept if each is not None), weight)
+
+
+def _backed_up(kept) -> Tensor:
+    """The weight in an entry of the host's backups: of the weights themselves, or of the hooks'."""
+    return kept.weight if hasattr(kept, "weight") else kept[0]
+
+
+def _digest_weights(weights: Mapping[str, Tensor]) -> str:
+    """The first values of plain weights; of others (quantized, lazy) their names, shapes and types."""
+    names = sorted(weights)
+    chosen = [(name, weights[name]) for name in names[:: max(1, len(names) // 24)]]
+    values = _digest(weight.flatten()[:64] for _, weight in chosen if _is_plain(weight))
+    others = [f"{key} {tuple(w.shape)} {w.dtype};" for key, w in weights.items() if not _is_plain(w)]
+    return f"{values}{hashlib.sha256(''.join(others).encode()).hexdigest()[:8]}" if others else values
+
+
+def _is_plain(weight: Tensor) -> bool:
+    return type(weight) in (Tensor, torch.nn.Parameter) and not weight.is_meta
 
 
 def check_same_model(model, expected: Mapping[str, str], node_id: str | None = None) -> None:
@@ -117,11 +146,31 @@ def needs_negative(model) -> bool:
     return bool(model.model_options.get("disable_cfg1_optimization"))
 
 
+def check_can_invert(model) -> None:
+    """ValueError for a model whose calls an inversion cannot make."""
+    if model.get_additional_models_with_key("multigpu"):
+        raise ValueError(
+            "this model runs on several GPUs at once (MultiGPU CFG Split), whose calls would mix what Eta "
+            "Inversion keeps between them: connect the model from before it"
+        )
+    if getattr(getattr(model.model.diffusion_model, "params", None), "meanflow", False):
+        raise ValueError(
+            f"{type(model.model).__name__} is distilled to jump from a step's start to its end (mean flow): "
+            "an inversion asks at one point and cannot say where the step ends. Load the model that is not "
+            "distilled"
+        )
+
+
 def latent_channels(model) -> int:
     return model.get_model_object("latent_format").latent_channels
 
 
 PIXELS = {"Flux2": 16}  # where the host's latent format does not say it
+
+
+def has_frames(latent_format) -> bool:
+    """Whether latents in this format have a dimension of frames: [B, C, frames, H, W]."""
+    return latent_format.latent_dimensions == 3
 
 
 def downscale(model) -> int:

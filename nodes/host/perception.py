@@ -89,7 +89,8 @@ def text_embedding(clip, text: str, width: int) -> Tensor:
         )
     encoder = getattr(clip.cond_stage_model, name)
     clip.cond_stage_model.reset_clip_options()
-    encoder.set_clip_options({"projected_pooled": True})
+    # newer hosts run an encoder where it lies unless they are told its device
+    encoder.set_clip_options({"projected_pooled": True, "execution_device": clip.patcher.load_device})
     try:
         clip.load_model()
         return (

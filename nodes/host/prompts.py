@@ -11,7 +11,7 @@ from torch import Tensor
 import nodes
 
 from ...eta_core.methods.alignment import WORD_END, Token
-from .families.text import as_words, encoder_of_rows, tokenizer_of
+from .families.text import CLIPS, as_words, encoder_of_rows, shift_of, span_of, tokenizer_of
 
 PAIR = "EtaPromptPair"  # its outputs source and target come from its texts in this order
 
@@ -101,21 +101,35 @@ def encodes_to(clip, text: str, encoded: Tensor) -> bool:
     )
 
 
-def tokens_of(clip, text: str) -> tuple[Token, ...]:
-    """The text's own tokens, without start, end and padding; positions are rows of its conditioning."""
+def tokens_of(clip, text: str, rows: int = 0) -> tuple[Token, ...]:
+    """The text's own tokens, without start, end, padding and template.
+
+    Their positions are rows of its conditioning, which has `rows` rows; without it, places among the tokens.
+    """
     encoder = encoder_of_rows(clip, clip.tokenize(""))
-    special = {pair[0] for pair in _rows(clip, "")[0] if isinstance(pair[0], int)}
-    tokenizer = tokenizer_of(clip, encoder)
-    found, position = [], 0
-    for chunk in _rows(clip, text):
-        for pair in chunk:
-            if not isinstance(pair[0], int):
-                found.append(Token(position, _id_of(pair[0]), WORD_END))
-            elif pair[0] not in special:
-                ((_, piece),) = tokenizer.untokenize([pair])
-                found.append(Token(position, pair[0], piece))
-            position += 1
-    return as_words(found, encoder)
+    tokenizer, ids = tokenizer_of(clip, encoder), _ids(clip, text)
+    if encoder in CLIPS:
+        special = set(_ids(clip, ""))
+        return tuple(
+            Token(i, each, _piece(tokenizer, each)) for i, each in enumerate(ids) if each not in special
+        )
+    start, end = span_of(ids, _ids(clip, ""), tokenizer.pad_token)
+    shift = shift_of(clip, rows, len(ids), end) if rows else 0
+    found = [Token(i - shift, ids[i], _piece(tokenizer, ids[i])) for i in range(start, end)]
+    return as_words(found, [_piece(tokenizer, each) for each in _ids(clip, "a a")])
+
+
+def _ids(clip, text: str) -> list[int]:
+    """Every row's id; a row of a textual inversion has a negative one, told by its values."""
+    rows = (pair[0] for chunk in _rows(clip, text) for pair in chunk)
+    return [row if isinstance(row, int) else _id_of(row) for row in rows]
+
+
+def _piece(tokenizer, token: int) -> str:
+    if token < 0:
+        return WORD_END
+    ((_, piece),) = tokenizer.untokenize([(token, 1.0)])
+    return piece
 
 
 def _id_of(embedding: Tensor) -> int:

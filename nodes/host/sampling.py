@@ -16,15 +16,18 @@ from comfy.patcher_extension import WrappersMP, add_wrapper
 from comfy.utils import repeat_to_batch_size
 from torch import Tensor
 
+from nodes import KSampler  # pyright: ignore[reportAttributeAccessIssue]: the host's module of this name
+
 from ...eta_core.ddim import ancestral_step, eta_step
 from ...eta_core.eta import EtaSchedule
 from ...eta_core.frame import DIFFUSION, Frame, from_x, to_x
-from .latents import latent_mask
+from .latents import latent_mask, out_of_model_space, with_frame, without_frame
 from .messages import log
-from .models import SHOWN, frame_of, noise_levels, pixels_of
+from .models import SHOWN, check_can_invert, frame_of, noise_levels, pixels_of
 
 # What may look at all rows of a call at once, so that one branch would change another.
 GUIDANCE = ("sampler_cfg_function", "sampler_pre_cfg_function", "sampler_post_cfg_function")
+CATEGORY = KSampler.CATEGORY  # where the host's menu has its samplers
 Result = TypeVar("Result")
 Patch = Callable[[dict, Mapping[str, int]], dict]
 
@@ -178,6 +181,7 @@ class Network:
     def __init__(self, guider: BranchGuider, sigmas: Tensor, options: dict, seed):
         self._guider, self._sigmas, self._options, self._seed = guider, sigmas, options, seed
         self._frame = frame_of(guider.inner_model.model_sampling)
+        self._form = guider.inner_model.latent_format
 
     def __call__(
         self, xs: Mapping[str, Tensor], sigma: float, patch: Patch | None = None
@@ -192,14 +196,15 @@ class Network:
         inputs = {name: host_latent(self._frame, x, sigma) for name, x in xs.items()}
         for names in self._guider.groups(tuple(xs)):
             rows = {name: len(inputs[name]) for name in names}
-            x = torch.cat([inputs[name] for name in names])
+            x = with_frame(self._form, torch.cat([inputs[name] for name in names]))
             options = self._options
             if patch is not None:
                 options = patch(comfy.model_patcher.create_model_options_clone(options), rows)
             denoised = self._guider.predict(rows, x, x.new_full((len(x),), level), options, self._seed)
             if not bool(torch.isfinite(denoised).all()):
                 raise ValueError(_overflow(self._guider.inner_model, self._sigmas, level))
-            found.update(zip(names, denoised.float().split(list(rows.values()))))
+            denoised = without_frame(self._form, denoised.float())
+            found.update(zip(names, denoised.split(list(rows.values()))))
         return found
 
 
@@ -281,13 +286,14 @@ def sample(
     samplers seed them too. rows: most rows of a network call for each picture, for the host's memory estimate.
     """
     _refuse_memory(model.model_options)
+    check_can_invert(model)
     guider = BranchGuider(model, branches, len(z))
-    latent = model.model.process_latent_out(z)
+    latent = out_of_model_space(model, z)
     sampler = LoopSampler(loop, z)
     started = time.perf_counter()
     torch.manual_seed(seed)
     levels = torch.tensor(sigmas, dtype=torch.float32)
-    largest = latent.repeat(rows, 1, 1, 1)
+    largest = latent.repeat(rows, *[1] * (latent.ndim - 1))
     guider.sample(torch.zeros_like(largest), largest, sampler, levels, disable_pbar=True, seed=seed)
     log.info(
         "Eta Inversion: %d rows through the network in %.2f s", sampler.rows, time.perf_counter() - started
@@ -315,11 +321,11 @@ def _refuse_memory(model_options: dict) -> None:
 def progress(model, total: int) -> Callable[[Tensor, Tensor], None]:
     """A progress bar with previews over `total` network steps: call it with (x, denoised) after each."""
     callback = latent_preview.prepare_callback(model, total)
-    done = 0
+    form, done = model.get_model_object("latent_format"), 0
 
     def tick(x: Tensor, denoised: Tensor) -> None:
         nonlocal done
-        callback(done, denoised, x, total)
+        callback(done, with_frame(form, denoised), with_frame(form, x), total)
         done += 1
 
     return tick
@@ -334,7 +340,9 @@ def eta_sampler(eta: EtaSchedule, mask: Tensor | None) -> comfy.samplers.KSAMPLE
         table, frame = noise_levels(network.model_sampling), frame_of(network.model_sampling)
         region = None
         if mask is not None:
-            region = latent_mask(mask, len(x), x.shape[-2:], pixels_of(network.latent_format)).to(x)
+            form = network.latent_format
+            small = latent_mask(mask, len(x), x.shape[-2:], pixels_of(form)).to(x)
+            region = with_frame(form, small)
         if not bool((sigmas[1:] < sigmas[:-1]).all()):
             raise ValueError(
                 f"the sigmas {sigmas.tolist()} do not fall: eta-DDIM samples from noise to image"

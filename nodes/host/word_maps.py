@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ...eta_core.masks import MapAverage
 from .families import word_reader
+from .families.text import rows_of_text
 
 
 class MapRecorder:
@@ -20,7 +21,8 @@ class MapRecorder:
         self._average = MapAverage()
         self._reader = word_reader(model, size)
         self._step_read = False
-        self.size, self.rows = size, positive[0][0].shape[1]
+        self.size, self.rows = size, rows_of_text(positive)
+        self.references = bool(positive[0][1].get("reference_latents"))
         self.problem = ""
         if len(positive) != 1:
             self.problem = (
@@ -31,10 +33,8 @@ class MapRecorder:
         elif "area" in positive[0][1]:
             self.problem = "the source conditioning has an area where maps need a prompt of the whole picture"
         elif self._reader is None:
-            self.problem = (
-                f"{type(model.model).__name__} has neither a UNet's cross-attention nor joint attention that "
-                "can be read"
-            )
+            names = (type(each).__name__ for each in (model.model, model.model.diffusion_model))
+            self.problem = f"the attention of this model ({', '.join(names)}) cannot be read"
 
     def close_step(self) -> None:
         self._average.close_step()
@@ -44,7 +44,10 @@ class MapRecorder:
         """[B, tokens, h, w] on the CPU; None where `problem` says why."""
         recorded = None if self.problem else self._average.result()
         if recorded is None and not self.problem:
-            self.problem = "the source prompt was active at no step (its timestep range)"
+            self.problem = (
+                "the source prompt was active at no step (its timestep range), or the model's loader "
+                "computes its attention where it cannot be read (Nunchaku)"
+            )
         return recorded
 
     def install(self, options: dict, rows: Mapping[str, int]) -> dict:
@@ -74,7 +77,7 @@ class _Reading:
 
     def __init__(self, recorder: MapRecorder):
         self._recorder, self.armed = recorder, True
-        self.rows, self.size = recorder.rows, recorder.size
+        self.rows, self.size, self.references = recorder.rows, recorder.size, recorder.references
 
     def add(self, maps: Tensor) -> None:
         self._recorder.add(maps)

@@ -4,7 +4,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from eta_core.methods.attention import outside_and_inside, probabilities, replaced, split_heads, transfer
+from eta_core.methods import attention
+from eta_core.methods.attention import (
+    log_sum,
+    mean_to_text,
+    outside_and_inside,
+    probabilities,
+    replaced,
+    split_heads,
+    transfer,
+)
 
 HEADS = 2
 
@@ -129,3 +138,23 @@ def test_a_query_on_the_border_sees_a_bit_of_both_sides(qkv):
         outside_and_inside(attend, *qkv, keys, torch.full((3, 10), w)) for w in (1.0, 0.0, 0.25)
     )
     torch.testing.assert_close(border, 0.25 * inside + 0.75 * outside, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype, bound", [(torch.float32, 1e-6), (torch.bfloat16, 0.02)], ids=str)
+@pytest.mark.parametrize("groups", [4, 2])
+def test_the_words_columns_are_those_of_the_whole_softmax(dtype, bound, groups):
+    generator = torch.Generator().manual_seed(0)
+    q = 2 * torch.randn(2, 4, 9, 16, generator=generator)
+    k = torch.randn(2, groups, 14, 16, generator=generator)
+    q, k = q.to(dtype), k.to(dtype)
+    repeated = k.repeat_interleave(4 // groups, 1).double()
+    whole = (q.double() @ repeated.transpose(-1, -2) / 4).softmax(-1).mean(1)[..., 3:8].float()
+    torch.testing.assert_close(mean_to_text(q, k, slice(3, 8)), whole, rtol=0, atol=bound)
+
+
+def test_the_sum_is_the_same_without_a_fused_kernel(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    q, k = (torch.randn(1, 2, n, 16, generator=generator) for n in (5, 7))
+    fused = log_sum(q, k)
+    monkeypatch.setattr(attention, "_fused", lambda q: None)
+    torch.testing.assert_close(log_sum(q, k), fused)

@@ -84,8 +84,21 @@ def patcher(config):
     return comfy.model_patcher.ModelPatcher(model, device, comfy.model_management.unet_offload_device())
 
 
+def newer(parameters: type, **fields) -> dict:
+    """Those of `fields` that this host's dataclass of parameters has."""
+    return {name: value for name, value in fields.items() if name in parameters.__dataclass_fields__}
+
+
+def t5() -> dict:
+    """The configuration of a small T5."""
+    from comfy.text_encoders import flux
+
+    return json.loads((Path(flux.__file__).parent / "t5_config_xxl.json").read_text()) | T5
+
+
 def flux(host) -> Flow:
     import comfy.supported_models
+    from comfy.ldm.flux.model import FluxParams
     from comfy.text_encoders import flux as encoders
 
     model = patcher(
@@ -106,12 +119,12 @@ def flux(host) -> Flow:
                 theta=10000,
                 patch_size=2,
                 qkv_bias=True,
+                **newer(FluxParams, txt_ids_dims=[]),
             )
         )
     )
-    full = json.loads((Path(encoders.__file__).parent / "t5_config_xxl.json").read_text())
     clip = text_encoder(
-        encoders.FluxTokenizer, encoders.flux_clip(dtype_t5=torch.float32), clip_l=CLIP, t5xxl=full | T5
+        encoders.FluxTokenizer, encoders.flux_clip(dtype_t5=torch.float32), clip_l=CLIP, t5xxl=t5()
     )
     return Flow(model, clip)
 

@@ -6,7 +6,7 @@ the commit.
 
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 CONTRACT = Path(__file__).parent / "contract.json"
@@ -97,7 +97,7 @@ def test_every_node_is_found_by_other_names_where_the_host_takes_them(ours, monk
     class Newer(io.Schema):
         search_aliases: list = field(default_factory=list)
 
-    assert hasattr(io.Schema, "search_aliases") or all(
+    assert "search_aliases" in {each.name for each in fields(io.Schema)} or all(
         not hasattr(node.define_schema(), "search_aliases") for node in ours.values()
     )
     monkeypatch.setattr(io, "Schema", Newer)

@@ -100,12 +100,25 @@ def test_an_edm_model(studio):
         studio.invert(model=patched(studio, "ModelSamplingContinuousEDM", **EDM))
 
 
-def test_a_model_of_latents_with_frames(studio, monkeypatch):
-    import comfy.latent_formats
+@pytest.mark.parametrize("kind", ["IMG_TO_IMG", "V_PREDICTION_DDPM", "IMG_TO_IMG_FLOW", "COSMOS_RFLOW"])
+def test_a_model_of_a_kind_that_no_formula_here_is_for(studio, kind):
+    import comfy.model_sampling
 
+    if not hasattr(comfy.model_sampling, kind):
+        pytest.skip(f"this host has no {kind}")
+    of_kind = type(
+        kind, (comfy.model_sampling.ModelSamplingDiscrete, getattr(comfy.model_sampling, kind)), {}
+    )
     model = studio.model.clone()
-    model.add_object_patch("latent_format", comfy.latent_formats.Wan21())
-    with raises("works on latents of several frames", "SD1, SD2, SDXL, SD3, Flux", "load such a checkpoint"):
+    model.add_object_patch("model_sampling", of_kind(studio.model.model.model_config))
+    with raises(f"predicts by {kind}", "needs a diffusion model", "or a flow model"):
+        studio.invert(model=model)
+
+
+def test_a_model_on_several_gpus(studio):
+    model = studio.model.clone()
+    model.set_additional_models("multigpu", [studio.model.clone()])
+    with raises("several GPUs at once (MultiGPU CFG Split)", "connect the model from before it"):
         studio.invert(model=model)
 
 

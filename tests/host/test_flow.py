@@ -1,5 +1,7 @@
 """Flow models: inversion along the flow, edits by eta, and regions from joint attention."""
 
+from copy import copy
+
 import pytest
 import torch
 
@@ -141,7 +143,7 @@ def test_a_batch_is_inverted_and_edited_picture_by_picture(flow):
 def test_words_are_found_in_joint_attention_where_it_can_be_read(flow, inverted):
     inversion = inverted[0]
     if type(flow.model.model).__name__ == "AuraFlow":
-        with pytest.raises(ValueError, match="AuraFlow has neither.*connect a mask of your own"):
+        with pytest.raises(ValueError, match="AuraFlow, MMDiT.*cannot be read; connect a mask of your own"):
             flow.region(inversion, "cat")
         return
     mask, _ = flow.region(inversion, "cat", threshold=0.0)
@@ -198,6 +200,24 @@ def test_a_methods_node_is_refused_by_name(mmdit):
 def test_a_flows_inversion_is_not_taken_by_a_diffusion_model(mmdit, studio):
     with pytest.raises(ValueError, match="prediction CONST against EPS"):
         studio.edit(mmdit.invert())
+
+
+def test_a_flow_trained_with_louder_noise_has_it_in_its_sigmas(mmdit):
+    """Some models (HiDream-O1) start from noise of another deviation than 1, which the host keeps there."""
+    model = mmdit.model.clone()
+    louder = copy(model.get_model_object("model_sampling"))
+    louder.noise_scale = 8.0
+    model.add_object_patch("model_sampling", louder)
+    plain, scaled = mmdit.invert().trajectory, mmdit.invert(model=model).trajectory
+    assert scaled.grid.frame.noise_scale == 8.0
+    assert scaled.grid.sigmas[1:] == pytest.approx([8 * sigma for sigma in plain.grid.sigmas[1:]], rel=1e-6)
+    # the inversion's own path does not know the deviation of other noise; what eta renews does
+    assert close(scaled.latents, plain.latents, 1e-4)
+    ends = [
+        mmdit.edit(mmdit.invert(model=each), model=each, eta=mmdit.eta(end_eta=1.0), start=0.5, cfg=1.0)
+        for each in (mmdit.model, model)
+    ]
+    assert not close(*ends, 0.05)
 
 
 def test_a_saved_flow_is_a_flow_again(mmdit):

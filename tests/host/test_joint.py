@@ -21,9 +21,63 @@ def test_each_word_is_read_where_the_image_looks_at_it(host, text_first):
     parts = [torch.zeros(TEXT, WIDTH), image], [words, torch.zeros(IMAGE, WIDTH)]
     q, k = (torch.cat(p if text_first else p[::-1]).expand(1, HEADS, -1, -1) for p in parts)
     found = []
-    sink = SimpleNamespace(armed=True, rows=TEXT, size=GRID, add=found.append, give_up=pytest.fail)
+    sink = SimpleNamespace(
+        armed=True, rows=TEXT, references=False, size=GRID, add=found.append, give_up=pytest.fail
+    )
     options = {"cond_or_uncond": [0]}
     reader._read(sink, q, k, k, HEADS, transformer_options=options, skip_reshape=True)
     (maps,) = found
     expected = torch.nn.functional.one_hot(torch.arange(IMAGE) % TEXT, TEXT).float()
     torch.testing.assert_close(maps[0].flatten(1).T, expected, rtol=0, atol=1e-4)
+
+
+def test_a_prefix_that_never_sees_the_image_is_read_in_the_images_own_calls(host):
+    """Qwen-Image 2.1: the text's call, with a mask, then the image's, whose keys are [text, image]. The
+    text's is made in a sampling's first call only.
+    """
+    joint = pack(host, "host.families.joint")
+    reader = joint.JointReader(joint.JointFamily(torch.nn.Identity, prefix=True), GRID)
+    words = torch.eye(TEXT, WIDTH) * 40
+    image = torch.stack([torch.eye(TEXT, WIDTH)[i % TEXT] * 40 for i in range(IMAGE)])
+    text_q, q = (t.expand(1, HEADS, -1, -1) for t in (words, image))
+    k = torch.cat([words, torch.zeros(IMAGE, WIDTH)]).expand(1, HEADS, -1, -1)
+    found, refused = [], []
+    sink = SimpleNamespace(
+        armed=True, rows=TEXT, references=False, size=GRID, add=found.append, give_up=refused.append
+    )
+    called = dict(transformer_options={"cond_or_uncond": [0]}, skip_reshape=True)
+    causal = torch.ones(TEXT, TEXT, dtype=torch.bool).tril()
+    reader._read(sink, text_q, k[:, :, :TEXT], k[:, :, :TEXT], HEADS, mask=causal, **called)
+    for _ in range(2):
+        reader._read(sink, q, k, k, HEADS, **called)
+    expected = torch.nn.functional.one_hot(torch.arange(IMAGE) % TEXT, TEXT).float()
+    assert len(found) == 2 and not refused
+    torch.testing.assert_close(found[1][0].flatten(1).T, expected, rtol=0, atol=1e-4)
+    shown = torch.cat([k, k[:, :, -3:]], 2)
+    reader._read(sink, q, shown, shown, HEADS, **called)
+    assert "reference pictures" in refused[0]
+
+
+def test_prompts_that_the_host_pads_before_and_parts_that_it_pads_behind(host):
+    """Flux.2 dev has its short prompt at the end of more rows; Z-Image fills both parts up to multiples."""
+    joint = pack(host, "host.families.joint")
+    words = torch.eye(TEXT, WIDTH) * 40
+    image = torch.stack([torch.eye(TEXT, WIDTH)[i % TEXT] * 40 for i in range(IMAGE)])
+    family = joint.JointFamily(torch.nn.Identity)
+    none = torch.zeros(3, WIDTH)
+    layouts = {
+        joint.JointReader(family, GRID, 1, TEXT + 3): ([none, words, image * 0], [none, words * 0, image]),
+        joint.JointReader(family, GRID, 7): (
+            [words, none, image * 0, none[:1]],
+            [words * 0, none, image, none[:1]],
+        ),
+    }
+    for reader, parts in layouts.items():
+        k, q = (torch.cat(each).expand(1, HEADS, -1, -1) for each in parts)
+        found = []
+        sink = SimpleNamespace(
+            armed=True, rows=TEXT, references=False, size=GRID, add=found.append, give_up=pytest.fail
+        )
+        reader._read(sink, q, k, k, HEADS, transformer_options={"cond_or_uncond": [0]}, skip_reshape=True)
+        expected = torch.nn.functional.one_hot(torch.arange(IMAGE) % TEXT, TEXT).float()
+        torch.testing.assert_close(found[0][0].flatten(1).T, expected, rtol=0, atol=1e-4)

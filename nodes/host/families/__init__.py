@@ -9,12 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .base import MapSink, WordReader
-from .flux import FLUX
+from .cross import ANIMA, WAN
+from .flux import CHROMA, FLUX
 from .sd3 import SD3
+from .streams import KREA2, LUMINA, QWEN_IMAGE, QWEN_IMAGE_21
 from .unet import UNet, unet_of
 
 Size = tuple[int, int]  # height and width of the latent
-FAMILIES: tuple[Callable[[object, Size], WordReader | None], ...] = (unet_of, SD3.reader_of, FLUX.reader_of)
+_TRANSFORMERS = (SD3, FLUX, CHROMA, QWEN_IMAGE, QWEN_IMAGE_21, LUMINA, KREA2, ANIMA, WAN)
+FAMILIES: tuple[Callable[[object, Size], WordReader | None], ...] = (
+    unet_of,
+    *(family.reader_of for family in _TRANSFORMERS),
+)
 
 __all__ = ["FAMILIES", "MapSink", "UNet", "WordReader", "unet_of", "word_reader"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Protocol
 
 from torch import Tensor
@@ -13,6 +14,11 @@ class MapSink(Protocol):
     @property
     def rows(self) -> int:
         """Rows of the prompt's conditioning."""
+        ...
+
+    @property
+    def references(self) -> bool:
+        """Whether the prompt shows the network reference pictures."""
         ...
 
     @property
@@ -47,3 +53,11 @@ class WordReader(Protocol):
     def install(self, options: dict, sink: MapSink) -> None:
         """Have every main attention call put its maps into `sink`, beside what other packs installed."""
         ...
+
+
+def host_class(module: str, name: str) -> type | None:
+    """A class of the host's; None where this host is too old to have it."""
+    try:
+        return getattr(import_module(module), name, None)
+    except ModuleNotFoundError:
+        return None
