@@ -298,7 +298,8 @@ class Pilot:
         else:
             self._fail(
                 flight.row,
-                f"the server went away, or lost the item or its pictures, {self._tries[key]} times over this item",
+                f"the server went away, or lost the item or its pictures, {self._tries[key]} times over this "
+                "item",
             )
         self._drop(prompt_id)
 

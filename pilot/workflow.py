@@ -71,8 +71,8 @@ class Clip:
 class Form:
     """A graph whose inputs may be Slots.
 
-    scored: the mask of the figures: "given", "auto" or "none". keeps_size: whether the item's picture is encoded
-    as it is, so that the edit has its size.
+    scored: the mask of the figures: "given", "auto" or "none". keeps_size: whether the item's picture is
+    encoded as it is, so that the edit has its size.
     """
 
     graph: Graph
@@ -312,12 +312,13 @@ def _edited_picture(graph: Graph, name: str) -> list:
         or "no Eta Inversion and Eta Sampler"
     )
     raise WorkflowError(
-        f"which picture is the edit? The workflow {what}: {candidates}; name the node with --edited TITLE_OR_ID"
+        f"which picture is the edit? The workflow {what}: {candidates}; name the node with --edited "
+        "TITLE_OR_ID"
     )
 
 
 def _edits_in(graph: Graph, link: list) -> set[str]:
-    """The Eta Samplers whose latent a link depends on. Their reconstruction, the second output, is no edit."""
+    """The Eta Samplers whose edited latent, not their reconstruction, a link depends on."""
     ahead, seen, found = [link], [], set()
     while ahead:
         link = ahead.pop()

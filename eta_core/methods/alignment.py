@@ -271,8 +271,8 @@ def pair(x: Sequence, y: Sequence) -> list[int | None]:
     """For each item of y the index of its partner in x, or None: the longest common subsequence.
 
     Needleman-Wunsch with match 1, mismatch -1 and gap 0, early partners first (Prompt-to-Prompt's alignment).
-    A row of its scores is one whole number whose bit j is 0 where the score rises at item j of y (Hyyro 2004),
-    so that the time grows with the texts' length and hardly with its square.
+    A row of its scores is one whole number whose bit j is 0 where the score rises at item j of y (Hyyro
+    2004), so that the time grows with the texts' length and hardly with its square.
     """
     equal, every = defaultdict(int), (1 << len(y)) - 1
     for j, item in enumerate(y):

@@ -85,7 +85,8 @@ class InversionFileError(ValueError):
 def save(prefix: str, trajectory: Trajectory, positive: list) -> str:
     """Write an inversion and its source prompt to a fresh file of the output folder, all or nothing.
 
-    Returns the file's annotated name. Raises ValueError for what no file can hold and where none can be written.
+    Returns the file's annotated name. Raises ValueError for what no file can hold and where none can be
+    written.
     """
     extra, notes = _plain(positive)
     tensors = {"x": trajectory.x, **{f"extra.{key}": value for key, value in extra.items()}}
@@ -185,7 +186,7 @@ def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
 
 
 def load(path: Path) -> tuple[Trajectory, list]:
-    """What `save` wrote: the trajectory and the source prompt. Raises InversionFileError for any other file."""
+    """What `save` wrote: the trajectory and the source prompt. InversionFileError for any other file."""
     tensors, text = _opened(path)
     try:
         about = _About.model_validate(read_json(text, "its header"))

@@ -90,7 +90,8 @@ def fit_mask(mask: Tensor, batch: int, size: tuple[int, int], node_id: str | Non
         return middle(mask, size)
     if given == UNPAINTED and not bool(mask.any()):
         raise ValueError(
-            "the mask is 64x64 pixels and empty: so Load Image writes 'no mask' where a picture has no alpha. "
+            "the mask is 64x64 pixels and empty: so Load Image writes 'no mask' where a picture has no "
+            "alpha. "
             "Paint one in its mask editor, or disconnect the mask"
         )
     if abs(given[0] * size[1] - given[1] * size[0]) > 0.02 * size[0] * given[1]:

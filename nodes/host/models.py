@@ -270,8 +270,10 @@ def check_no_keyframes(conditioning: list) -> None:
             keyframes = getattr(getattr(control, "timestep_keyframes", None), "keyframes", ())
             if len(keyframes) > 1:
                 raise ValueError(
-                    f"the source prompt's ControlNet has {len(keyframes)} timestep keyframes, which only go from "
-                    "the noise end on, while an inversion takes the steps from the image end. Take them off the "
+                    f"the source prompt's ControlNet has {len(keyframes)} timestep keyframes, which only go "
+                    "from "
+                    "the noise end on, while an inversion takes the steps from the image end. Take them off "
+                    "the "
                     "source prompt; the target prompt may have them"
                 )
             control = getattr(control, "previous_controlnet", None)
