@@ -14,7 +14,7 @@ from tests.host.test_sampling import close
 
 
 def by_row(studio: Studio, *factors: float) -> Studio:
-    """The studio with an attention patch like a batch of IPAdapter: it scales row i of each half by factor i."""
+    """The studio with a patch like IPAdapter's on a batch: row i of each half is scaled by factor i."""
 
     def patch(out: torch.Tensor, extra_options: dict) -> torch.Tensor:
         halves = len(extra_options["cond_or_uncond"])
