@@ -54,7 +54,12 @@ def prediction(sampling) -> str:
 
 
 def make_grid(model, scheduler: str, steps: int) -> Grid:
-    """The reference's grid for `ddim_uniform` on diffusion models, else the host's schedule of that name."""
+    """The reference's grid for `ddim_uniform` on diffusion models, else the host's schedule of that name.
+
+    Raises ValueError for a number of steps that it cannot have.
+    """
+    if steps < 1:
+        raise ValueError(f"steps = {steps}: an inversion has at least 1 step, 20 to 100 are sensible")
     sampling = model.get_model_object("model_sampling")
     table, frame = noise_levels(sampling), frame_of(sampling)
     if scheduler == REFERENCE_SCHEDULER and frame is DIFFUSION:
