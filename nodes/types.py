@@ -28,7 +28,7 @@ class EtaNode(io.ComfyNode):
     def __init_subclass__(cls, **options) -> None:
         super().__init_subclass__(**options)
         own = vars(cls).get("execute")
-        if own is not None and not hasattr(own, "__wrapped__"):  # the host's clones have it already
+        if own is not None and not hasattr(own.__func__, "__wrapped__"):  # the host's clones have it already
             cls.execute = classmethod(_checked(own.__func__))
 
     if TYPE_CHECKING:
