@@ -193,7 +193,7 @@ class EtaInversion(EtaNode):
                 "or none"
             )
         z = host.in_model_space(model, host.latent_tensor(model, latent_image, cls.hidden.unique_id))
-        recorder = host.MapRecorder(model, positive, (z.shape[-2], z.shape[-1]))
+        recorder = host.MapRecorder(model, positive, (z.shape[-2], z.shape[-1]), len(z))
         evaluations = iterations if inverter == "fixed_point" else 1
         tick = host.progress(model, grid.steps * evaluations)
 

@@ -25,6 +25,11 @@ def latent_tensor(model, latent: dict, node_id: str | None = None) -> Tensor:
             "pictures with models of single pictures (SD1, SD2, SDXL, SD3, Flux); load such a checkpoint"
         )
     samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
+    if not samples.numel():
+        raise ValueError(
+            f"latent_image is empty (shape {list(samples.shape)}): it holds no picture, or one without a pixel; "
+            "encode a picture"
+        )
     if samples.ndim != 4 or samples.shape[1] != latent_channels(model):
         raise ValueError(
             f"latent_image has shape {list(samples.shape)}: this model takes [batch, "

@@ -189,6 +189,24 @@ def check_same_picture(source: list, target: list, node_id: str | None = None) -
         )
 
 
+def check_same_encoder(source: list, target: list) -> None:
+    """ValueError where two prompts come from text encoders of different sizes."""
+    sizes = [
+        {(cond.shape[-1], *_sizes(extra.get("pooled_output"))) for cond, extra in prompt}
+        for prompt in (source, target)
+    ]
+    if sizes[0] != sizes[1]:
+        said = [" and ".join("/".join(map(str, size)) for size in sorted(each)) for each in sizes]
+        raise ValueError(
+            f"the source prompt's vectors have {said[0]} numbers, the target prompt's {said[1]}: encode both with "
+            "the CLIP of this model"
+        )
+
+
+def _sizes(pooled) -> tuple[int, ...]:
+    return (pooled.shape[-1],) if torch.is_tensor(pooled) else ()
+
+
 def check_covered(conditioning: list, name: str, node_id: str | None = None) -> None:
     """A warning where a prompt covers only some steps or a part of the picture: elsewhere nothing is
     predicted.

@@ -8,7 +8,7 @@ from comfy_execution.graph_utils import is_link
 from torch import Tensor
 
 from ...eta_core.methods.alignment import WORD_END, Token
-from .families.text import as_words, encoder_of_rows, tokenizer_of
+from .families.text import as_words, encoder_of_rows, has_template, tokenizer_of
 
 
 def upstream_texts(dynprompt, node_id: str | None, name: str) -> tuple[str, ...]:
@@ -43,18 +43,30 @@ def encodes_to(clip, text: str, encoded: Tensor) -> bool:
 def tokens_of(clip, text: str) -> tuple[Token, ...]:
     """The text's own tokens, without start, end and padding; positions are rows of its conditioning."""
     encoder = encoder_of_rows(clip, clip.tokenize(""))
-    special = {pair[0] for pair in _rows(clip, "")[0] if isinstance(pair[0], int)}
+    empty, rows = _ids(_rows(clip, "")), _ids(_rows(clip, text))
+    special, around = {id for id in empty if isinstance(id, int)}, (0, 0)
+    if has_template(clip):  # its words may stand in the text too
+        special, around = set(), (_shared(empty, rows), _shared(empty[::-1], rows[::-1]))
     tokenizer = tokenizer_of(clip, encoder)
-    found, position = [], 0
-    for chunk in _rows(clip, text):
-        for pair in chunk:
-            if not isinstance(pair[0], int):
-                found.append(Token(position, _id_of(pair[0]), WORD_END))
-            elif pair[0] not in special:
-                ((_, piece),) = tokenizer.untokenize([pair])
-                found.append(Token(position, pair[0], piece))
-            position += 1
-    return as_words(found, encoder)
+    found = []
+    for position in range(around[0], len(rows) - around[1]):
+        id = rows[position]
+        if not isinstance(id, int):
+            found.append(Token(position, _id_of(id), WORD_END))
+        elif id not in special:
+            ((_, piece),) = tokenizer.untokenize([(id, 1.0)])
+            found.append(Token(position, id, piece))
+    return as_words(found)
+
+
+def _ids(chunks: list) -> list:
+    return [pair[0] for chunk in chunks for pair in chunk]
+
+
+def _shared(one: list, other: list) -> int:
+    """How many items two lists begin with alike."""
+    pairs = enumerate(zip(one, other))
+    return next((i for i, (a, b) in pairs if a is not b and a != b), min(len(one), len(other)))
 
 
 def _id_of(embedding: Tensor) -> int:
