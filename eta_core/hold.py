@@ -48,7 +48,9 @@ class Hold:
 
 
 def _outside(blend: Tensor, regions: Tensor) -> Tensor:
-    """A local blend's hold mask without `regions`. One may have a row a variant, the other a row a picture."""
+    """A local blend's hold mask without `regions`. One may have a row a variant, the other a row a
+    picture.
+    """
     rows = max(len(blend), len(regions))
     return torch.minimum(tile_batch(blend, rows), 1 - tile_batch(regions, rows))
 

@@ -106,7 +106,9 @@ def _dilate_soft(mask: Tensor, pixels: int) -> Tensor:
 
 
 def _largest_near(rows: Tensor, width: int) -> Tensor:
-    """The largest of 2 * width + 1 neighbours in each row, in a number of passes that grows with log(width)."""
+    """The largest of 2 * width + 1 neighbours in each row, in a number of passes that grows with
+    log(width).
+    """
     length, span = rows.shape[1], 1
     spread = F.pad(rows, (width, width))
     while 2 * span <= 2 * width + 1:
@@ -185,7 +187,8 @@ OVERLAP = {"over": _over, "under": _under, "share": _share}
 def resolve(regions: Sequence[tuple[Tensor, str]]) -> list[Tensor]:
     """The weights of several edits from their masks; at each pixel they sum to at most 1.
 
-    Each mask lies over, under or beside those before it, by its name of OVERLAP. Masks side by side have equal
+    Each mask lies over, under or beside those before it, by its name of OVERLAP. Masks side by side have
+    equal
     shares, whatever their order: their claims are brought to a sum of 1 once, in the end. Raises ValueError
     for another name.
     """

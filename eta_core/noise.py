@@ -65,7 +65,8 @@ class Renewal(NamedTuple):
 class FreshNoise(ABC):
     """A source of fresh noise for one sampling of a trajectory [N + 1, B, C, H, W].
 
-    A seed's noise does not depend on where eta acts: what is not used is passed over. One variant's candidates
+    A seed's noise does not depend on where eta acts: what is not used is passed over. One variant's
+    candidates
     are in memory at a time.
     """
 

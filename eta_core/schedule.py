@@ -42,7 +42,9 @@ class Grid:
         if not all(map(math.isfinite, self.sigmas + self.times)) or self.sigmas[0] < 0:
             raise ValueError(f"noise levels must be finite and not negative, got {self.sigmas}")
         if not all(0 <= time <= 1 for time in self.times):
-            raise ValueError(f"times run from 0 (image) to 1 (noise), got {min(self.times)} to {max(self.times)}")
+            raise ValueError(
+                f"times run from 0 (image) to 1 (noise), got {min(self.times)} to {max(self.times)}"
+            )
         for i, (low, high) in enumerate(pairwise(self.sigmas)):
             if high <= low:
                 raise ValueError(

@@ -103,7 +103,8 @@ class EtaInversion(EtaNode):
                     max=0xFFFFFFFFFFFFFFFF,
                     optional=True,
                     tooltip=(
-                        "Seed of the noise of edit_friendly, and of what patches such as HyperTile or ToMe draw. "
+                        "Seed of the noise of edit_friendly, and of what patches such as HyperTile or ToMe "
+                        "draw. "
                         "Otherwise not read."
                     ),
                 ),

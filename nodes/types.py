@@ -29,7 +29,7 @@ class EtaNode(io.ComfyNode):
         super().__init_subclass__(**options)
         own = vars(cls).get("execute")
         if own is not None and not hasattr(own.__func__, "__wrapped__"):  # the host's clones have it already
-            cls.execute = classmethod(_checked(own.__func__))
+            type.__setattr__(cls, "execute", classmethod(_checked(own.__func__)))
 
     if TYPE_CHECKING:
         # The host passes each input by its name, so every node has a signature of its own.

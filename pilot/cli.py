@@ -24,8 +24,8 @@ from pathlib import Path
 from eta_core.evidence.policy import POLICIES, parse_policy
 
 from . import items, journal, models, pie_table, report, workflow
-from .run import Forms, Patience, Pilot, PilotError, Task
 from .privacy import shown_setting, shown_values
+from .run import Forms, Patience, Pilot, PilotError, Task
 from .server import SECONDS, Refused, Server, Unreachable
 from .workflow import Clip, WorkflowError
 

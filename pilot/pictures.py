@@ -137,7 +137,9 @@ def whole(content: bytes, size: tuple[int, int] | None, name: str) -> Image.Imag
             given = opened.size
             if given[0] * given[1] > MOST_MEGAPIXELS * 1e6:
                 raise PictureError(f"{name} is {_by(given)} pixels, more than {MOST_MEGAPIXELS} megapixels")
-            if size is not None and given not in [tuple(side - side % cell for side in size) for cell in CELLS]:
+            if size is not None and given not in [
+                tuple(side - side % cell for side in size) for cell in CELLS
+            ]:
                 raise PictureError(f"{name} is {_by(given)} pixels, the item's picture {_by(size)}")
             opened.load()
             bare = opened.convert("RGBA" if "A" in opened.getbands() else "RGB")

@@ -17,8 +17,8 @@ from eta_core.evidence.policy import Policy, judge, worst
 from eta_core.evidence.report import plain, report_of_json
 
 from . import journal, workflow
-from .items import Item
 from .answers import Entry
+from .items import Item
 from .pictures import PictureError, Prepared, png, prepare, whole
 from .server import FOLDER, BadAnswer, Refused, Server, Unreachable
 from .workflow import Clip, Form, WorkflowError
@@ -298,7 +298,8 @@ class Pilot:
         else:
             self._fail(
                 flight.row,
-                f"the server went away, or lost the item or its pictures, {self._tries[key]} times over this item",
+                f"the server went away, or lost the item or its pictures, {self._tries[key]} times over this "
+                "item",
             )
         self._drop(prompt_id)
 

@@ -37,7 +37,8 @@ class BadAnswer(Refused):
 class Server:
     """A ComfyUI at http://host:port. Every method raises Unreachable, or Refused where the server says no.
 
-    address: as it may be shown; a name and password in what was given go into each request alone. seconds: the
+    address: as it may be shown; a name and password in what was given go into each request alone. seconds:
+    the
     most that a request may take, from its first byte to its last.
     """
 

@@ -71,7 +71,8 @@ class Clip:
 class Form:
     """A graph whose inputs may be Slots.
 
-    scored: the mask of the figures: "given", "auto" or "none". keeps_size: whether the item's picture is encoded
+    scored: the mask of the figures: "given", "auto" or "none". keeps_size: whether the item's picture is
+    encoded
     as it is, so that the edit has its size.
     """
 
@@ -307,14 +308,20 @@ def _edited_picture(graph: Graph, name: str) -> list:
     if len(found) == 1:
         return shows[found[0]]
     what = "saves several" if found else "saves no single one, and has"
-    candidates = _names(graph, found or edits or _of_type(graph, "EtaSampler", graph)) or "no Eta Inversion and Eta Sampler"
+    candidates = (
+        _names(graph, found or edits or _of_type(graph, "EtaSampler", graph))
+        or "no Eta Inversion and Eta Sampler"
+    )
     raise WorkflowError(
-        f"which picture is the edit? The workflow {what}: {candidates}; name the node with --edited TITLE_OR_ID"
+        f"which picture is the edit? The workflow {what}: {candidates}; name the node with --edited "
+        "TITLE_OR_ID"
     )
 
 
 def _edits_in(graph: Graph, link: list) -> set[str]:
-    """The Eta Samplers whose latent a link depends on. Their reconstruction, the second output, is no edit."""
+    """The Eta Samplers whose latent a link depends on. Their reconstruction, the second output, is no
+    edit.
+    """
     ahead, seen, found = [link], [], set()
     while ahead:
         link = ahead.pop()

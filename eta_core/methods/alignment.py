@@ -275,7 +275,8 @@ def pair(x: Sequence, y: Sequence) -> list[int | None]:
     """For each item of y the index of its partner in x, or None: the longest common subsequence.
 
     Needleman-Wunsch with match 1, mismatch -1 and gap 0, early partners first (Prompt-to-Prompt's alignment).
-    A row of its scores is one whole number whose bit j is 0 where the score rises at item j of y (Hyyro 2004),
+    A row of its scores is one whole number whose bit j is 0 where the score rises at item j of y (Hyyro
+    2004),
     so that the time grows with the texts' length and hardly with its square.
     """
     equal, every = defaultdict(int), (1 << len(y)) - 1
@@ -382,7 +383,9 @@ def align(source: Prompt, target: Prompt) -> Alignment:
 def _touches(source: Prompt, target: Prompt, aligned: Alignment) -> tuple[int, int]:
     """How many words of each prompt an alignment takes for changed."""
     gone, new = set(aligned.removed), set(aligned.added)
-    return sum(_touched(word, gone) for word in source.words), sum(_touched(word, new) for word in target.words)
+    return sum(_touched(word, gone) for word in source.words), sum(
+        _touched(word, new) for word in target.words
+    )
 
 
 def _touched(word: Sequence[Token], rows: Collection[int]) -> bool:

@@ -46,7 +46,8 @@ def new_path(prefix: str) -> tuple[Path, str]:
     deep = len(_inside(_output(), f"{prefix}_00001_{SUFFIX}", prefix).relative_to(_output()).parts) - 1
     if deep > DEPTH:
         raise ValueError(
-            f"filename_prefix '{prefix[:80]}' leads {deep} folders deep, and Load Eta Inversion lists {DEPTH}: "
+            f"filename_prefix '{prefix[:80]}' leads {deep} folders deep, and Load Eta Inversion lists "
+            f"{DEPTH}: "
             "use fewer folders"
         )
     folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(prefix, str(_output()))

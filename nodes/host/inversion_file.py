@@ -85,7 +85,8 @@ class InversionFileError(ValueError):
 def save(prefix: str, trajectory: Trajectory, positive: list) -> str:
     """Write an inversion and its source prompt to a fresh file of the output folder, all or nothing.
 
-    Returns the file's annotated name. Raises ValueError for what no file can hold and where none can be written.
+    Returns the file's annotated name. Raises ValueError for what no file can hold and where none can be
+    written.
     """
     extra, notes = _plain(positive)
     tensors = {"x": trajectory.x, **{f"extra.{key}": value for key, value in extra.items()}}
@@ -185,7 +186,9 @@ def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
 
 
 def load(path: Path) -> tuple[Trajectory, list]:
-    """What `save` wrote: the trajectory and the source prompt. Raises InversionFileError for any other file."""
+    """What `save` wrote: the trajectory and the source prompt. Raises InversionFileError for any other
+    file.
+    """
     tensors, text = _opened(path)
     try:
         about = _About.model_validate(read_json(text, "its header"))
@@ -250,7 +253,7 @@ def _trajectory(about: _About, tensors: dict[str, Tensor]) -> Trajectory:
         raise ValueError(f"its frame is {given.frame}, its model predicts {signature['prediction'][:40]}")
     if float(trajectory.latents.abs().max()) > LARGEST_LATENT:
         raise ValueError(f"its latents exceed {LARGEST_LATENT:g}")
-    if maps is not None and not (0 <= float(maps.min()) and float(maps.max()) <= 1 + 1e-4):
+    if maps is not None and not (float(maps.min()) >= 0 and float(maps.max()) <= 1 + 1e-4):
         raise ValueError("its attention maps leave 0..1")
     return trajectory
 
@@ -279,7 +282,9 @@ def _conditioning(notes: _Notes, tensors: dict[str, Tensor], trajectory: Traject
 def _check_entry(key: str, value: object) -> None:
     """ValueError for an entry of a conditioning that the host could not use."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    corners = isinstance(value, list) and len(value) == 4 and all(isinstance(v, int) and v >= 0 for v in value)
+    corners = (
+        isinstance(value, list) and len(value) == 4 and all(isinstance(v, int) and v >= 0 for v in value)
+    )
     if (
         key in OBJECTS
         or (key in NUMBERS and not number)

@@ -27,7 +27,8 @@ def latent_tensor(model, latent: dict, node_id: str | None = None) -> Tensor:
     samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
     if not samples.numel():
         raise ValueError(
-            f"latent_image is empty (shape {list(samples.shape)}): it holds no picture, or one without a pixel; "
+            f"latent_image is empty (shape {list(samples.shape)}): it holds no picture, or one without a "
+            "pixel; "
             "encode a picture"
         )
     if samples.ndim != 4 or samples.shape[1] != latent_channels(model):
@@ -73,7 +74,8 @@ def fit_mask(mask: Tensor, batch: int, size: tuple[int, int], node_id: str | Non
         return middle(mask, size)
     if given == UNPAINTED and not bool(mask.any()):
         raise ValueError(
-            "the mask is 64x64 pixels and empty: so Load Image writes 'no mask' where a picture has no alpha. "
+            "the mask is 64x64 pixels and empty: so Load Image writes 'no mask' where a picture has no "
+            "alpha. "
             "Paint one in its mask editor, or disconnect the mask"
         )
     if abs(given[0] * size[1] - given[1] * size[0]) > 0.02 * size[0] * given[1]:
@@ -99,7 +101,7 @@ def stacked(mask: Tensor) -> Tensor:
 def _in_range(mask: Tensor) -> Tensor:
     """A mask whose values lie in 0..1; a rounding error beyond counts as the end. ValueError for others."""
     low, high = float(mask.min()), float(mask.max())
-    if not (-ROUNDING <= low and high <= 1 + ROUNDING):
+    if not (low >= -ROUNDING and high <= 1 + ROUNDING):
         raise ValueError(f"the mask runs from {low:g} to {high:g}: its values must lie in 0..1")
     return mask.clamp(0, 1)
 

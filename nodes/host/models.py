@@ -198,7 +198,8 @@ def check_same_encoder(source: list, target: list) -> None:
     if sizes[0] != sizes[1]:
         said = [" and ".join("/".join(map(str, size)) for size in sorted(each)) for each in sizes]
         raise ValueError(
-            f"the source prompt's vectors have {said[0]} numbers, the target prompt's {said[1]}: encode both with "
+            f"the source prompt's vectors have {said[0]} numbers, the target prompt's {said[1]}: encode both "
+            "with "
             "the CLIP of this model"
         )
 
@@ -244,8 +245,10 @@ def check_no_keyframes(conditioning: list) -> None:
             keyframes = getattr(getattr(control, "timestep_keyframes", None), "keyframes", ())
             if len(keyframes) > 1:
                 raise ValueError(
-                    f"the source prompt's ControlNet has {len(keyframes)} timestep keyframes, which only go from "
-                    "the noise end on, while an inversion takes the steps from the image end. Take them off the "
+                    f"the source prompt's ControlNet has {len(keyframes)} timestep keyframes, which only go "
+                    "from "
+                    "the noise end on, while an inversion takes the steps from the image end. Take them off "
+                    "the "
                     "source prompt; the target prompt may have them"
                 )
             control = getattr(control, "previous_controlnet", None)

@@ -53,7 +53,8 @@ def beside(values: Tensor, count: int, name: str) -> Tensor:
         raise ValueError("there is no edited picture (a batch of 0): connect at least one")
     if not len(values) or count % len(values):
         raise ValueError(
-            f"{name} has {len(values)} pictures, and there are {count} edited ones: give one, or one for each "
+            f"{name} has {len(values)} pictures, and there are {count} edited ones: give one, or one for "
+            "each "
             "picture that was edited"
         )
     return values if len(values) == 1 else tile_batch(values, count)

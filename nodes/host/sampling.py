@@ -151,7 +151,9 @@ def _joinable(one: list[dict], other: list[dict]) -> bool:
 
 
 def patches_attention(model_options: dict) -> bool:
-    """Whether another pack has a hand in the attention. It may count the rows of a call, as IPAdapter does."""
+    """Whether another pack has a hand in the attention. It may count the rows of a call, as IPAdapter
+    does.
+    """
     options = model_options.get("transformer_options", {})
     patches = options.get("patches", {})
     return (
@@ -164,7 +166,8 @@ def patches_attention(model_options: dict) -> bool:
 def counts_rows(model, branches: Sequence[Branch]) -> bool:
     """Whether what is done to a row may depend on its number, so that each variant must be sampled alone.
 
-    The host's own ControlNet gives every variant its picture's hint; what other packs make of it is not known.
+    The host's own ControlNet gives every variant its picture's hint; what other packs make of it is not
+    known.
     """
     prompts = [prompt for branch in branches for prompt in (branch.positive, branch.negative or [])]
     controls = [extra.get("control") for prompt in prompts for _, extra in prompt]
@@ -278,7 +281,8 @@ def sample(
     """Run `loop` inside the host's sampling of `z` [B, C, H, W] (model's scaled space) and return its result.
 
     seed: also of torch's own generators, from which patches such as HyperTile and ToMe draw; the host's
-    samplers seed them too. rows: most rows of a network call for each picture, for the host's memory estimate.
+    samplers seed them too. rows: most rows of a network call for each picture, for the host's memory
+    estimate.
     """
     _refuse_memory(model.model_options)
     guider = BranchGuider(model, branches, len(z))
@@ -307,7 +311,8 @@ def _refuse_memory(model_options: dict) -> None:
         kept = getclosurevars(function).nonlocals if hasattr(function, "__code__") else {}
         if "running_avg" in kept and kept.get("momentum"):
             raise ValueError(
-                f"Adaptive Projected Guidance (APG) on this model has a momentum of {kept['momentum']:g}: its "
+                f"Adaptive Projected Guidance (APG) on this model has a momentum of {kept['momentum']:g}: "
+                "its "
                 "average of earlier calls would go from the source into the edit. Set momentum to 0"
             )
 

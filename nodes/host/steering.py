@@ -29,7 +29,8 @@ from .messages import warn
 SOURCE = "source"
 Regions = tuple[Tensor, Tensor]
 LEFT_OUT = (
-    "another pack or an area changes the attention's shape (areas, ToMe, HyperTile, added tokens): the editing "
+    "another pack or an area changes the attention's shape (areas, ToMe, HyperTile, added tokens): the "
+    "editing "
     "method is left out there"
 )
 
@@ -77,7 +78,8 @@ def plan_methods(
     blends = [method.local_blend() for chosen in methods.values() for method in chosen]
     if _is_compiled(model) and any(blend is not None and blend.reads_words for blend in blends):
         raise ValueError(
-            "torch.compile is on this model, and Prompt-to-Prompt's local blend reads the attention of layers "
+            "torch.compile is on this model, and Prompt-to-Prompt's local blend reads the attention of "
+            "layers "
             "that change from step to step, which compiled code cannot follow: connect the model from before "
             "torch.compile, give the blend a mask, or switch local_blend off"
         )

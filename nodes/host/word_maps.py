@@ -45,7 +45,8 @@ class MapRecorder:
         recorded = None if self.problem else self._average.result()
         if recorded is None and not self.problem:
             self.problem = (
-                "the network was never asked for the whole picture, only for parts of it (another pack samples "
+                "the network was never asked for the whole picture, only for parts of it (another pack "
+                "samples "
                 "in tiles, as TiledDiffusion does)"
                 if self._in_parts
                 else "the source prompt was active at no step (its timestep range)"
@@ -65,7 +66,8 @@ class MapRecorder:
             self._average.add(maps)
         else:
             self.give_up(
-                f"another pack has the attention see {len(maps)} rows for {self._pictures} pictures, as Attention "
+                f"another pack has the attention see {len(maps)} rows for {self._pictures} pictures, as "
+                "Attention "
                 "Couple does"
             )
 

@@ -99,7 +99,9 @@ BREAKS: dict[str, Break] = {
     "a picture without an end": Break(view(FLOOD), "error", "longer than"),
     # figures
     "figures that are no JSON": Break(
-        history(entry() | {"outputs": entry()["outputs"] | {"pilot_figures": {"text": ["{"]}}}), "error", "JSON"
+        history(entry() | {"outputs": entry()["outputs"] | {"pilot_figures": {"text": ["{"]}}}),
+        "error",
+        "JSON",
     ),
     "no figures": Break(
         history(entry() | {"outputs": entry()["outputs"] | {"pilot_figures": {}}}), "error", "JSON"

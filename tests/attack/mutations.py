@@ -41,6 +41,30 @@ def _places(value: object):
 
 def words(draw: random.Random, most: int = 12) -> str:
     """A prompt, a list of words, or what is neither."""
-    parts = ("cat", "dog", "16:9", "(red:1.2)", "a", "、", "：", ",", ":", "(", ")", "\n", "猫", "é", "🐈", "-", "0.5",
-             "embedding:x", "\\", "{a|b}", "<b>", "\u200b", "'s", "word " * 40)  # fmt: skip
+    parts = (
+        "cat",
+        "dog",
+        "16:9",
+        "(red:1.2)",
+        "a",
+        "、",
+        "：",
+        ",",
+        ":",
+        "(",
+        ")",
+        "\n",
+        "猫",
+        "é",
+        "🐈",
+        "-",
+        "0.5",
+        "embedding:x",
+        "\\",
+        "{a|b}",
+        "<b>",
+        "\u200b",
+        "'s",
+        "word " * 40,
+    )
     return draw.choice(("", " ")).join(draw.choice(parts) for _ in range(draw.randrange(most)))

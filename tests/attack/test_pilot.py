@@ -59,7 +59,9 @@ def test_what_the_pilot_writes_holds_no_secret(items, capsys):
         setting = ["--set", "CheckpointLoaderSimple.ckpt_name=/home/me/models/x.png"]
         assert pilot(items, address, *setting) == 0
     out = items.parent / "out"
-    written = "".join(path.read_text() for path in out.iterdir() if path.suffix in (".json", ".jsonl", ".html"))
+    written = "".join(
+        path.read_text() for path in out.iterdir() if path.suffix in (".json", ".jsonl", ".html")
+    )
     for secret in ("sesame", str(items.parent), "/home/me"):
         assert secret not in written + "".join(capsys.readouterr()).replace(str(out), "")
     (edited, _) = sorted(out.rglob("edited.png"))

@@ -54,7 +54,11 @@ def test_policies_and_figures(draw, rounds):
             texts[draw.randrange(2)] = texts[0][: draw.randrange(40)]
         if not refused(parse_policy, texts[0]) and not refused(report_of_json, texts[1]):
             report, limits = report_of_json(texts[1]), parse_policy(texts[0])
-            assert refused(judge, report, limits) or worst(judge(report, limits)) in ("pass", "review", "reject")
+            assert refused(judge, report, limits) or worst(judge(report, limits)) in (
+                "pass",
+                "review",
+                "reject",
+            )
             report.to_json()
 
 
@@ -73,7 +77,8 @@ def test_words_and_prompts(draw, rounds):
 
 def prompt(text: str) -> Prompt:
     tokens = tuple(
-        Token(i + 1, zlib.crc32(word.encode()) % 1000, piece_of(word) + "</w>") for i, word in enumerate(text.split()[:70])
+        Token(i + 1, zlib.crc32(word.encode()) % 1000, piece_of(word) + "</w>")
+        for i, word in enumerate(text.split()[:70])
     )
     return Prompt(tokens, 77)
 
@@ -86,7 +91,7 @@ def test_regions_share_the_picture(draw, rounds):
             for how in draw.choices(list(masks.OVERLAP), k=count)
         ]
         total = sum(masks.resolve(regions))
-        assert 0 <= float(total.min()) and float(total.max()) <= 1 + 1e-5
+        assert float(total.min()) >= 0 and float(total.max()) <= 1 + 1e-5
         covered = 1 - math.prod(1 - mask for mask, _ in regions)
         assert bool((total >= covered - 1e-5).all()), "a place that a mask covers is left to nobody"
 

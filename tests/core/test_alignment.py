@@ -362,7 +362,9 @@ def table(x, y):
 def test_partners_are_those_of_the_whole_table():
     draw = random.Random(0)
     for _ in range(400):
-        x, y = ([draw.randrange(draw.choice((2, 5, 20))) for _ in range(draw.randrange(30))] for _ in range(2))
+        x, y = (
+            [draw.randrange(draw.choice((2, 5, 20))) for _ in range(draw.randrange(30))] for _ in range(2)
+        )
         assert pair(x, y) == table(x, y)
 
 
@@ -382,7 +384,9 @@ class Counted(str):
 def test_twice_the_words_take_twice_the_comparisons(words):
     def comparisons(count: int) -> int:
         Counted.compared = 0
-        source, target = ([Counted(other + words[i % len(words)]) for i in range(count)] for other in ("", "x"))
+        source, target = (
+            [Counted(other + words[i % len(words)]) for i in range(count)] for other in ("", "x")
+        )
         texts = [text + "</w>" for text in (*source, *target)]
         tokens = [Token(i + 1, i, Counted(text)) for i, text in enumerate(texts)]
         prompt = Prompt(tuple(tokens), len(tokens) + 2, len(tokens) + 2)

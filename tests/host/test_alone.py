@@ -14,7 +14,9 @@ from tests.host.test_sampling import close
 
 
 def by_row(studio: Studio, *factors: float) -> Studio:
-    """The studio with an attention patch as IPAdapter's batch is: row i of each half is scaled by factor i."""
+    """The studio with an attention patch as IPAdapter's batch is: row i of each half is scaled by factor
+    i.
+    """
 
     def patch(out: torch.Tensor, extra_options: dict) -> torch.Tensor:
         halves = len(extra_options["cond_or_uncond"])
@@ -59,8 +61,13 @@ def test_a_conditioning_for_each_picture_stays_with_it(studio):
         assert close(together[i::2], alone, 1e-4)
 
 
-@pytest.mark.parametrize("node, inputs", [("TomePatchModel", dict(ratio=0.5)), ("HyperTile", dict(
-    tile_size=1, swap_size=3, max_depth=3, scale_depth=False))])  # fmt: skip
+@pytest.mark.parametrize(
+    "node, inputs",
+    [
+        ("TomePatchModel", dict(ratio=0.5)),
+        ("HyperTile", dict(tile_size=1, swap_size=3, max_depth=3, scale_depth=False)),
+    ],
+)
 def test_patches_that_draw_give_one_seed_one_picture(studio, node, inputs):
     drawing = studio.on(studio.host.call(node, model=studio.model, **inputs)[0])
     latent = picture(size=(16, 24))
@@ -122,9 +129,7 @@ def test_attention_that_sees_more_rows_costs_the_maps_and_not_the_inversion(stud
 
 def test_a_network_asked_for_tiles_has_no_maps_for_that_reason(studio):
     def tiles(apply_model, args):
-        parts = [
-            apply_model(part, args["timestep"], **args["c"]) for part in args["input"].split(4, -1)
-        ]  # fmt: skip
+        parts = [apply_model(part, args["timestep"], **args["c"]) for part in args["input"].split(4, -1)]
         return torch.cat(parts, -1)
 
     model = studio.model.clone()

@@ -41,7 +41,13 @@ def test_what_is_read_of_a_mutated_file_can_be_sampled(studio, files, saved, dra
 
 
 def _mutated_tensor(tensor: torch.Tensor, draw) -> torch.Tensor:  # noqa: F811
-    changes = (lambda t: t.int(), lambda t: t[:, :1], lambda t: t * float("nan"), lambda t: t[None], lambda t: t[:0])
+    changes = (
+        lambda t: t.int(),
+        lambda t: t[:, :1],
+        lambda t: t * float("nan"),
+        lambda t: t[None],
+        lambda t: t[:0],
+    )
     return draw.choice(changes)(tensor) if draw.random() < 0.04 else tensor
 
 
@@ -57,8 +63,15 @@ NODES = {
         preset="custom", start_t=0.0, start_eta=0.0, end_t=1.0, end_eta=0.4, power=1.0, curve="0:0, 1:0.4"
     ),
     "EtaSampler": dict(
-        cfg=3.0, seed=1, noise_candidates=2, noise_blend=0.0, parity=False, background_lock=0.0, variants=1,
-        start=1.0, source_cfg=0.0,
+        cfg=3.0,
+        seed=1,
+        noise_candidates=2,
+        noise_blend=0.0,
+        parity=False,
+        background_lock=0.0,
+        variants=1,
+        start=1.0,
+        source_cfg=0.0,
     ),
     "AttentionMask": dict(
         words="cat", threshold=0.1, grow=0, blur=0.0, invert=False, combine="intersect", source_prompt=None
@@ -67,7 +80,7 @@ NODES = {
     "EtaMetrics": dict(source_prompt="", target_prompt="", changed_above=5.0),
     "EtaCompare": dict(gain=4.0),
     "EtaVerdict": dict(policy="free", let_through="everything", custom_policy=""),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("node", NODES)
@@ -75,8 +88,12 @@ def test_odd_values_by_a_link_are_taken_or_refused_in_words(studio, inversion, n
     picture = torch.rand(1, 64, 64, 3)
     given = {
         "EtaSampler": dict(
-            model=studio.model, inversion=inversion, eta=studio.eta(), positive=studio.prompt("a dog"),
-            negative=studio.negative, mask=left_half(),
+            model=studio.model,
+            inversion=inversion,
+            eta=studio.eta(),
+            positive=studio.prompt("a dog"),
+            negative=studio.negative,
+            mask=left_half(),
         ),
         "AttentionMask": dict(inversion=inversion, clip=studio.clip),
         "EtaPromptPair": dict(clip=studio.clip),
@@ -85,7 +102,7 @@ def test_odd_values_by_a_link_are_taken_or_refused_in_words(studio, inversion, n
         "EtaVerdict": dict(
             figures=studio.host.call("EtaMetrics", source=picture, edited=picture)[0], image=picture
         ),
-    }.get(node, {})  # fmt: skip
+    }.get(node, {})
     numbers = [value for value in ODD if isinstance(value, (int, float)) and value is not None]
     for _ in range(12 * rounds):
         inputs = dict(NODES[node])

@@ -78,7 +78,10 @@ HEADERS = {
     "a name twice": (lambda about: '{"grid": 1, "grid": 2}', "grid twice"),
     "no grid": (lambda about: {k: v for k, v in about.items() if k != "grid"}, "grid"),
     "a number of 400 digits": (lambda about: about | {"scale": 10**400}, "400 digits|401 digits"),
-    "a missing tensor": (lambda about: notes(about, {"pooled_output": {"tensor": "nope"}}), "nope is missing"),
+    "a missing tensor": (
+        lambda about: notes(about, {"pooled_output": {"tensor": "nope"}}),
+        "nope is missing",
+    ),
     "no source prompt": (lambda about: notes(about), "notes.conditioning"),
     "a ControlNet in words": (lambda about: notes(about, {"control": "x"}), "control"),
     "an area in words": (lambda about: notes(about, {"area": "x"}), "area"),
@@ -160,7 +163,8 @@ def test_two_savers_of_one_name_lose_nothing(files, inversion):
 
 
 @pytest.mark.parametrize(
-    "prefix, words", [("n" * 300, ("too long", "shorter")), ("a/b/c/d/e/x", ("5 folders deep", "fewer folders"))]
+    "prefix, words",
+    [("n" * 300, ("too long", "shorter")), ("a/b/c/d/e/x", ("5 folders deep", "fewer folders"))],
 )
 def test_a_name_that_cannot_be_saved_or_would_not_be_listed(studio, inversion, prefix, words):
     with raises("filename_prefix", *words):

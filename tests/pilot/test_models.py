@@ -49,5 +49,7 @@ def test_a_run_goes_on_with_the_files_it_began_with_alone():
     models.check({"a.ckpt": {"sha256": "1"}, "b.ckpt": {"sha256": "2"}, "c.ckpt": {}}, before)
     with pytest.raises(models.ModelsError, match="a.ckpt is another file .* put that one back"):
         models.check({"a.ckpt": {"sha256": "3"}}, before)
-    with pytest.raises(models.ModelsError, match="a.ckpt was hashed .* not found now: name its folder with --models"):
+    with pytest.raises(
+        models.ModelsError, match="a.ckpt was hashed .* not found now: name its folder with --models"
+    ):
         models.check({"a.ckpt": {}}, before)

@@ -10,7 +10,10 @@ from ....eta_core.methods.alignment import UNKNOWN, WORD_END, Token, piece_of
 
 T5 = "t5xxl"
 WORD_START, NO_TOKEN = "\u2581", "<unk>"  # of SentencePiece
-SPACE, BLANKS = "\u0120", ("\u0120", "\u010a")  # of a byte-level vocabulary: before a word; space and line end
+SPACE, BLANKS = (
+    "\u0120",
+    ("\u0120", "\u010a"),
+)  # of a byte-level vocabulary: before a word; space and line end
 
 
 def encoder_of_rows(clip, encoders: dict) -> str:
@@ -59,5 +62,7 @@ def _ended(tokens: list[Token], mark: str, as_piece: Callable[[str], str]) -> It
 
 
 def _in_word(character: str) -> bool:
-    """Whether a character belongs into a word. One beyond ASCII may be a part of a character, byte by byte."""
+    """Whether a character belongs into a word. One beyond ASCII may be a part of a character, byte by
+    byte.
+    """
     return not character or character.isalnum() or not character.isascii()
