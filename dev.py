@@ -4,6 +4,7 @@
     python dev.py demo [--out DIR]                   one real edit in the real ComfyUI, on the embedded model
     python dev.py serve [--port N] [--listen ADDR]   the ComfyUI server with this pack and the embedded model
     python dev.py test [pytest arguments]            every test
+    python dev.py attack [--minutes N] [--seed S]    the standing attack, with new seeds; prints what broke
     python dev.py check                              format, lint and types of the whole project
     python dev.py bench [arguments]                  the tables of docs/benchmarks.md
     python dev.py pilot run ITEMS --out DIR ...      many pictures through one workflow (see `pilot --help`)
@@ -22,7 +23,9 @@ if not (3, 10) <= sys.version_info < (3, 15):
 
 import argparse
 import json
+import random
 import signal
+import time
 from pathlib import Path
 
 from devtools.environment import (
@@ -94,6 +97,30 @@ def test(arguments):
     return script(env, PYTEST + arguments, cwd=ROOT, **KEEP_MEMORY)
 
 
+ATTACK = ["tests/attack", "tests/host/test_attack.py"]
+
+
+def attack(arguments):
+    """Round after round of the standing attack, each with a seed of its own, until the time is up."""
+    parser = argparse.ArgumentParser(prog="dev.py attack", allow_abbrev=False)
+    parser.add_argument("--minutes", type=float, default=10.0, help="no round begins later; default: 10")
+    parser.add_argument("--seed", type=int, help="one round with this seed, as a broken one named it")
+    options = parser.parse_args(arguments)
+    env, until, tried = prepare(), time.monotonic() + 60 * options.minutes, 0
+    while True:
+        seed = random.randrange(2**32) if options.seed is None else options.seed
+        say(f"attack with seed {seed}")
+        settings = {**KEEP_MEMORY, "ETA_ATTACK_SEED": str(seed), "ETA_ATTACK_ROUNDS": "4"}
+        status = script(env, [*PYTEST, *ATTACK, "-q", "-x"], cwd=ROOT, **settings)
+        tried += 1
+        if status:
+            say(f"broken with seed {seed}: python dev.py attack --seed {seed} does it again")
+            return status
+        if options.seed is not None or time.monotonic() > until:
+            say(f"{tried} rounds, nothing broke")
+            return 0
+
+
 def bench(arguments):
     return module(prepare(), "devtools.bench.run", *arguments)
 
@@ -127,6 +154,7 @@ def check(arguments):
 
 
 COMMANDS = {
+    "attack": attack,
     "demo": demo,
     "serve": serve,
     "test": test,

@@ -8,7 +8,7 @@ from typing import TypeVar
 Value = TypeVar("Value")
 
 
-def one_of(field: str, name: str, choices: Mapping[str, Value]) -> Value:
+def one_of(field: str, name: object, choices: Mapping[str, Value]) -> Value:
     """What `name` stands for among `choices`. Raises ValueError, with all names, for another.
 
     Hosts do not check the lists of every node: a script, or a workflow of another version, may send any text.

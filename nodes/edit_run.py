@@ -185,6 +185,7 @@ def prepare_run(
         host.check_covered(target.positive, f"the prompt of the {name}", node_id)
         _check_methods(target.methods, inversion, target.positive, node_id)
         host.check_same_picture(inversion.positive, target.positive, node_id)
+        host.check_same_encoder(inversion.positive, target.positive)
     source = _source_branch(inversion, targets.values(), negative, source_cfg or cfg, parity)
     negative = _negative(inversion, negative, node_id)
     steered = [target for target in targets.values() if target.methods]

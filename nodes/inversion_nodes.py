@@ -199,7 +199,7 @@ class EtaInversion(EtaNode):
                 "or none"
             )
         z = host.in_model_space(model, host.latent_tensor(model, latent_image, cls.hidden.unique_id))
-        recorder = host.MapRecorder(model, positive, (z.shape[-2], z.shape[-1]))
+        recorder = host.MapRecorder(model, positive, (z.shape[-2], z.shape[-1]), len(z))
         warm = inverter == "warm"
         evaluations = 2 if warm else iterations if inverter == "fixed_point" else 1
         tick = host.progress(model, grid.steps + 1 if warm else grid.steps * evaluations)

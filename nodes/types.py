@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import wraps
 from inspect import signature
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from ..eta_core.methods import Method
 from ..eta_core.trajectory import Trajectory
 from . import host
+from .checked import check_inputs
 
 CATEGORY = f"{host.CATEGORY}/eta inversion"
 InversionSocket = io.Custom("ETA_INVERSION")
@@ -22,13 +24,28 @@ ExamplesSocket = io.Custom("ETA_EXAMPLES")
 
 
 class EtaNode(io.ComfyNode):
-    """The base of every node of this pack."""
+    """The base of every node of this pack. Its inputs are checked before `execute` gets them."""
+
+    def __init_subclass__(cls, **options) -> None:
+        super().__init_subclass__(**options)
+        own = vars(cls).get("execute")
+        if own is not None and not hasattr(own.__func__, "__wrapped__"):  # the host's clones have it already
+            type.__setattr__(cls, "execute", classmethod(_checked(own.__func__)))
 
     if TYPE_CHECKING:
         # The host passes each input by its name, so every node has a signature of its own.
         execute: ClassVar[Callable[..., io.NodeOutput]]  # pyright: ignore[reportIncompatibleMethodOverride]
         validate_inputs: ClassVar[Callable[..., bool | str]]  # pyright: ignore[reportIncompatibleMethodOverride]
         fingerprint_inputs: ClassVar[Callable[..., object]]  # pyright: ignore[reportIncompatibleMethodOverride]
+
+
+def _checked(execute: Callable[..., io.NodeOutput]) -> Callable[..., io.NodeOutput]:
+    @wraps(execute)
+    def checked(cls, *args, **inputs):
+        check_inputs(cls.SCHEMA or cls.define_schema(), inputs)
+        return execute(cls, *args, **inputs)
+
+    return checked
 
 
 def schema(*, search: Sequence[str], **fields: Any) -> io.Schema:

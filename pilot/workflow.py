@@ -301,9 +301,9 @@ def _edited_picture(graph: Graph, name: str) -> list:
             )
         return shows.get(named[0], [named[0], 0])
     edits = {node_id: found for node_id, link in shows.items() if (found := _edits_in(graph, link))}
-    saving = [n for n, found in edits.items() if graph[n]["class_type"] in SAVING and len(found) == 1]
+    saving = [node_id for node_id in edits if graph[node_id]["class_type"] in SAVING]
     titled = [node_id for node_id in saving if _title(graph[node_id]).lower().startswith("edited")]
-    found = titled if len(saving) > 1 and titled else saving
+    found = titled or [node_id for node_id in saving if len(edits[node_id]) == 1]
     if len(found) == 1:
         return shows[found[0]]
     what = "saves several" if found else "saves no single one, and has"

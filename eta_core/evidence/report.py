@@ -59,9 +59,11 @@ def report_of_json(text: str) -> Report:
     Figures of other names are kept: a newer pack may measure more.
     """
     try:
-        found = read_json(text, "the text of the figures", LARGEST)
+        found = read_json(text, "the text", LARGEST)
     except ValueError as error:
-        raise ValueError(f"{error}; connect the output figures of EtaMetrics") from None
+        raise ValueError(
+            f"the figures are no JSON that can be read ({error}): connect the output figures of EtaMetrics"
+        ) from None
     whole: dict = found if isinstance(found, dict) else {}
     if whole and "pictures" not in whole:
         whole = {"pictures": [whole]}

@@ -6,6 +6,7 @@ word.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -99,14 +100,21 @@ def _weighted(field: str, text: str, default: float, example: str) -> tuple[Phra
     )
 
 
+SEPARATORS = re.compile("[,\n\u3001\uff0c]")  # also the Japanese comma and the full-width one
+COLON = "\uff1a"  # full-width
+RATIO = re.compile(r"\d+\s*:\s*\d+")  # as in "16:9", which is one word
+
+
 def _pairs(field: str, text: str) -> list[tuple[str, str | None]]:
     """(phrase, what stands after its last colon or None) of each part of a list of words."""
     found = []
-    for part in (p.strip() for p in text.replace("\n", ",").split(",")):
+    for part in (p.strip() for p in SEPARATORS.split(text.replace(COLON, ":"))):
         while part.startswith("(") and part.endswith(")"):
             part = part[1:-1].strip()
         name = EMBEDDING if part.startswith(EMBEDDING) else ""
         phrase, colon, value = part.removeprefix(name).rpartition(":")
+        if RATIO.fullmatch(part):
+            phrase, colon, value = "", "", ""
         if colon and not phrase.strip():
             raise ValueError(f"{field}: '{part}' has a weight but no word before the colon")
         if part:

@@ -30,6 +30,11 @@ def latent_tensor(model, latent: dict, node_id: str | None = None) -> Tensor:
                 "picture"
             )
         samples = without_frame(form, samples)
+    if not samples.numel():
+        raise ValueError(
+            f"latent_image is empty (shape {shape}): it holds no picture, or one without a pixel; encode a "
+            "picture"
+        )
     if samples.ndim != 4 or samples.shape[1] != form.latent_channels:
         frames = ", 1" if has_frames(form) else ""
         raise ValueError(

@@ -55,7 +55,12 @@ def prediction(sampling) -> str:
 
 
 def make_grid(model, scheduler: str, steps: int) -> Grid:
-    """The reference's grid for `ddim_uniform` on diffusion models, else the host's schedule of that name."""
+    """The reference's grid for `ddim_uniform` on diffusion models, else the host's schedule of that name.
+
+    Raises ValueError for a number of steps that it cannot have.
+    """
+    if steps < 1:
+        raise ValueError(f"steps = {steps}: an inversion has at least 1 step, 20 to 100 are sensible")
     sampling = model.get_model_object("model_sampling")
     table, frame = noise_levels(sampling), frame_of(sampling)
     if scheduler == REFERENCE_SCHEDULER and frame is DIFFUSION:
@@ -231,6 +236,25 @@ def check_same_picture(source: list, target: list, node_id: str | None = None) -
             "through it alike, or neither",
             node_id,
         )
+
+
+def check_same_encoder(source: list, target: list) -> None:
+    """ValueError where two prompts come from text encoders of different sizes."""
+    sizes = [
+        {(cond.shape[-1], *_sizes(extra.get("pooled_output"))) for cond, extra in prompt}
+        for prompt in (source, target)
+    ]
+    if sizes[0] != sizes[1]:
+        said = [" and ".join("/".join(map(str, size)) for size in sorted(each)) for each in sizes]
+        raise ValueError(
+            f"the source prompt's vectors have {said[0]} numbers, the target prompt's {said[1]}: encode both "
+            "with "
+            "the CLIP of this model"
+        )
+
+
+def _sizes(pooled) -> tuple[int, ...]:
+    return (pooled.shape[-1],) if torch.is_tensor(pooled) else ()
 
 
 def check_covered(conditioning: list, name: str, node_id: str | None = None) -> None:

@@ -49,6 +49,8 @@ def beside(values: Tensor, count: int, name: str) -> Tensor:
 
     Variants of several pictures lie p1 p2 p1 p2, as EtaSampler makes them. Raises ValueError for another n.
     """
+    if not count:
+        raise ValueError("there is no edited picture (a batch of 0): connect at least one")
     if not len(values) or count % len(values):
         raise ValueError(
             f"{name} has {len(values)} pictures, and there are {count} edited ones: give one, or one for "

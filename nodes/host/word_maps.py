@@ -17,10 +17,10 @@ class MapRecorder:
     problem: why there are no maps, or "".
     """
 
-    def __init__(self, model, positive: list, size: tuple[int, int]):
+    def __init__(self, model, positive: list, size: tuple[int, int], pictures: int = 1):
         self._average = MapAverage()
         self._reader = word_reader(model, size)
-        self._step_read = False
+        self._step_read, self._pictures, self._in_parts = False, pictures, False
         self.size, self.rows = size, rows_of_text(positive)
         self.references = bool(positive[0][1].get("reference_latents"))
         self.problem = ""
@@ -45,7 +45,10 @@ class MapRecorder:
         recorded = None if self.problem else self._average.result()
         if recorded is None and not self.problem:
             self.problem = (
-                "the source prompt was active at no step (its timestep range), or the model's loader "
+                "the network was never asked for the whole picture, only for parts of it (another pack "
+                "samples in tiles, as TiledDiffusion does)"
+                if self._in_parts
+                else "the source prompt was active at no step (its timestep range), or the model's loader "
                 "computes its attention where it cannot be read (Nunchaku)"
             )
         return recorded
@@ -59,7 +62,18 @@ class MapRecorder:
         return options
 
     def add(self, maps: Tensor) -> None:
-        self._average.add(maps)
+        if len(maps) == self._pictures:
+            self._average.add(maps)
+        else:
+            self.give_up(
+                f"another pack has the attention see {len(maps)} rows for {self._pictures} pictures, as "
+                "Attention "
+                "Couple does"
+            )
+
+    def pass_over(self) -> None:
+        """A call was for a part of the picture alone."""
+        self._in_parts = True
 
     def give_up(self, reason: str) -> None:
         self.problem = reason
@@ -81,6 +95,9 @@ class _Reading:
 
     def add(self, maps: Tensor) -> None:
         self._recorder.add(maps)
+
+    def pass_over(self) -> None:
+        self._recorder.pass_over()
 
     def give_up(self, reason: str) -> None:
         self.armed = False

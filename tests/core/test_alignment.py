@@ -398,3 +398,16 @@ def test_twice_the_words_take_twice_the_comparisons(words):
         return Counted.compared
 
     assert comparisons(2000) <= 2.5 * comparisons(1000)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("猫、赤い ボール：0.5，犬", [("猫", 1.0), ("赤い ボール", 0.5), ("犬", 1.0)]),
+        ("16:9", [("16:9", 1.0)]),
+        ("cat, a 16:9:0.5", [("cat", 1.0), ("a 16:9", 0.5)]),
+        ("4:3, cat:2", [("4:3", 1.0), ("cat", 2.0)]),
+    ],
+)
+def test_words_as_they_are_written_elsewhere(text, expected):
+    assert parse_phrases(text) == tuple(Phrase(*each) for each in expected)

@@ -59,8 +59,13 @@ def test_a_conditioning_for_each_picture_stays_with_it(studio):
         assert close(together[i::2], alone, 1e-4)
 
 
-@pytest.mark.parametrize("node, inputs", [("TomePatchModel", dict(ratio=0.5)), ("HyperTile", dict(
-    tile_size=1, swap_size=3, max_depth=3, scale_depth=False))])  # fmt: skip
+@pytest.mark.parametrize(
+    "node, inputs",
+    [
+        ("TomePatchModel", dict(ratio=0.5)),
+        ("HyperTile", dict(tile_size=1, swap_size=3, max_depth=3, scale_depth=False)),
+    ],
+)
 def test_patches_that_draw_give_one_seed_one_picture(studio, node, inputs):
     drawing = studio.on(studio.host.call(node, model=studio.model, **inputs)[0])
     latent = picture(size=(16, 24))
@@ -102,3 +107,30 @@ def test_a_compiled_model_takes_no_local_blend(studio, inversion):
     (compiled,) = studio.host.call("TorchCompileModel", model=studio.model, backend="inductor")
     with raises("torch.compile is on this model", "from before torch.compile"):
         studio.on(compiled).edit(inversion, edit=blended(studio, inversion))
+
+
+def test_attention_that_sees_more_rows_costs_the_maps_and_not_the_inversion(studio):
+    """As Attention Couple: every row once more, beside another prompt."""
+    other = studio.prompt("a dog")[0][0]
+
+    def couple(q, k, v, extra_options):
+        more = other.repeat(len(k), 1, 1)[:, : k.shape[1]]
+        return q.repeat(2, 1, 1), torch.cat([k, more]), torch.cat([v, more])
+
+    model = studio.model.clone()
+    model.set_model_attn2_patch(couple)
+    model.set_model_attn2_output_patch(lambda out, extra_options: out.chunk(2)[0])
+    trajectory = studio.on(model).invert(steps=2).trajectory
+    assert trajectory.maps is None and "2 rows for 1 pictures" in trajectory.no_maps
+    assert torch.equal(trajectory.x, studio.invert(steps=2).trajectory.x)
+
+
+def test_a_network_asked_for_tiles_has_no_maps_for_that_reason(studio):
+    def tiles(apply_model, args):
+        parts = [apply_model(part, args["timestep"], **args["c"]) for part in args["input"].split(4, -1)]
+        return torch.cat(parts, -1)
+
+    model = studio.model.clone()
+    model.set_model_unet_function_wrapper(tiles)
+    trajectory = studio.on(model).invert(steps=2, latent_image=picture(size=(8, 16))).trajectory
+    assert trajectory.maps is None and "in tiles" in trajectory.no_maps

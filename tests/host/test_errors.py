@@ -563,3 +563,67 @@ def test_a_mask_a_rounding_error_outside_the_range_is_taken(studio, inversion, v
 def test_a_mask_without_a_pixel(studio, inversion, shape):
     with raises("the mask has no pixel", str(list(shape))):
         studio.edit(inversion, mask=torch.zeros(shape))
+
+
+# --- what comes by a link, which the host does not check ------------------------------------------
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    "inputs, words",
+    [
+        (dict(background_lock=2.0), ("background_lock = 2.0", "from 0.0 to 1.0")),
+        (dict(variants=0), ("variants = 0", "from 1 to 64")),
+        (dict(cfg=-2.0), ("cfg = -2.0", "from 0.0 to 100.0")),
+        (dict(cfg=NAN), ("cfg is nan", "must be a number")),
+        (dict(seed=-1), ("seed = -1",)),
+        (dict(seed=0.5), ("seed is 0.5", "whole number")),
+        (dict(noise_blend=True), ("noise_blend is True", "must be a number")),
+    ],
+)
+def test_a_number_outside_its_range_for_an_edit(studio, inversion, inputs, words):
+    with raises(*words):
+        studio.edit(inversion, **inputs)
+
+
+@pytest.mark.parametrize("steps", [-3, 0])
+@pytest.mark.parametrize("scheduler", ["ddim_uniform", "normal", "karras"])
+def test_steps_that_are_none(studio, steps, scheduler):
+    with raises(f"steps = {steps}", "at least 1 step"):
+        studio.invert(steps=steps, scheduler=scheduler)
+
+
+@pytest.mark.parametrize("blur", [-3.0, NAN])
+def test_a_blur_that_is_none(studio, inversion, blur):
+    with raises("blur", f"{blur:g}"):
+        studio.region(inversion, "cat", blur=blur)
+
+
+@pytest.mark.parametrize(
+    "inputs, words",
+    [
+        (dict(inverter="ddpm"), ("inverter is 'ddpm'", "ddim, fixed_point")),
+        (dict(scheduler="fast"), ("scheduler is 'fast'", "ddim_uniform")),
+    ],
+)
+def test_a_choice_that_is_not_in_the_list(studio, inputs, words):
+    with raises(*words):
+        studio.invert(**inputs)
+
+
+def test_a_preset_of_another_version(studio):
+    with raises("preset is 'paper'", "use one of paper_strong, paper_gentle"):
+        studio.eta(preset="paper")
+
+
+@pytest.mark.parametrize("shape", [(0, 4, 8, 8), (1, 4, 8, 0)])
+def test_a_latent_without_a_picture(studio, shape):
+    with raises("latent_image is empty", str(list(shape))):
+        studio.invert(latent_image={"samples": torch.zeros(shape)})
+
+
+def test_prompts_of_two_encoders(studio, inversion):
+    ((cond, extra),) = studio.prompt("a dog")
+    with raises("vectors have", "the CLIP of this model"):
+        studio.edit(inversion, positive=[[cond[..., :3], extra]])

@@ -37,6 +37,10 @@ class MapSink(Protocol):
         """
         ...
 
+    def pass_over(self) -> None:
+        """The call is for a part of the picture alone, and cannot be read."""
+        ...
+
     def give_up(self, reason: str) -> None:
         """The words cannot be read; the reason is told to the user."""
         ...

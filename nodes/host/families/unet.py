@@ -42,7 +42,8 @@ class UNet:
 
     def _read(self, sink: MapSink, q: Tensor, k: Tensor, extra_options: dict) -> None:
         if tuple(extra_options["original_shape"][-2:]) != sink.size:
-            return  # the call covers only another conditioning's area
+            sink.pass_over()  # another conditioning's area, or a tile
+            return
         chunks = chunks_of(len(q), extra_options)
         if chunks and not any(chunk.cond for chunk in chunks):
             return
