@@ -106,7 +106,8 @@ EXAMPLE = 'write it like {"background_psnr": {"pass": {"min": 30}, "review": {"m
 def _limits(name: str, limits: object) -> Limits:
     if not isinstance(limits, dict) or not {"pass"} <= set(limits) <= {"pass", "review"}:
         raise ValueError(
-            f'the policy\'s {name} is {json.dumps(limits)[:120]}: it needs "pass" and may have "review"; {EXAMPLE}'
+            f'the policy\'s {name} is {json.dumps(limits)[:120]}: it needs "pass" and may have '
+            f'"review"; {EXAMPLE}'
         )
     ok = _range(f"{name}, pass", limits["pass"])
     review = _range(f"{name}, review", limits["review"]) if "review" in limits else ok
