@@ -94,7 +94,7 @@ def parse_policy(text: str) -> Policy:
     unknown = [name for name in found if name not in METRICS]
     if unknown:
         raise ValueError(
-            f"the policy limits {', '.join(unknown)}, which is no metric: the metrics are "
+            f"the policy limits {', '.join(unknown)[:120]}, which is no metric: the metrics are "
             f"{', '.join(METRICS)}"
         )
     return {name: _limits(name, limits) for name, limits in found.items()}
@@ -106,7 +106,8 @@ EXAMPLE = 'write it like {"background_psnr": {"pass": {"min": 30}, "review": {"m
 def _limits(name: str, limits: object) -> Limits:
     if not isinstance(limits, dict) or not {"pass"} <= set(limits) <= {"pass", "review"}:
         raise ValueError(
-            f'the policy\'s {name} is {json.dumps(limits)}: it needs "pass" and may have "review"; {EXAMPLE}'
+            f'the policy\'s {name} is {json.dumps(limits)[:120]}: it needs "pass" and may have '
+            f'"review"; {EXAMPLE}'
         )
     ok = _range(f"{name}, pass", limits["pass"])
     review = _range(f"{name}, review", limits["review"]) if "review" in limits else ok
@@ -121,11 +122,13 @@ def _limits(name: str, limits: object) -> Limits:
 def _range(where: str, ends: object) -> Range:
     if not isinstance(ends, dict) or not ends or not set(ends) <= {"min", "max"}:
         raise ValueError(
-            f'the policy\'s {where} is {json.dumps(ends)}: it takes "min", "max" or both; {EXAMPLE}'
+            f'the policy\'s {where} is {json.dumps(ends)[:120]}: it takes "min", "max" or both; {EXAMPLE}'
         )
     for end in ends.values():
         if isinstance(end, bool) or not isinstance(end, (int, float)) or not math.isfinite(end):
-            raise ValueError(f"the policy's {where} has the limit {json.dumps(end)}: limits are numbers")
+            raise ValueError(
+                f"the policy's {where} has the limit {json.dumps(end)[:120]}: limits are numbers"
+            )
     found = Range(ends.get("min", -math.inf), ends.get("max", math.inf))
     if found.low > found.high:
         raise ValueError(f"the policy contradicts itself: {where} is {found}; min must not be above max")

@@ -82,6 +82,12 @@ def _object(whole: dict, name: str) -> dict:
     found = whole.get(name, {})
     if not isinstance(found, dict):
         raise ValueError(f"{name} of the figures is {str(found)[:80]!r}: it must be an object")
+    try:
+        json.dumps(found, allow_nan=False)
+    except ValueError:
+        raise ValueError(
+            f"{name} of the figures holds a number that is not finite: write it as text"
+        ) from None
     return found
 
 

@@ -67,6 +67,7 @@ def test_one_pictures_figures_alone_are_a_report():
         ('{"pictures": {"background_psnr": 3}}', "no picture"),
         ('{"background_psnr": 1' + "0" * 400 + "}", "401 digits"),
         ('{"pictures": [{"changed_area": 1}], "not_measured": ["x"]}', "not_measured of the figures"),
+        ('{"pictures": [{"changed_area": 1}], "settings": {"x": Infinity}}', "not finite"),
         ('{"background_psnr": 1, "background_psnr": 50}', "background_psnr twice"),
         ("[" * 100_000, "nested 100000 deep"),
         ('{"background_psnr": "high"}', "background_psnr is 'high'"),
