@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator
 
 import comfy.utils
+from comfy.model_management import throw_exception_if_processing_interrupted
 from server import PromptServer
 
 EVENT = "eta-inversion.warning"  # heard by web/js/messages.js
@@ -47,3 +48,4 @@ def counted(total: int) -> Iterator[int]:
     for i in range(total):
         yield i
         bar.update(1)
+        throw_exception_if_processing_interrupted()  # newer hosts' bars ask for Cancel now and then only

@@ -12,6 +12,7 @@ import comfy.model_patcher
 import comfy.samplers
 import latent_preview
 import torch
+from comfy.model_management import throw_exception_if_processing_interrupted
 from comfy.patcher_extension import WrappersMP, add_wrapper
 from comfy.utils import repeat_to_batch_size
 from torch import Tensor
@@ -329,6 +330,7 @@ def progress(model, total: int) -> Callable[[Tensor, Tensor], None]:
     def tick(x: Tensor, denoised: Tensor) -> None:
         nonlocal done
         callback(done, with_frame(form, denoised), with_frame(form, x), total)
+        throw_exception_if_processing_interrupted()  # newer hosts' bars ask for Cancel now and then only
         done += 1
 
     return tick
