@@ -310,6 +310,9 @@ def summary(rows: list[dict]) -> str:
 
 
 def cell(values: list[float]) -> str:
+    """Mean and standard error; infinite where a picture is equal to its source."""
+    if not all(map(math.isfinite, values)):
+        return "∞"
     error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
     return f"{statistics.mean(values):.2f} ± {error:.2f}"
 
