@@ -1,5 +1,5 @@
-"""The tables of the README, measured in the real host on the embedded model: python dev.py bench [curves]
-[methods] [cost]
+"""The tables of docs/benchmarks.md, measured in the real host on the embedded model:
+python dev.py bench [curves] [methods] [proof] [cost]
 
 curves   pairs of words swapped in unseen scenes: success by the judge against background PSNR, over the
          strength knob of each of this pack's ways and of the host's
