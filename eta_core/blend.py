@@ -52,7 +52,9 @@ class ColourMap:
         """This map at a strength of 0 (changes nothing) to 1."""
         same = torch.eye(3, dtype=self.matrix.dtype)
         return ColourMap(
-            torch.lerp(same, self.matrix, strength), self.before, torch.lerp(self.before, self.after, strength)
+            torch.lerp(same, self.matrix, strength),
+            self.before,
+            torch.lerp(self.before, self.after, strength),
         )
 
 

@@ -142,7 +142,9 @@ def resize_region(mask: Tensor, size: tuple[int, int]) -> Tensor:
 def _box(region: Tensor, picture: int) -> Box:
     rows, columns = (region > 0).any(1).nonzero(), (region > 0).any(0).nonzero()
     if not len(rows):
-        raise ValueError(f"the mask of picture {picture + 1} is empty: paint a region, or lower its threshold")
+        raise ValueError(
+            f"the mask of picture {picture + 1} is empty: paint a region, or lower its threshold"
+        )
     top, left = int(rows[0]), int(columns[0])
     return top, left, int(rows[-1]) + 1 - top, int(columns[-1]) + 1 - left
 
@@ -213,5 +215,3 @@ def _check_room(window: Window, size: tuple[int, int], seam: Seam) -> None:
 
 def _by(size) -> str:
     return f"{size[1]}x{size[0]}"
-
-
