@@ -24,13 +24,16 @@ MOST_STRETCH = 0.1  # shapes of source and edit may differ by this
 ENOUGH = 0.25  # least share of the picture that must agree, or it is another picture
 TRIMS = 12  # rounds of the trimmed fit
 NOISE = 1.0 / 255  # colour differences below it say nothing
+CLIPPED = 2.5 / 255  # so near to black or white a colour may have been cut
 SEED, EDGE = 9.0, 4.5  # a region holds a difference of SEED deviations, and reaches as far as EDGE of them
 SPECK = 4e-4  # regions below this share of the picture are noise
 
 
 @dataclass(frozen=True)
 class Move:
-    """Where the source's pixels lie in the edit once that has the source's size, in pixels: from the middle, zoom * offset + shift.
+    """Where the source's pixels lie in the edit, once that has the source's size.
+
+    In pixels from the middle: zoom * offset + shift.
 
     zoom: (down, across); shift: (down, across).
     """
@@ -75,8 +78,8 @@ def keep(
     stretch = edited.shape[0] * width / (edited.shape[1] * height)
     if abs(stretch - 1) > MOST_STRETCH:
         raise ValueError(
-            f"the edit is {edited.shape[1]}x{edited.shape[0]}, the source {width}x{height}: their shapes differ "
-            f"by {100 * abs(stretch - 1):.0f} percent; crop or pad one of them"
+            f"the edit is {edited.shape[1]}x{edited.shape[0]}, the source {width}x{height}: their shapes "
+            f"differ by {100 * abs(stretch - 1):.0f} percent; crop or pad one of them"
         )
     if edited.shape[0] > height or edited.shape[1] > width:
         edited = resize(edited[None], (height, width))[0]
@@ -116,8 +119,8 @@ def _check(move: Move, agree: float, size: tuple[int, int], limit: float) -> Non
     shift, zoom = move.limits(size)
     if max(shift, zoom) > limit:
         raise ValueError(
-            f"the edit is shifted by {shift:.1f} percent and zoomed by {zoom:.1f} percent, more than the limit "
-            f"of {limit:g}: raise limit if that is meant"
+            f"the edit is shifted by {shift:.1f} percent and zoomed by {zoom:.1f} percent, more than "
+            f"the limit of {limit:g}: raise limit if that is meant"
         )
 
 
@@ -139,7 +142,7 @@ def find_move(source: Tensor, edited: Tensor) -> tuple[Move, float]:
     agree = 0.0
     for side in reversed(sides):
         level = [_local_contrast(_at_most_planes(picture, side)) for picture in pair]
-        params, agree = _search(*level, params)
+        params, agree = _search(level[0], level[1], params)
     zoom, shift = 1 + params[:2], params[2:] * torch.tensor([height, width]).double() / 2
     return Move((float(zoom[0]), float(zoom[1])), (float(shift[0]), float(shift[1]))), agree
 
@@ -173,11 +176,11 @@ def find_change(source: Tensor, edited: Tensor, inside: Tensor) -> tuple[Tensor,
     drift = _fit_gains(before[seen], after[seen])
     floor = NOISE
     for _ in range(3):  # a full matrix at once would bend towards the edit's own colours
-        difference = _difference(before, drift(after))
+        difference = _difference(before, after, drift)
         floor = NOISE + 1.5 * _deviation(difference[seen & (difference <= difference[seen].median())])
         same = seen & (difference < 3 * floor)
         drift = _fit_colours(before[same], after[same])
-    difference = _difference(before, drift(after))
+    difference = _difference(before, after, drift)
     score = (difference / (floor + _tolerance(before))) * seen
     region = _grown_from(score > SEED, score > EDGE)
     region = _closed(_without_specks(region), CLOSED)
@@ -218,9 +221,14 @@ def _fit_colours(wanted: Tensor, given: Tensor) -> ColourMap:
     return ColourMap(torch.linalg.solve(spread, cross), before, after)
 
 
-def _difference(before: Tensor, after: Tensor) -> Tensor:
-    """Colour difference [H, W], smoothed over a pixel or two."""
-    return masks.blur((before - after).square().sum(-1).sqrt()[None], 1.0)[0]
+def _difference(before: Tensor, after: Tensor, drift: ColourMap) -> Tensor:
+    """Colour difference [H, W] once the drift is undone, smoothed over a pixel or two.
+
+    A tint can push colours against black and white; what was lost there is no change.
+    """
+    misfit = before - drift(after)
+    lost = ((after >= 1 - CLIPPED) & (misfit > 0)) | ((after <= CLIPPED) & (misfit < 0))
+    return masks.blur(misfit.masked_fill(lost, 0).square().sum(-1).sqrt()[None], 1.0)[0]
 
 
 def _tolerance(picture: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ class Window:
 
 @dataclass(frozen=True, eq=False)
 class Place:
-    """Where edited parts belong. source: (B, H, W); size: (height, width) of the parts at the model's size."""
+    """Where edited parts belong. source: (B, H, W); size: the parts' (height, width) for the model."""
 
     source: tuple[int, int, int]
     size: tuple[int, int]
