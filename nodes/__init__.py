@@ -8,6 +8,7 @@ from . import (
     inversion_nodes,
     mask_nodes,
     method_nodes,
+    picture_nodes,
     prompt_nodes,
     sampler_nodes,
     schedule_nodes,
@@ -26,6 +27,7 @@ class EtaInversionExtension(ComfyExtension):
             method_nodes,
             compare_nodes,
             evidence_nodes,
+            picture_nodes,
             tune_nodes,
         )
         return [node for module in modules for node in module.NODES]

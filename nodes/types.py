@@ -20,6 +20,7 @@ CATEGORY = f"{host.CATEGORY}/eta inversion"
 InversionSocket = io.Custom("ETA_INVERSION")
 EtaSocket = io.Custom("ETA_SCHEDULE")
 EditSocket = io.Custom("ETA_EDIT")
+PlaceSocket = io.Custom("ETA_PLACE")
 ExamplesSocket = io.Custom("ETA_EXAMPLES")
 
 
