@@ -29,6 +29,7 @@ HEIGHTS = {
     "ControlNetLoader": 80,
     "EtaCompare": 540,
     "EtaInversion": 450,
+    "EtaKeep": 380,
     "EtaMasaCtrl": 180,
     "EtaMetrics": 440,
     "EtaPlugAndPlay": 170,

@@ -24,7 +24,7 @@ def files(host):
 @pytest.fixture(scope="module")
 def saved(studio, inversion) -> Path:
     studio.host.call("EtaSaveInversion", inversion=inversion, filename_prefix="files/inversion")
-    (path,) = (studio.host.base / "output/files").glob(f"*{SUFFIX}")
+    *_, path = sorted((studio.host.base / "output/files").glob(f"*{SUFFIX}"))
     return path
 
 

@@ -20,7 +20,7 @@ SHIPPED = sorted(path.name for path in (ROOT / "web" / "pictures").glob("*.webp"
 MAIN = "Change one thing in a photo"
 NODES = json.loads((ROOT / "locales/en/nodeDefs.json").read_text(encoding="utf-8"))
 JAPANESE = json.loads((ROOT / "locales/ja/nodeDefs.json").read_text(encoding="utf-8"))
-RUN_MS = 180_000
+RUN_MS = 600_000
 TRACKER = "app.extensionManager.workflow.activeWorkflow.changeTracker"
 ELEMENTS = {"EtaSchedule": ".eta-curve", "AttentionMask": ".eta-attention", "EtaCompare": ".eta-compare"}
 
