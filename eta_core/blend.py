@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +16,7 @@ FEWEST = 64  # pixels of the ring that say something about a covariance
 MOST_GAIN = 2.0  # colours are stretched or pressed by no more than this
 FLAT = 1e-5  # a variance below it is a flat colour: nothing to stretch
 MAD = 1.4826  # median absolute value -> standard deviation of a normal distribution
-BLOCK = 512  # rows blended at a time, to keep memory small
+BLOCK = 128  # rows blended at a time, to keep memory small
 
 
 @dataclass(frozen=True)
@@ -64,15 +65,15 @@ def blend(target: Tensor, source: Tensor, edited: Tensor, mask: Tensor, seam: Se
     source [H, W, C]: what colours and grain are compared with. mask [H, W] in 0..1. Where the result is 0,
     further than the seam's reach from the mask, `target` keeps its very bits.
     """
-    away = distance(mask > 0, seam.reach + RING)
-    weight = _weight(mask, away, seam)
-    ring = (away > seam.reach) & (away <= seam.reach + RING)
+    weight, ring = _weight_and_ring(mask, seam)
     match = colour_map(source[..., :3][ring], edited[..., :3][ring]).part(seam.colour)
     sigma = seam.grain * _missing_grain(source, edited, ring) if seam.grain else 0.0
     noise = torch.Generator().manual_seed(0)
     for start in range(0, len(target), BLOCK):
         rows = slice(start, start + BLOCK)
         shows = weight[rows, :, None]
+        if not bool(shows.any()):
+            continue
         before = target[rows, :, :3]
         after = match(edited[rows, :, :3]) if seam.colour else edited[rows, :, :3].clone()
         if sigma:
@@ -82,19 +83,37 @@ def blend(target: Tensor, source: Tensor, edited: Tensor, mask: Tensor, seam: Se
     return weight
 
 
+def _weight_and_ring(mask: Tensor, seam: Seam) -> tuple[Tensor, Tensor]:
+    """How much of the edit shows [H, W], and which pixels lie just outside of that [H, W].
+
+    Block by block: the distances of a whole large picture would take as much memory as the picture.
+    """
+    weight, ring, halo = torch.empty_like(mask), torch.empty_like(mask, dtype=torch.bool), seam.reach + RING
+    for start in range(0, len(mask), BLOCK):
+        stop = min(start + BLOCK, len(mask))
+        around = mask[max(0, start - halo) : stop + halo]
+        inner = slice(min(start, halo), min(start, halo) + stop - start)
+        away = distance(around > 0, halo)
+        weight[start:stop] = _weight(around, away, seam)[inner]
+        ring[start:stop] = ((away > seam.reach) & (away <= halo))[inner]
+    return weight, ring
+
+
 def distance(region: Tensor, most: int) -> Tensor:
     """Pixels from each pixel to the nearest of a region [H, W], Euclidean; most + 1 where it is further."""
     far = float(most + 1)
-    along = torch.where(region, 0.0, far)
-    for step in range(1, most + 1):  # in its own row
-        near = F.max_pool2d(region[None, None].float(), (1, 2 * step + 1), 1, (0, step))[0, 0] > 0
-        along = torch.where(near, along.clamp(max=float(step)), along)
-    square = along.square()
+    square = torch.minimum(_from_left(region), _from_left(region.flip(1)).flip(1)).clamp_(max=far).square_()
     nearest = square.clone()
-    for step in range(1, min(most, len(region) - 1) + 1):  # and in the rows above and below
+    for step in range(1, min(most, len(region) - 1) + 1):
         torch.minimum(nearest[step:], square[:-step] + step * step, out=nearest[step:])
         torch.minimum(nearest[:-step], square[step:] + step * step, out=nearest[:-step])
     return nearest.sqrt_().clamp_(max=far)
+
+
+def _from_left(region: Tensor) -> Tensor:
+    """Pixels from each pixel to the last of the region before it in its row."""
+    here = torch.arange(region.shape[1], dtype=torch.float32)
+    return here - torch.where(region, here, -math.inf).cummax(1).values
 
 
 def colour_map(wanted: Tensor, given: Tensor) -> ColourMap:
@@ -123,7 +142,7 @@ def _power(matrix: Tensor, power: float) -> Tensor:
 
 
 def _weight(mask: Tensor, away: Tensor, seam: Seam) -> Tensor:
-    """How much of the edit shows: the mask, grown by `grow`, then falling to 0 within `feather` pixels."""
+    """The mask, grown by `grow`, then falling to 0 within `feather` pixels."""
     if not seam.reach:
         return mask
     ramp = ((seam.reach + 1 - away) / (seam.feather + 1)).clamp_(0, 1)

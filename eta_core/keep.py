@@ -283,7 +283,9 @@ def _at_most_planes(planes: Tensor, side: int) -> Tensor:
 
 
 def _sized(planes: Tensor, size: tuple[int, int]) -> Tensor:
-    return F.interpolate(planes, size, mode="bilinear", antialias=True)
+    """Plane by plane, for the host's layout makes torch copy what it resizes."""
+    each = [F.interpolate(plane, size, mode="bilinear", antialias=True) for plane in planes.split(1, 1)]
+    return torch.cat(each, 1)
 
 
 def _local_contrast(planes: Tensor) -> Tensor:

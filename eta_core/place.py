@@ -119,6 +119,7 @@ def stitch(source: Tensor, parts: Tensor, where: Place, seam: Seam) -> tuple[Ten
         edited = resize(part[None], (window.mask.shape[0], window.mask.shape[1]))[0]
         # Statistics come from the source, so that the order of overlapping parts does not matter to them.
         weight = blend(at.of(result), window.of(source), edited, window.mask, seam)
+        del edited  # the size of its window: of a large photograph, the whole
         torch.maximum(at.of(shown), weight, out=at.of(shown))
     return result, shown
 

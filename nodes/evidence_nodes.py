@@ -72,6 +72,7 @@ SHORT = {  # the columns of the table
     "background_mean_difference": "mean dE",
     "background_max_difference": "max dE",
     "background_changed_area": "changed %",
+    "background_differing": "differing px",
     "changed_area": "of all %",
     "pie_psnr": "PSNR dB",
     "pie_mse": "MSE",
@@ -84,9 +85,9 @@ SHORT = {  # the columns of the table
     "clip_directional": "CLIP dir.",
 }
 BLOCKS = {
-    "The background and nothing else": list(SHORT)[:8],
-    "PIE-Bench's convention: both pictures x (1 - mask), the whole frame": list(SHORT)[8:13],
-    "What networks see": list(SHORT)[13:],
+    "The background and nothing else": list(SHORT)[:9],
+    "PIE-Bench's convention: both pictures x (1 - mask), the whole frame": list(SHORT)[9:14],
+    "What networks see": list(SHORT)[14:],
 }
 CLIP = ("clip_similarity", "clip_similarity_edited", "clip_directional")
 CHANCE = 5.0  # 100 x cosine: CLIP's pictures and texts, however unlike, lie above it
@@ -324,7 +325,19 @@ def _draw(report: Report) -> Tensor:
     for name, reason in report.not_measured.items():
         reasons.setdefault(reason, []).append(name)
     notes = [f"Not measured: {', '.join(names)}: {reason}." for reason, names in reasons.items()]
-    return table(blocks, [f"Background: {report.settings['background']}.", *notes])
+    return table(blocks, [f"Background: {report.settings['background']}.", _outside(report), *notes])
+
+
+def _outside(report: Report) -> str:
+    """Whether the background is the source's bit by bit, and if not, how much of it differs."""
+    counts = [picture["background_differing"] for picture in report.pictures]
+    known = [count for count in counts if not math.isnan(count)]
+    if not known:
+        return "Outside: there is no background."
+    exact = sum(count == 0 for count in known)
+    if exact == len(known):
+        return "Outside: identical."
+    return f"Outside: identical in {exact} of {len(known)} pictures, {sum(known):.0f} pixels differ."
 
 
 def _number(name: str, value: float) -> str:

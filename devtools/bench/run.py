@@ -7,6 +7,7 @@ methods  the same scenes: each editing method, with eta 0 and the paper's two, e
          with the lock
 proof    every way at its best settings against the right answer: success, background, truth, structure,
          naturalness
+full_size  scenes drawn large, edited in a crop and put back: what stays exact, and how the seam looks
 cost     network evaluations, time for each against the stock KSampler in the same run, peak memory; growth
          with steps, size, batch and edits
 Everything goes to --out (bench-output): a table, the raw figures, pictures.
@@ -23,12 +24,14 @@ from ..demo.studio import open_studio
 from ..environment import ROOT
 from .cost import cost
 from .curves import curves
+from .full_size import full_size
 from .methods import methods
 from .proof import proof
 
 TABLES = {
     "cost": cost,
     "curves": curves,
+    "full_size": full_size,
     "methods": methods,
     "proof": proof,
 }  # cost first: it wants the checkpoint itself
@@ -38,12 +41,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("tables", nargs="*", metavar="curves|methods|cost|proof", help="default: all")
+    parser.add_argument(
+        "tables", nargs="*", metavar="curves|methods|cost|proof|full_size", help="default: all"
+    )
     parser.add_argument(
         "--scenes", type=int, default=10, help="of curves and methods; shared out over ten swaps"
     )
     parser.add_argument(
-        "--test-scenes", type=int, default=50, help=("of proof; --scenes are its validation scenes")
+        "--test-scenes",
+        type=int,
+        default=50,
+        help=("of proof and full_size; --scenes are its validation scenes"),
     )
     parser.add_argument("--steps", type=int, default=20, help="of curves and methods")
     parser.add_argument("--rounds", type=int, default=2, help="of cost; the fewest seconds count")

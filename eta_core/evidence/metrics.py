@@ -49,6 +49,7 @@ METRICS = {
     "background_mean_difference": Metric("mean colour difference of the background", "lower", 2, "dE00"),
     "background_max_difference": Metric("largest colour difference of the background", "lower", 2, "dE00"),
     "background_changed_area": Metric("changed area of the background", "lower", 2, "%"),
+    "background_differing": Metric("pixels of the background that differ at all", "lower", 0),
     "changed_area": Metric("changed area", "", 2, "%"),
     "pie_psnr": Metric("PIE-Bench PSNR", "higher", 2, "dB"),
     "pie_mse": Metric("PIE-Bench MSE", "lower", 6),
@@ -117,6 +118,12 @@ def _check(source: Tensor, edited: Tensor, mask: Tensor | None) -> None:
             raise ValueError(f"{name} holds NaN or infinite pixels: decode it again, in single precision")
 
 
+def _differing(source: Tensor, edited: Tensor, outside: Tensor) -> Tensor:
+    """How many pixels outside are not bit by bit the source's; nan where there is no background."""
+    count = ((source != edited).any(-1) & outside).sum().double()
+    return count if bool(outside.any()) else count * math.nan
+
+
 def _figures(source: Tensor, edited: Tensor, mask: Tensor, visible: float) -> dict[str, float]:
     """One picture, [1, H, W, 3]."""
     outside = mask <= 0
@@ -131,6 +138,7 @@ def _figures(source: Tensor, edited: Tensor, mask: Tensor, visible: float) -> di
         "background_mean_difference": background.mean(),
         "background_max_difference": background.max() if len(background) else math.nan,
         "background_changed_area": 100 * (background > visible).double().mean(),
+        "background_differing": _differing(source, edited, outside),
         "changed_area": 100 * (difference > visible).double().mean(),
     }
     if bool((mask < 1).any()):

@@ -132,6 +132,15 @@ def test_a_mask_for_each_picture(host):
     assert "changed_area" not in found["not_measured"]
 
 
+def test_pixels_outside_that_differ_at_all_are_counted(host):
+    """One pixel outside by less than a level counts; what lies in the mask does not."""
+    source = plain(0.5, 2, (64, 64))
+    edited = torch.where(left_half()[..., None] > 0, torch.tensor(0.9), source).clone()
+    edited[1, 5, 60, 2] += 1e-4
+    found, _, _ = metrics(host, source, edited, mask=left_half())
+    assert [picture["background_differing"] for picture in found["pictures"]] == [0, 1]
+
+
 def test_pictures_that_cannot_be_paired_are_refused(host):
     with raises("source has 2 pictures", "3 edited ones", "give one"):
         metrics(host, plain(0.5, 2), plain(0.5, 3))
