@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from devtools.studio import SOURCE
-from eta_core import trajectory
+from tests.host.test_sampling import pack
 
 NOT_THERE = "not in the source prompt"
 
@@ -201,7 +201,7 @@ def test_a_typed_prompt_is_kept_and_no_other_text(host, run):
     )
     assert outcome.success, outcome.error
     (path,) = (host.base / "output").glob("typed*")
-    assert trajectory.load(path)[0].prompts == ("a cat on a mat",)
+    assert pack(host, "host.inversion_file").load(path)[0].prompts == ("a cat on a mat",)
 
 
 def test_a_prompt_that_no_text_encodes_to_is_an_error_that_says_the_way_out(run):
