@@ -25,9 +25,8 @@ MOST = 3  # pictures of a result
 def main(names: list[str]) -> None:
     host = open_studio().host
     prepare(host.base)
-    for path in sorted(FOLDER.glob("*.json")):
-        if names and path.stem not in names:
-            continue
+    for name in names or sorted(path.stem for path in FOLDER.glob("*.json")):
+        path = FOLDER / f"{name}.json"
         graph = graph_of(json.loads(path.read_text(encoding="utf-8")), host.object_info())
         outcome = host.run(graph)
         if not outcome.success:
