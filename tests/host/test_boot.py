@@ -21,4 +21,7 @@ def test_every_node_is_there(host):
         "EtaVerdict",
         "EtaTune",
         "EtaTuneExample",
+        "EtaCrop",
+        "EtaStitch",
+        "EtaKeep",
     }
