@@ -38,7 +38,7 @@ HEIGHTS = {
     "EtaRegionEdit": 210,
     "EtaSampler": 480,
     "EtaSchedule": 400,
-    "EtaTune": 480,
+    "EtaTune": 660,
     "EtaTuneExample": 160,
     "EtaVerdict": 320,
     "ImageBatch": 80,
