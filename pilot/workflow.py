@@ -30,6 +30,7 @@ TEXTS = {  # nodes that encode a prompt -> their inputs for it
 PAIR = {0: "source_prompt", 1: "target_prompt"}  # EtaPromptPair's outputs -> the input each one encodes
 OPTIONAL_MASKS = {
     "EtaSampler": ("mask",),
+    "EtaKeep": ("mask",),
     "EtaMasaCtrl": ("source_mask", "target_mask"),
     "EtaPromptToPrompt": ("blend_mask",),
 }
