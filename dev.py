@@ -91,10 +91,14 @@ def serve(arguments):
 
 
 def test(arguments):
+    """Every test in two processes, each with its own host; the tests that arguments name, in one."""
     env = prepare()
     if not has_module(env.python, "pytest"):
         raise Stop(f"pytest is missing there: {env.python} -m pip install pytest")
-    return script(env, PYTEST + arguments, cwd=ROOT, **KEEP_MEMORY)
+    settings = dict(KEEP_MEMORY)
+    if not arguments and has_module(env.python, "xdist"):
+        arguments, settings["OMP_NUM_THREADS"] = ["-n", "2", "--dist", "loadfile"], "1"
+    return script(env, PYTEST + arguments, cwd=ROOT, **settings)
 
 
 ATTACK = ["tests/attack", "tests/host/test_attack.py"]

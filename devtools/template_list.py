@@ -332,10 +332,9 @@ def find_the_eta(sheet: Sheet) -> None:
         negative=negative.out(),
         cfg=2.0,
         background_limit=22.0,
+        trials=8,
         background_lock=0.0,
     )
-    sheet.add("PreviewAny", "Settings", source=tuned.out("settings"))
-    sheet.add("PreviewImage", "Trade-off", images=tuned.out("trade_off"))
     sheet.column("6. Edit with what was found", 340)
     decoded = []
     for i in range(2):
@@ -352,7 +351,7 @@ def find_the_eta(sheet: Sheet) -> None:
             background_lock=0.0,
         )
         decoded.append(sheet.add("VAEDecode", f"Decode {i + 1}", samples=edited.out(0), vae=vae))
-    sheet.column("7. Save", 420)
+    sheet.column("7. Save")
     for i in range(2):
         sheet.add("SaveImage", f"Edited {i + 1}", images=decoded[i].out(), filename_prefix="eta/tuned")
 

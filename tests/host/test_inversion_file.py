@@ -23,8 +23,8 @@ def files(host):
 
 @pytest.fixture(scope="module")
 def saved(studio, inversion) -> Path:
-    studio.host.call("EtaSaveInversion", inversion=inversion, filename_prefix="files/inversion")
-    *_, path = sorted((studio.host.base / "output/files").glob(f"*{SUFFIX}"))
+    studio.host.call("EtaSaveInversion", inversion=inversion, filename_prefix="inversion_file/inversion")
+    *_, path = sorted((studio.host.base / "output/inversion_file").glob(f"*{SUFFIX}"))
     return path
 
 
