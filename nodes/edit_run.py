@@ -178,7 +178,8 @@ def prepare_run(
     if region is not None and not bool(region.any()):
         host.warn("the mask is empty, or every eta_scale 0: no fresh noise comes in anywhere", node_id)
     first = trajectory.grid.first_step(start)
-    targets = {TARGET: _Target(positive, cfg, _of_reference(plan, trajectory) if parity else plan.methods)}
+    methods = _of_reference(plan, trajectory, first) if parity else plan.methods
+    targets = {TARGET: _Target(positive, cfg, methods)}
     for i, chosen in enumerate(plan.regions):
         targets[f"edit {i + 1}"] = _Target(chosen.positive, chosen.cfg, chosen.methods)
     for name, target in targets.items():
@@ -198,7 +199,7 @@ def prepare_run(
         host.plan_methods(
             model,
             {name: [method.fitted(fit) for method in target.methods] for name, target in targets.items()},
-            first,
+            trajectory.grid.steps if parity else first,
             trajectory.latent_size,
             guided=any(not math.isclose(target.cfg, 1.0) for target in steered),
             node_id=node_id,
@@ -223,13 +224,19 @@ def _strategy(trajectory: Trajectory, parity: bool) -> type[FreshNoise]:
     return ReferenceRecordedNoise if parity else RecordedNoise
 
 
-def _of_reference(plan: EditPlan, trajectory: Trajectory) -> tuple[Method, ...]:
-    """The methods, with the authors' giver where Plug-and-Play stands alone, as it does in their program."""
+def _of_reference(plan: EditPlan, trajectory: Trajectory, first: int) -> tuple[Method, ...]:
+    """The methods as the authors' program has them in an edit that begins at the trajectory's point `first`.
+
+    Its thresholds are fractions of all steps. Plug-and-Play counts the skipped ones as done, the other
+    methods begin to count at the edit's first. Plug-and-Play that stands alone takes the authors' giver.
+    """
     alone = len(plan.methods) == 1 and not plan.regions and trajectory.inverter != "edit_friendly"
-    return tuple(
-        replace(method, giver="empty prompt") if alone and isinstance(method, PlugAndPlay) else method
-        for method in plan.methods
-    )
+
+    def theirs(method: PlugAndPlay) -> PlugAndPlay:
+        giver = "empty prompt" if alone else method.giver
+        return replace(method, giver=giver, skipped=trajectory.grid.steps - first)
+
+    return tuple(theirs(method) if isinstance(method, PlugAndPlay) else method for method in plan.methods)
 
 
 def _source_branch(

@@ -104,10 +104,10 @@ class EtaSampler(EtaNode):
                     default=False,
                     optional=True,
                     tooltip=(
-                        "On: as the paper's program does. The noise is chosen over the whole picture, "
-                        "Plug-and-Play takes the source under the empty prompt, and an edit_friendly "
-                        "inversion "
-                        "plays back as there. Off: what measured better."
+                        "On: as the paper's program does. The noise is chosen over the whole picture. "
+                        "Plug-and-Play takes the source under the empty prompt. Steps that start leaves "
+                        "out are counted, and an edit_friendly inversion plays back, as there. "
+                        "Off: what measured better."
                     ),
                 ),
                 io.Float.Input(

@@ -17,12 +17,14 @@ class PlugAndPlay(Method):
     self-attention from that layer on. giver: "own rows" gives the target's prompt and negative prompt the
     source's row of the same kind; "empty prompt" gives both the source's row under the empty prompt, as the
     authors' program does. empty: that prompt as the host has it; None is the sampling's negative prompt.
+    skipped: steps that count as done before the sampling's first.
     """
 
     features: Span
     self_attention: Span
     giver: str = "own rows"
     empty: object = None
+    skipped: int = 0
 
     def __post_init__(self):
         if self.giver not in GIVERS:
@@ -32,11 +34,14 @@ class PlugAndPlay(Method):
         return self.giver == "empty prompt"
 
     def injection(self, done: int, steps: int, layer: Layer, cond: bool) -> Injection:
-        steered = self.self_attention.covers(done, steps) and layer.late
+        steered = self._steers(self.self_attention, done, steps) and layer.late
         return Injection(q=steered, k=steered)
 
     def injects_features(self, done: int, steps: int) -> bool:
-        return self.features.covers(done, steps)
+        return self._steers(self.features, done, steps)
 
     def reads_source(self, done: int, steps: int) -> bool:
-        return self.features.covers(done, steps) or self.self_attention.covers(done, steps)
+        return self._steers(self.features, done, steps) or self._steers(self.self_attention, done, steps)
+
+    def _steers(self, span: Span, done: int, steps: int) -> bool:
+        return span.covers(done + self.skipped, steps)

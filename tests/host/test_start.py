@@ -8,7 +8,7 @@ import torch
 
 from devtools.studio import SOURCE, TARGET, left_half, picture
 from tests.host.test_errors import raises
-from tests.host.test_methods import every_method, masa_ctrl, plug_and_play, region_edit
+from tests.host.test_methods import every_method, masa_ctrl, plug_and_play, prompt_to_prompt, region_edit
 from tests.host.test_sampling import close
 
 STEPS = 8
@@ -116,6 +116,27 @@ def test_parity_takes_the_giver_of_the_authors_program_where_plug_and_play_stand
     assert torch.equal(
         studio.edit(inverted, edit=both, **same), studio.edit(inverted, edit=both, noise_candidates=1)
     )
+
+
+@pytest.mark.parametrize("parity", [True, False])
+def test_parity_counts_steps_as_the_authors_program_does(studio, inverted, parity):
+    """Half of the steps is left out. There, Plug-and-Play's first half is over, MasaCtrl's second never
+    begins, and what Prompt-to-Prompt's first half covers is all that is left.
+    """
+
+    def edit(method=None) -> torch.Tensor:
+        return studio.edit(inverted, start=0.5, edit=method, noise_candidates=1, parity=parity)
+
+    half, whole = (
+        edit(prompt_to_prompt(studio, inverted, cross_replace_end=share, self_replace_end=share))
+        for share in (0.5, 1.0)
+    )
+    assert torch.equal(half, whole) is parity
+    for method in (
+        plug_and_play(studio, feature_end=0.5, attention_end=0.5),
+        masa_ctrl(studio, start=0.5),
+    ):
+        assert torch.equal(edit(method), edit()) is parity
 
 
 def test_the_empty_prompt_as_giver_is_refused_beside_what_reads_the_sources_own_prompt(studio, inverted):
