@@ -120,9 +120,9 @@ def test_every_node_is_there_by_its_name(classic):
 
 def test_the_search_shows_the_pack(page):
     page.evaluate("app.extensionManager.command.execute('Workspace.SearchBox.Toggle')")
-    field = page.locator(".comfy-vue-node-search-container input, .p-autocomplete-input").first
+    field = page.locator(".comfy-vue-node-search-container input, input[placeholder='Add a node...']").first
     field.fill("Eta S")
-    options = page.locator(".option-display-name, .p-autocomplete-option")
+    options = page.get_by_role("option")
     for name in ("Eta Sampler", "Eta Schedule"):
         options.filter(has_text=name).first.wait_for()
     offered = " ".join(options.all_inner_texts())

@@ -1,7 +1,8 @@
 // @ts-check
 /**
- * The pack's words in the page's language, for pages that lose them: the page of ComfyUI 0.3.75 merges the texts of the packs into a language
- * and loads the language's own texts over them afterwards. Here they are merged once more; where nothing is lost nothing is done.
+ * The pack's words in a language that is chosen while the page is open. Two things go wrong there. The page makes its nodes anew before the
+ * language's texts have come: here they are made once more. The page of ComfyUI 0.3.75 merges the texts of the packs into a language and loads
+ * the language's own over them: here they are merged again. Where all texts are there nothing is done.
  */
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
@@ -28,7 +29,7 @@ function translations() {
 
 /** Waits for the language's own texts, and gives it the packs' where it has lost them.
  * @param {string} language
- * @returns {Promise<boolean>} whether it had
+ * @returns {Promise<boolean>} whether texts were missing, so that nodes made until now lack them
  */
 async function restore(language) {
     const known = translations();
@@ -40,12 +41,11 @@ async function restore(language) {
         if (waited > PATIENCE_MS) return false;
         await new Promise((done) => setTimeout(done, PAUSE_MS));
     }
-    if (has("EtaSampler")) return false;
-    known.mergeLocaleMessage(language, texts);
+    if (!has("EtaSampler")) known.mergeLocaleMessage(language, texts);
     return true;
 }
 
-/** A language chosen in the settings: the page makes its nodes anew, but before the texts are there.
+/** A language chosen in the settings.
  * @param {CustomEvent<{ value: string }>} event
  */
 async function change(event) {
