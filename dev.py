@@ -115,7 +115,9 @@ def attack(arguments):
         seed = random.randrange(2**32) if options.seed is None else options.seed
         say(f"attack with seed {seed}")
         settings = {**KEEP_MEMORY, "ETA_ATTACK_SEED": str(seed), "ETA_ATTACK_ROUNDS": "4"}
-        status = script(env, [*PYTEST, *ATTACK, "-q", "-x"], cwd=ROOT, **settings)
+        status = script(
+            env, [*PYTEST, *ATTACK, "-q", "-x", f"--hypothesis-seed={seed}"], cwd=ROOT, **settings
+        )
         tried += 1
         if status:
             say(f"broken with seed {seed}: python dev.py attack --seed {seed} does it again")

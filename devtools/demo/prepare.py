@@ -30,10 +30,18 @@ MASKED = {TABLE: (scenes.TEST + 9, "", "wood")}  # with a mask painted on, as th
 
 
 def prepare(base: Path) -> None:
+    put_models(base)
+    put_pictures(base)
+
+
+def put_models(base: Path) -> None:
     for name, build in BUILT.items():
         out = base / "models" / name
         out.parent.mkdir(parents=True, exist_ok=True)
         build(out)
+
+
+def put_pictures(base: Path) -> None:
     (base / "input").mkdir(exist_ok=True)
     for name, scene in SOURCES.items():
         Image.fromarray(scenes.render(*scene).image).save(base / "input" / name, lossless=True)

@@ -2,13 +2,17 @@
 
 import json
 import resource
+import subprocess
 import sys
+import time
 
 import pytest
 from PIL import Image
 
+from devtools.environment import ROOT
 from pilot import cli, journal, run, server
 from tests.attack.broken import BREAKS, serving
+from tests.attack.conftest import full_disk
 from tests.pilot.test_workflow import main_graph
 
 LIMIT_MB = 700
@@ -25,10 +29,13 @@ def items(tmp_path):
     return tmp_path / "items.json"
 
 
-def pilot(items, address, *more: str) -> int:
+def command_line(items, address) -> list[str]:
     command = ["run", items, "--out", items.parent / "out", "--workflow", items.parent / "workflow.json"]
-    limits = ["--server", address, "--timeout", "1", "--patience", "0.5"]
-    return cli.main([*map(str, command), *limits, *more])
+    return [*map(str, command), "--server", address, "--timeout", "1", "--patience", "0.5"]
+
+
+def pilot(items, address, *more: str) -> int:
+    return cli.main([*command_line(items, address), *more])
 
 
 @pytest.mark.parametrize("name", BREAKS)
@@ -51,6 +58,36 @@ def test_a_broken_server_costs_its_items_and_nothing_else(items, capsys, monkeyp
         assert broken.outcome in {row["status"] for row in rows} <= {first, broken.outcome}, told
     if sys.platform == "linux":
         assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 < LIMIT_MB
+
+
+def test_a_killed_pilot_goes_on_where_it_was(items, draw, rounds):
+    """Killed at random moments and started again: in the end every item is there, once and whole."""
+    _, row = json.loads(items.read_text())
+    items.write_text(json.dumps([row | {"seed": seed} for seed in range(12)]))
+    out = items.parent / "out"
+    with serving(BREAKS["nothing at all"]) as address:
+        command = [sys.executable, ROOT / "pilot", *command_line(items, address)]
+        for _ in range(4 * rounds):
+            started = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            time.sleep(0.5 + 2 * draw.random())
+            started.kill()
+            started.wait()
+        assert pilot(items, address) == 0
+    rows = journal.rows(out)
+    assert len({row["key"] for row in rows}) == len(rows) == 12
+    assert {row["status"] for row in rows} == {"ok"}
+    pictures = list(out.rglob("edited.png"))
+    assert len(pictures) == 12
+    for path in pictures:
+        Image.open(path).load()
+
+
+def test_a_full_disk_stops_the_pilot_in_words(items, capsys):
+    items.write_text(json.dumps([json.loads(items.read_text())[0] | {"seed": seed} for seed in range(4)]))
+    with serving(BREAKS["nothing at all"]) as address, full_disk(items.parent / "out"):
+        status = pilot(items, address)
+    told = "".join(capsys.readouterr())
+    assert status == 1 and "No space left" in told and "Traceback" not in told
 
 
 def test_what_the_pilot_writes_holds_no_secret(items, capsys):

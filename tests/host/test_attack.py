@@ -11,9 +11,10 @@ import torch
 
 from devtools.environment import ROOT
 from devtools.studio import left_half
-from tests.attack.conftest import draw, rounds  # noqa: F401 (fixtures)
+from tests.attack.conftest import draw, full_disk, rounds  # noqa: F401 (fixtures)
 from tests.attack.mutations import ODD, mutated, words
 from tests.host.test_clean import At, before, cancel, cancelled, unharmed  # noqa: F401 (fixtures)
+from tests.host.test_errors import raises
 from tests.host.test_inversion_file import SUFFIX, files, forged, parts, saved  # noqa: F401 (fixtures)
 
 TRIES = 120
@@ -126,6 +127,14 @@ def test_cancel_at_a_random_call_leaves_the_next_result_as_it_was(studio, invers
             getattr(studio, run)(*([inversion] if run == "edit" else []), model=stopped.model)
     assert torch.equal(studio.invert().trajectory.x, wanted[0].trajectory.x)
     assert torch.equal(studio.edit(inversion), wanted[1])
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(studio, inversion):
+    folder = studio.host.base / "output/full-disk"
+    with full_disk(folder):
+        with raises("the disk is full", "MB", "save again"):
+            studio.host.call("EtaSaveInversion", inversion=inversion, filename_prefix="full-disk/x")
+        assert os.listdir(folder) == ["filling"]
 
 
 def test_a_killed_save_leaves_a_whole_file_or_none(files, saved, draw, rounds, tmp_path):  # noqa: F811

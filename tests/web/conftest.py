@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from devtools.browser import NOT_OURS, make_base, opened
-from devtools.demo.prepare import prepare
+from devtools.demo.prepare import prepare, put_pictures
 from devtools.environment import environment
 from devtools.server import free_port, running, server_command
 
@@ -37,10 +37,22 @@ def base(tmp_path_factory) -> Path:
     base = tmp_path_factory.mktemp("web")
     make_base(base)
     prepare(base)
-    for path in (base / "input").iterdir():
+    shrink_pictures(base)
+    return base
+
+
+def shrink_pictures(base: Path) -> None:
+    for path in (base / "input").glob("*.webp"):
         with Image.open(path) as picture:
             picture.resize((64, 64)).save(path, lossless=True, exact=True)
-    return base
+
+
+@pytest.fixture
+def whole_pictures(base):
+    """Pictures of the size that the embedded model knows: edits of smaller ones are bad."""
+    put_pictures(base)
+    yield
+    shrink_pictures(base)
 
 
 @pytest.fixture(scope="session")
