@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import time
 import uuid
 
 import aiohttp
@@ -10,7 +11,6 @@ import pytest
 from PIL import Image
 
 from devtools.environment import ROOT
-from pilot import answers
 from pilot.graph import graph_of
 from tests.pilot.test_served import Host, Server
 from tests.web.conftest import shrink_pictures
@@ -78,10 +78,11 @@ def result(host: Host, graph: dict) -> list[bytes]:
     ended, prompt_id = asyncio.run(run(host.address, graph))
     assert ended == "execution_success"
     server = Server(host.address)
-    outputs = server.history(prompt_id).outputs
+    while not (entry := server.history(prompt_id)):  # the server writes it after it has told the end
+        time.sleep(0.05)
 
     saved = sorted(node_id for node_id, node in graph.items() if node["class_type"] == "SaveImage")
-    shown = [answers.read(answers.Output, outputs[node_id]) for node_id in saved]
+    shown = [entry.output(node_id) for node_id in saved]
     pictures = [Image.open(io.BytesIO(server.view(image))) for output in shown for image in output.images]
     return [picture.tobytes() for picture in pictures]
 

@@ -1,7 +1,8 @@
 """The real page in a headless Chromium, served by the real server of its own process.
 
 Chromium: the one CHROMIUM names, else the system's. Without it these tests are skipped, and say so.
-Screenshots go to .host/screens, to be looked at.
+Screenshots go to .host/screens, to be looked at. ETA_FRONT_END: the `static` folder of another
+comfyui-frontend-package than the host's own.
 """
 
 from __future__ import annotations
@@ -59,6 +60,8 @@ def whole_pictures(base):
 def address(chromium, base) -> str:
     env, port = environment()._replace(base=base), free_port()
     command = server_command(env, port)
+    if front_end := os.environ.get("ETA_FRONT_END"):
+        command += ["--front-end-root", front_end]
     with running(command, env, port, base / "server.log") as (_, address):
         yield address
 
