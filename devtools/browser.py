@@ -12,8 +12,9 @@ SCREENS = ROOT / ".host" / "screens"
 # Read before the page opens: no tour, no shop of templates over it.
 SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.Workflow.Persist": False, "Comfy.Minimap.Visible": False}
 READY = "window.app && app.extensionManager && Object.keys(LiteGraph.registered_node_types).length > 50"
-# The page's own noise: it asks for things on the internet, and for settings that are not there yet.
-NOT_OURS = ("Failed to load resource", "Content Security Policy", "api.comfy.org")
+# The page's own noise: it asks for things on the internet, for settings that are not there yet, and for routes of a
+# newer host.
+NOT_OURS = ("Failed to load resource", "Content Security Policy", "api.comfy.org", "JobsApiError")
 
 
 def make_base(base: Path) -> None:

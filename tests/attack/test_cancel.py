@@ -5,6 +5,7 @@ import io
 import json
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import aiohttp
 import pytest
@@ -50,6 +51,12 @@ def uncached(graph: dict, seed: int) -> dict:
     return graph
 
 
+def queued(*given) -> tuple[str, str]:
+    """`run` in a thread of its own: the thread of the page's tests has a loop that runs."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(lambda: asyncio.run(run(*given))).result()
+
+
 async def run(address: str, graph: dict, cancel_in: str | None = None, calls: int = 0) -> tuple[str, str]:
     """Queue a graph -> how it ended, and its id. cancel_in: the kind of node to cancel after some calls."""
     client, prompt_id = uuid.uuid4().hex, str(uuid.uuid4())
@@ -75,7 +82,7 @@ async def run(address: str, graph: dict, cancel_in: str | None = None, calls: in
 
 def result(host: Host, graph: dict) -> list[bytes]:
     """The pixels of the pictures that a whole run saves."""
-    ended, prompt_id = asyncio.run(run(host.address, graph))
+    ended, prompt_id = queued(host.address, graph)
     assert ended == "execution_success"
     server = Server(host.address)
     while not (entry := server.history(prompt_id)):  # the server writes it after it has told the end
@@ -94,6 +101,6 @@ def test_the_result_after_a_cancel_is_what_it_would_have_been(host, graph, draw,
     for _ in range(rounds):
         for kind, most in CALLS.items():
             calls = draw.randrange(1, most)
-            ended, _ = asyncio.run(run(host.address, uncached(graph, next(seeds)), kind, calls))
+            ended, _ = queued(host.address, uncached(graph, next(seeds)), kind, calls)
             assert ended == "execution_interrupted", (kind, calls)
             assert result(host, uncached(graph, next(seeds))) == wanted, (kind, calls)

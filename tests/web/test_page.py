@@ -621,7 +621,7 @@ def test_a_warning_is_a_toast_and_reaches_no_other_page(page):
     take(page, "AttentionMask")
     set_value(page, "grow", {"classic nodes": -256, "Nodes 2.0": -255}[page.name])
     run(page)
-    toast = page.locator(".p-toast-message", has_text="the mask is empty")
+    toast = page.locator(".p-toast-message, li[role=alert]", has_text="the mask is empty")
     toast.first.wait_for(timeout=10_000)
     show(page, "toast")
     assert "Attention Mask" in toast.first.inner_text()
