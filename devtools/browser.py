@@ -12,8 +12,8 @@ SCREENS = ROOT / ".host" / "screens"
 # Read before the page opens: no tour, no shop of templates over it.
 SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.Workflow.Persist": False, "Comfy.Minimap.Visible": False}
 READY = "window.app && app.extensionManager && Object.keys(LiteGraph.registered_node_types).length > 50"
-# The page's own noise: it asks for things on the internet, for settings that are not there yet, and for routes of a
-# newer host.
+# The page's own noise: it asks for things on the internet, for settings that are not there yet, and for
+# routes of a newer host.
 NOT_OURS = ("Failed to load resource", "Content Security Policy", "api.comfy.org", "JobsApiError")
 
 
@@ -50,7 +50,7 @@ def opened(browser, address, **settings):
 LAYOUT = """() => JSON.stringify([
     app.graph.nodes.map(node => [node.id, ...node.pos, ...node.size]),
     [...document.querySelectorAll(
-        '[data-node-id], .eta-curve, .eta-attention, .eta-compare'
+        '[data-node-id], .eta-curve, .eta-attention, .eta-compare, .eta-approve'
     )].map(element => {
         const { x, y, width, height } = element.getBoundingClientRect();
         return [x, y, width, height, element.textContent];

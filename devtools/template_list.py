@@ -264,6 +264,39 @@ def measure(sheet: Sheet) -> None:
     begun.save(verdict.out(0), "Edited: what passes", "eta/passed")
 
 
+def approve(sheet: Sheet) -> None:
+    begun = Begun(sheet, "a photo of a cat", "a photo of a dog")
+    found = begun.region()
+    sheet.column("4. Approve the region", 360)
+    region = sheet.add(
+        "EtaApprove",
+        "Is this the region?",
+        before=begun.picture,
+        after=found.out("heatmap"),
+        mask=found.out("mask"),
+    )
+    sheet.column("5. Edit")
+    eta = begun.schedule()
+    edited = begun.edit(eta, mask=region.out("mask"), variants=2)
+    sheet.column("6. Keep the rest, measure", 360)
+    pictures = begun.decode(edited.out("latent"))
+    whole = {"match_colour": 0.0, "align": False}  # the lock leaves colours and places as they were
+    kept = sheet.add("EtaKeep", source=begun.picture, edited=pictures, mask=region.out("mask"), **whole).out(
+        "image"
+    )
+    figures = sheet.add("EtaMetrics", source=begun.picture, edited=kept, mask=region.out("mask"))
+    sheet.column("7. Approve the edits, save", 420)
+    approved = sheet.add(
+        "EtaApprove",
+        "May these be saved?",
+        before=begun.picture,
+        after=kept,
+        mask=region.out("mask"),
+        figures=figures.out("figures"),
+    )
+    begun.save(approved.out("image"), "Edited: what was approved", "eta/approved")
+
+
 def find_the_eta(sheet: Sheet) -> None:
     sheet.column("1. Model and photographs")
     loader = sheet.add("CheckpointLoaderSimple", models=[MODELS[SD15]], ckpt_name=SD15)
@@ -522,6 +555,21 @@ TEMPLATES = {
 {FILES}{CAT_BY}
 """,
         measure,
+    ),
+    "Approve before saving": (
+        f"""{PHOTO}
+{PROMPTS}
+3. **Is this the region?** The run waits here before any edit is made. Approve the orange region, or
+   redraw it in the mask editor and approve that. Reject ends the run.
+4. **Eta Sampler** makes two edits inside the approved region.
+5. **May these be saved?** Pick one, both or none. Only what you approve is saved.
+
+**Keys**, after a click on the pictures: A approve, R reject, E redraw, X pick, Space (held) before, arrows
+next picture. Cancel in the queue ends the wait. After `time_limit` seconds, and in runs without a page, the
+pictures are rejected.
+{FILES}{CAT_BY}
+""",
+        approve,
     ),
     "Find the eta for your pictures": (
         f"""1. Two **examples**: each has a photograph, two prompts and a region. One is enough; chain

@@ -27,6 +27,7 @@ HEIGHTS = {
     "CLIPTextEncode": 120,
     "ControlNetApplyAdvanced": 220,
     "ControlNetLoader": 80,
+    "EtaApprove": 700,
     "EtaCompare": 560,
     "EtaInversion": 450,
     "EtaKeep": 380,

@@ -3,6 +3,7 @@
 from comfy_api.latest import ComfyExtension, io
 
 from . import (
+    approve_nodes,
     compare_nodes,
     evidence_nodes,
     inversion_nodes,
@@ -27,6 +28,7 @@ class EtaInversionExtension(ComfyExtension):
             method_nodes,
             compare_nodes,
             evidence_nodes,
+            approve_nodes,
             picture_nodes,
             tune_nodes,
         )

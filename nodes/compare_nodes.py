@@ -76,7 +76,8 @@ class EtaCompare(EtaNode):
     ) -> io.NodeOutput:
         others = {"before": before} | ({} if reconstruction is None else {"reconstruction": reconstruction})
         fitted = {
-            name: _beside(after, picture, name, cls.hidden.unique_id) for name, picture in others.items()
+            name: host.beside_edited(after, picture, name, cls.hidden.unique_id)
+            for name, picture in others.items()
         }
         difference = ((after[..., :3] - fitted["before"]).abs() * gain).clamp(0, 1)
         pictures = fitted | {"after": after, "difference": difference}
@@ -89,13 +90,6 @@ class EtaCompare(EtaNode):
             pictures["eta"] = line_plot(times, [eta(t) for t in times], "time (0 image, 1 noise)", "eta")
         views = {name: preview.show(picture) for name, picture in pictures.items()}
         return io.NodeOutput(difference, ui={"eta_compare": [views]})
-
-
-def _beside(after: Tensor, picture: Tensor, name: str, node_id: str | None) -> Tensor:
-    """One picture, or one for each of `after`, of its size."""
-    size = (after.shape[1], after.shape[2])
-    fitted = host.as_encoded(host.beside(picture, len(after), name), name, size, node_id)
-    return fitted[..., :3].to(after.device)
 
 
 NODES = [EtaCompare]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from uuid import uuid4
 
+import torch
 import torch.nn.functional as F
 from comfy_api.latest import io, ui
 from einops import rearrange
@@ -23,6 +24,16 @@ def show(images: Tensor, largest: int = LARGEST) -> list[ui.SavedResult]:
         size = [max(1, round(side * scale)) for side in images.shape[1:3]]
         images = F.interpolate(images.movedim(-1, 1), size, mode="area").movedim(1, -1)
     rounded = images.expand(-1, -1, -1, 3) + 0.5 / 255  # the host cuts off
+    return ui.ImageSaveHelper.save_images(
+        rounded, f"eta_{uuid4().hex[:8]}", io.FolderType.temp, None, compress_level=1
+    )
+
+
+def show_holes(images: Tensor, mask: Tensor) -> list[ui.SavedResult]:
+    """References as of `show`, in full size, transparent where the mask [B, H, W] is: what the host's mask
+    editor reads.
+    """
+    rounded = torch.cat([images.float().cpu(), 1 - mask[..., None]], -1) + 0.5 / 255  # the host cuts off
     return ui.ImageSaveHelper.save_images(
         rounded, f"eta_{uuid4().hex[:8]}", io.FolderType.temp, None, compress_level=1
     )

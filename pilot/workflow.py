@@ -162,7 +162,7 @@ def form(graph: Graph, mask: str, has_mask: bool, clip: Clip, edited: str = "") 
     mask: one of MASKS. has_mask: whether the item has a mask for the figures. edited: the node whose picture
     is the edit, where the workflow has several. Raises WorkflowError naming what cannot be found.
     """
-    graph = {node_id: node | {"inputs": dict(node["inputs"])} for node_id, node in graph.items()}
+    graph = _unasked({node_id: node | {"inputs": dict(node["inputs"])} for node_id, node in graph.items()})
     picture = _unjudged(graph, _edited_picture(graph, edited))
     used = _behind(graph, [picture])
     samplers, inversions = (_of_type(graph, kind, used) for kind in ("EtaSampler", "EtaInversion"))
@@ -340,6 +340,25 @@ def _unjudged(graph: Graph, link: list) -> list:
     if node.get("class_type") == "EtaVerdict" and _is_link(node["inputs"].get("image")):
         return _unjudged(graph, node["inputs"]["image"])
     return link
+
+
+ASKED = {0: "after", 1: "mask"}  # outputs of EtaApprove -> the inputs they pass on
+
+
+def _unasked(graph: Graph) -> Graph:
+    """Without EtaApprove, which would wait for a person at the page: the pilot's are reviewed afterwards."""
+
+    def passed(value: Any) -> Any:
+        while _is_link(value) and graph.get(value[0], {}).get("class_type") == "EtaApprove":
+            through = graph[value[0]]["inputs"].get(ASKED.get(value[1], ""))
+            if not _is_link(through):
+                return value
+            value = through
+        return value
+
+    for node in graph.values():
+        node["inputs"] = {name: passed(value) for name, value in node["inputs"].items()}
+    return graph
 
 
 def _place_picture(graph: Graph, inversions: list[str]) -> str:

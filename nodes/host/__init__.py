@@ -4,6 +4,7 @@ Nothing is installed on a MODEL. What a run needs lives in a copy of the model o
 sampling.
 """
 
+from . import approvals
 from .families.text import rows_of_text
 from .folders import saved_files, saved_path
 from .inversion_file import load as load_inversion
@@ -26,7 +27,7 @@ from .models import (
     text_fingerprint,
 )
 from .perception import image_embeddings, text_embedding, weights_of, weights_there
-from .pictures import as_encoded, beside, blocked, is_encoded_part, middle
+from .pictures import as_encoded, beside, beside_edited, blocked, is_encoded_part, middle
 from .prompts import chunk_length, encode, encodes_to, tokens_of, typed_text, upstream_texts
 from .sampling import CATEGORY, Branch, Network, counts_rows, eta_sampler, progress, sample
 from .steering import SOURCE, MethodPlan, plan_methods
@@ -40,8 +41,10 @@ __all__ = [
     "MapRecorder",
     "MethodPlan",
     "Network",
+    "approvals",
     "as_encoded",
     "beside",
+    "beside_edited",
     "blocked",
     "check_covered",
     "check_no_keyframes",

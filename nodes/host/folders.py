@@ -39,6 +39,15 @@ def saved_path(name: str) -> Path:
     return path
 
 
+def uploaded_path(subfolder: str, filename: str) -> Path:
+    """A file that the page put into the input folder. ValueError outside of it, and where there is none."""
+    root, name = Path(folder_paths.get_input_directory()).resolve(), f"{subfolder}/{filename}".lstrip("/")
+    path = _inside(root, name, name)
+    if not path.is_file():
+        raise ValueError(f"'{name}' is not in the host's input folder: upload it first")
+    return path
+
+
 def new_path(prefix: str) -> tuple[Path, str]:
     """A fresh file in the output folder for a prefix, and its annotated name. ValueError as above."""
     if not Path(prefix).name:

@@ -18,7 +18,7 @@ def warn(message: str, node_id: str | None = None) -> None:
     """A warning in the log and, where a page waits for the run, on the node and as a toast."""
     log.warning(message)
     _show(f"Warning: {message}", node_id)
-    server = _listened()
+    server = listened()
     if server is not None:
         server.send_sync(EVENT, {"node": node_id, "text": message}, server.client_id)
 
@@ -31,12 +31,12 @@ def say(message: str, node_id: str | None = None) -> None:
 
 def _show(text: str, node_id: str | None) -> None:
     """Text on the node. The page takes it for markup, and it may hold what a stranger wrote."""
-    server = _listened()
+    server = listened()
     if server is not None and node_id is not None:
         server.send_progress_text(html.escape(text), node_id, sid=server.client_id)
 
 
-def _listened() -> PromptServer | None:
+def listened() -> PromptServer | None:
     """The server where a page waits for the run; without a client, what it sends would go to every page."""
     server = getattr(PromptServer, "instance", None)
     return server if server is not None and server.client_id is not None else None

@@ -60,6 +60,16 @@ def beside(values: Tensor, count: int, name: str) -> Tensor:
     return values if len(values) == 1 else tile_batch(values, count)
 
 
-def blocked(message: str) -> ExecutionBlocker:
-    """An output that keeps the nodes behind it from running; the page shows the message on them."""
+def beside_edited(after: Tensor, picture: Tensor, name: str, node_id: str | None = None) -> Tensor:
+    """The picture `name` for `after` [B, H, W, C]: one, or one for each of its batch, of its size and device.
+
+    Raises ValueError as `beside` and `as_encoded` do.
+    """
+    size = (after.shape[1], after.shape[2])
+    fitted = as_encoded(beside(picture, len(after), name), name, size, node_id)
+    return fitted[..., :3].to(after.device)
+
+
+def blocked(message: str | None) -> ExecutionBlocker:
+    """An output that keeps the nodes behind it from running; the page shows the message on them, if any."""
     return ExecutionBlocker(message)

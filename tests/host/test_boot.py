@@ -19,6 +19,7 @@ def test_every_node_is_there(host):
         "EtaCompare",
         "EtaMetrics",
         "EtaVerdict",
+        "EtaApprove",
         "EtaTune",
         "EtaTuneExample",
         "EtaCrop",

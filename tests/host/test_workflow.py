@@ -21,12 +21,14 @@ BLUEPRINT = ROOT / "subgraphs" / "Eta edit.json"
 MAIN = "Change one thing in a photo"
 QUICK_STEPS = 6
 QUICKER = {  # where many pictures are made
+    "Approve before saving": {"EtaInversion": {"steps": 6}, "EtaApprove": {"without_answer": "approve"}},
     "Compare etas in a grid": {"EtaInversion": {"steps": 4}},
     "Find the eta for your pictures": {"EtaInversion": {"steps": 4}, "EtaTune": {"trials": 4}},
 }
 # workflow -> what the judge sees in each of its edited pictures
 SHOWS = {
     "A batch of pictures": [("cat", "snow"), ("red ball", "snow")],
+    "Approve before saving": [("dog", "grass")] * 2,
     "Compare etas in a grid": [("dog", "grass")] * 4,
     "Find the eta for your pictures": [("dog", "grass"), ("fox", "grass")],
     "Gallery of variants": [("dog", "grass")] * 4,

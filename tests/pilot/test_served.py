@@ -37,6 +37,7 @@ EXAMPLES = {
     "A batch of pictures": ("none", "2 LoadImage nodes"),
     "Change one thing in a photo": ("auto", ""),
     "Compare etas in a grid": ("auto", "--edited"),
+    "Approve before saving": ("auto", ""),
     "Find the eta for your pictures": ("auto", "--edited"),
     "Gallery of variants": ("auto", ""),
     "Keep the layout with Plug-and-Play": ("none", ""),

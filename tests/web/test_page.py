@@ -82,7 +82,11 @@ def run(page) -> None:
             await app.queuePrompt(0, 1);
         }"""
     )
-    page.wait_for_function("window.ended", timeout=RUN_MS)
+    asks = "document.querySelector('.eta-approve.eta-waits .eta-yes')"
+    while page.wait_for_function(f"window.ended ?? Boolean({asks})", timeout=RUN_MS).json_value() is True:
+        show(page, "asked")
+        page.evaluate(f"{asks}.click()")
+        page.wait_for_function(f"!{asks}")
     assert page.evaluate("window.ended").startswith("execution_success"), page.evaluate("window.ended")
     settle(page)
 

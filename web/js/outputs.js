@@ -1,19 +1,9 @@
 // @ts-check
 /** What a node has shown, shown again where the page makes its nodes anew: after undo, in another tab of workflows, for a job of the queue. */
 import { app } from "../../../scripts/app.js";
+import { nodeAt } from "./shared/widget.js";
 
-const KINDS = ["AttentionMask", "EtaCompare", "EtaSampler"];
-
-/** The node of an address such as "12", or "7:12" and "<id of the subgraph>:12" inside a subgraph.
- * @param {string} address
- */
-function nodeAt(address) {
-    const steps = address.split(":");
-    const last = steps.pop();
-    let graph = app.graph;
-    for (const step of steps) graph = graph?.subgraphs?.get(step) ?? graph?.getNodeById(step)?.subgraph;
-    return graph?.getNodeById(last);
-}
+const KINDS = ["AttentionMask", "EtaApprove", "EtaCompare", "EtaSampler"];
 
 /** Those of this pack's nodes.
  * @param {Record<string, object>} outputs by address

@@ -33,6 +33,17 @@ export function addWidget(node, name, element, height) {
     node.setSize([Math.max(node.size[0], 300), Math.max(node.size[1], node.computeSize()[1])]);
 }
 
+/** The node of an address such as "12", or "7:12" and "<id of the subgraph>:12" inside a subgraph.
+ * @param {string} address
+ */
+export function nodeAt(address) {
+    const steps = address.split(":");
+    const last = steps.pop();
+    let graph = app.graph;
+    for (const step of steps) graph = graph?.subgraphs?.get(step) ?? graph?.getNodeById(step)?.subgraph;
+    return graph?.getNodeById(last);
+}
+
 /** Calls `then` after whatever a node's hook does already.
  * @param {any} owner
  * @param {string} hook
@@ -108,20 +119,21 @@ export function namesFilledIn(name) {
 
 /** The address of a picture that a node has shown.
  * @param {Saved} saved
+ * @param {Record<string, string>} [more] what the host's /view can do with it, such as { channel: "rgb" }
  */
-export function address({ filename, subfolder, type }) {
-    return api.apiURL(`/view?${new URLSearchParams({ filename, subfolder, type })}`);
+export function address({ filename, subfolder, type }, more = {}) {
+    return api.apiURL(`/view?${new URLSearchParams({ filename, subfolder, type, ...more })}`);
 }
 
 /** By its events: decode() may also refuse a picture that is there, where many are decoded at once.
- * @param {Saved} saved @returns {Promise<HTMLImageElement>}
+ * @param {Saved} saved @param {Record<string, string>} [more] as of `address` @returns {Promise<HTMLImageElement>}
  */
-export function load(saved) {
+export function load(saved, more = {}) {
     return new Promise((resolve, reject) => {
         const image = new Image();
         image.onload = () => resolve(image);
         image.onerror = () => reject(new Error(`${image.src} cannot be shown`));
-        image.src = address(saved);
+        image.src = address(saved, more);
     });
 }
 
