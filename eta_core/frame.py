@@ -57,6 +57,10 @@ class Frame(Protocol):
         """x after one inversion step, from sigma up to sigma_next; see ddim.invert_step."""
         ...
 
+    def shifted(self, x: Tensor, delta: Tensor, sigma: float) -> Tensor:
+        """x with `delta` added to what the model samples: to x itself, or to a flow's z."""
+        ...
+
     def halfway(self, sigma: float, sigma_next: float) -> float:
         """The sigma half way between two, counted as `slope` counts."""
         ...
@@ -105,6 +109,9 @@ class Diffusion:
         """DDIM's equation 12 reversed: x moves along the noise that the network found in `seen`."""
         return self.move(x, self.slope(seen, denoised, sigma_next), sigma, sigma_next)
 
+    def shifted(self, x: Tensor, delta: Tensor, sigma: float) -> Tensor:
+        return x + delta
+
     def halfway(self, sigma: float, sigma_next: float) -> float:
         return (sigma + sigma_next) / 2
 
@@ -138,6 +145,9 @@ class Flow:
         """Euler's step of z along the velocity (z - x0) / tau that the network found at the destination."""
         share = 1.0 - self.level(sigma) / self.level(sigma_next)
         return seen + share * (seen - self.scale(sigma_next) * denoised)
+
+    def shifted(self, x: Tensor, delta: Tensor, sigma: float) -> Tensor:
+        return x + self.scale(sigma) * delta
 
     def halfway(self, sigma: float, sigma_next: float) -> float:
         return self.sigma((self.level(sigma) + self.level(sigma_next)) / 2)

@@ -5,6 +5,7 @@ from comfy_api.latest import ComfyExtension, io
 from . import (
     compare_nodes,
     evidence_nodes,
+    flow_edit_nodes,
     inversion_nodes,
     mask_nodes,
     method_nodes,
@@ -23,6 +24,7 @@ class EtaInversionExtension(ComfyExtension):
             schedule_nodes,
             mask_nodes,
             sampler_nodes,
+            flow_edit_nodes,
             prompt_nodes,
             method_nodes,
             compare_nodes,

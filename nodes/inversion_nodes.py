@@ -282,7 +282,7 @@ def _check(model, branch: host.Branch, trajectory: Trajectory, vae, seed, node_i
         host.warn(
             f"{found}: its noise is hardly this picture's. Set cfg to 1, use more steps ({grid.steps} now), "
             "the scheduler ddim_uniform, or the "
-            "inverter fixed_point or edit_friendly",
+            "inverter fixed_point or edit_friendly; or edit without an inversion, by Eta Flow Edit",
             node_id,
         )
     else:
