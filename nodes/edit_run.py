@@ -211,6 +211,11 @@ def prepare_run(
             first,
             trajectory.latent_size,
             guided=any(not math.isclose(target.cfg, 1.0) for target in steered),
+            references=any(
+                "reference_latents" in extra
+                for branch in (source, *branches)
+                for _, extra in (*branch.positive, *(branch.negative or ()))
+            ),
             node_id=node_id,
         ),
         NoiseSettings(
