@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from PIL import Image
 from eta_core.evidence import metrics
 
 from .demo import judge, scenes
-from .demo.studio import DemoStudio, open_studio, pixels_of
+from .demo.studio import DemoStudio, FlowDemoStudio, open_studio, pixels_of
 from .environment import ROOT
 
 REQUIRED = {
@@ -33,8 +34,11 @@ PICTURES, PER_PROMPT, STEPS, CFG = 200, 2, 20, 5.0
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5)
 
 
-def test_scenes(count: int, with_thing: bool = False) -> list[scenes.Scene]:
-    found = (scenes.render(scenes.TEST + i) for i in range(10 * count))
+AnyStudio = DemoStudio | FlowDemoStudio
+
+
+def test_scenes(count: int, with_thing: bool = False, first: int = scenes.TEST) -> list[scenes.Scene]:
+    found = (scenes.render(first + i) for i in range(10 * count))
     return [s for s in found if s.thing or not with_thing][:count]
 
 
@@ -52,18 +56,22 @@ def judge_accuracy(count: int = 1000) -> dict[str, float]:
     }
 
 
-def autoencoder_psnr(studio: DemoStudio, count: int = 100) -> dict[str, float]:
+def autoencoder_psnr(studio: AnyStudio, count: int = 100) -> dict[str, float]:
     pictures = pixels_of(test_scenes(count))
     decoded = studio.decode(studio.encode(pictures))
     return {"autoencoder PSNR dB": metrics.psnr(pictures, decoded).mean().item()}
 
 
-def sampled(studio: DemoStudio, out: Path) -> dict[str, float]:
+def sampled(studio: AnyStudio, out: Path) -> dict[str, float]:
     """Pictures by the stock KSampler, what the judge sees in them, and a sheet to look at."""
     rng, judges = np.random.default_rng(0), judge.load()
     prompts = [(t, b) for t in scenes.THINGS for b in scenes.BACKGROUNDS]
     chosen = [prompts[i] for i in rng.permutation(len(prompts))[: PICTURES // PER_PROMPT]]
-    same = {"latent_image": {"samples": torch.zeros(PER_PROMPT, 4, 16, 16)}, "steps": STEPS, "cfg": CFG}
+    same = {
+        "latent_image": {"samples": torch.zeros(PER_PROMPT, *studio.latent["samples"].shape[1:])},
+        "steps": STEPS,
+        "cfg": CFG,
+    }
     asked, said, sheet = [], [], []
     for seed, (thing, background) in enumerate(chosen):
         positive = studio.prompt(scenes.prompt_of(thing, background))
@@ -98,8 +106,15 @@ def confusion(asked: list[str], said: list[str]) -> str:
 
 def attention(studio: DemoStudio, count: int = 50) -> dict[str, float]:
     """IoU of AttentionMask with the object's true mask, by threshold; the best one is the figure."""
-    found: dict[float, list[float]] = {threshold: [] for threshold in THRESHOLDS}
-    for scene in test_scenes(count, with_thing=True):
+    return {"attention IoU": max(attention_by_threshold(studio, count).values())}
+
+
+def attention_by_threshold(
+    studio: AnyStudio, count: int, first: int = scenes.TEST, thresholds: Sequence[float] = THRESHOLDS
+) -> dict[float, float]:
+    """Mean IoU with the true mask on scenes from the seed `first` on."""
+    found: dict[float, list[float]] = {threshold: [] for threshold in thresholds}
+    for scene in test_scenes(count, with_thing=True, first=first):
         positive, latent = studio.prompt(scene.prompt), studio.encode(pixels_of([scene]))
         inversion = studio.invert(positive=positive, latent_image=latent, steps=STEPS)
         truth = torch.from_numpy(scene.mask.copy())[None] > 127
@@ -109,7 +124,7 @@ def attention(studio: DemoStudio, count: int = 50) -> dict[str, float]:
             ious.append(metrics.iou(mask > 0.5, truth).item())
     means = {threshold: float(np.mean(ious)) for threshold, ious in found.items()}
     print("attention IoU by threshold:", ", ".join(f"{t:g}: {m:.3f}" for t, m in means.items()), flush=True)
-    return {"attention IoU": max(means.values())}
+    return means
 
 
 def main() -> int:

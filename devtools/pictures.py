@@ -263,6 +263,15 @@ def of_region(panda: Subject) -> Image.Image:
     return strip(panda.pixels, heat, studio.decode(edited))
 
 
+def of_flow_edit(cat: Subject) -> Image.Image:
+    """The cat, the region, and a dog without and with the region."""
+    studio, (mask, heat) = cat.studio, cat.region()
+    same = dict(source=cat.source, positive=cat.target, steps=20, start=0.85, cfg=5.5)
+    latent = studio.encode(cat.pixels)
+    edits = [studio.flow_edit(latent, **same, **place) for place in ({}, {"mask": mask})]
+    return strip(cat.pixels, heat, *map(studio.decode, edits))
+
+
 @cache
 def of_metrics(cat: Subject) -> tuple[Image.Image, Image.Image]:
     """Two edits, one in the mask and one everywhere, and the node's table of them."""
@@ -339,6 +348,7 @@ def main() -> None:
     swaps = (cat, ball, panda)
     pictures: dict[str, Callable[[], Image.Image]] = {
         "docs/AttentionMask/mask.jpg": lambda: strip(cat.pixels, heat, mask),
+        "docs/EtaFlowEdit/edit.jpg": lambda: of_flow_edit(cat),
         "docs/EtaInversion/inversion.jpg": lambda: of_inversion(cat),
         "docs/EtaLoadInversion/edits.jpg": lambda: of_saving(studio)[1],
         "docs/EtaMasaCtrl/edit.jpg": lambda: with_and_without(ball, "MasaCtrl", masked=False, **EVERYWHERE),

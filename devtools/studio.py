@@ -72,6 +72,22 @@ class Studio:
         """EtaSchedule's output."""
         return self.host.call("EtaSchedule", **self.defaults.eta | inputs)[0]
 
+    def flow_edit(self, latent: dict, **inputs) -> Tensor:
+        """EtaFlowEdit's edited latent of a LATENT, between the studio's prompts."""
+        given = dict(
+            source=self.prompt(self.defaults.source),
+            positive=self.prompt(self.defaults.target),
+            negative=self.negative,
+            steps=self.defaults.steps,
+            scheduler="normal",
+            source_cfg=1.5,
+            cfg=self.defaults.cfg,
+            seed=self.defaults.seed,
+            start=1.0,
+        )
+        found = self.host.call("EtaFlowEdit", model=self.model, latent_image=latent, **given | inputs)
+        return found[0]["samples"]
+
     def invert_both(self, **inputs):
         """EtaInversion's two outputs."""
         given = dict(

@@ -63,6 +63,35 @@ def paper_gentle() -> EtaSchedule:
     return EtaSchedule(((0.3, 0.0), (1.0, 0.2)))
 
 
+# times of SD1's schedule -> the flow's time tau of the same noise, tau / (1 - tau) = sigma
+FLOW_TIMES = {
+    0.3: 0.454,
+    0.4: 0.538,
+    0.5: 0.618,
+    0.6: 0.695,
+    0.7: 0.769,
+    0.8: 0.836,
+    0.9: 0.893,
+    1.0: 0.936,
+}
+
+
+def at_flow_times(eta: EtaSchedule) -> EtaSchedule:
+    """A curve that was made for SD1's times, at the flow's times of the same noise."""
+    first = eta.points[0][0]
+    return EtaSchedule(tuple((tau, round(eta(t), 4)) for t, tau in FLOW_TIMES.items() if t >= first))
+
+
+def flow_strong() -> EtaSchedule:
+    """paper_strong for flow models: 0 up to tau 0.695, 0.7 from 0.936 on."""
+    return at_flow_times(paper_strong())
+
+
+def flow_gentle() -> EtaSchedule:
+    """paper_gentle for flow models: 0 up to tau 0.454, 0.2 from 0.936 on."""
+    return at_flow_times(paper_gentle())
+
+
 def parse_curve(text: str) -> tuple[tuple[float, float], ...]:
     """Points from text such as "0.6:0, 1:0.7" (t:eta, separated by commas, semicolons or line ends)."""
     points = []

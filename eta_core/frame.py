@@ -57,6 +57,22 @@ class Frame(Protocol):
         """x after one inversion step, from sigma up to sigma_next; see ddim.invert_step."""
         ...
 
+    def shifted(self, x: Tensor, delta: Tensor, sigma: float) -> Tensor:
+        """x with `delta` added to what the model samples: to x itself, or to a flow's z."""
+        ...
+
+    def halfway(self, sigma: float, sigma_next: float) -> float:
+        """The sigma half way between two, counted as `slope` counts."""
+        ...
+
+    def slope(self, x: Tensor, denoised: Tensor, sigma: float) -> Tensor:
+        """Where the model's own path leads from x at a sigma above 0: the noise, or a flow's velocity."""
+        ...
+
+    def move(self, x: Tensor, slope: Tensor, sigma: float, sigma_next: float) -> Tensor:
+        """x at sigma_next, from x at sigma straight along a slope."""
+        ...
+
 
 def to_x(frame: Frame, z: Tensor, sigma: float) -> Tensor:
     return z * frame.scale(sigma)
@@ -91,7 +107,19 @@ class Diffusion:
 
     def invert(self, x: Tensor, seen: Tensor, denoised: Tensor, sigma: float, sigma_next: float) -> Tensor:
         """DDIM's equation 12 reversed: x moves along the noise that the network found in `seen`."""
-        return x + (sigma_next - sigma) * ((seen - denoised) / sigma_next)
+        return self.move(x, self.slope(seen, denoised, sigma_next), sigma, sigma_next)
+
+    def shifted(self, x: Tensor, delta: Tensor, sigma: float) -> Tensor:
+        return x + delta
+
+    def halfway(self, sigma: float, sigma_next: float) -> float:
+        return (sigma + sigma_next) / 2
+
+    def slope(self, x: Tensor, denoised: Tensor, sigma: float) -> Tensor:
+        return (x - denoised) / sigma
+
+    def move(self, x: Tensor, slope: Tensor, sigma: float, sigma_next: float) -> Tensor:
+        return x + (sigma_next - sigma) * slope
 
 
 @dataclass(frozen=True)
@@ -117,6 +145,19 @@ class Flow:
         """Euler's step of z along the velocity (z - x0) / tau that the network found at the destination."""
         share = 1.0 - self.level(sigma) / self.level(sigma_next)
         return seen + share * (seen - self.scale(sigma_next) * denoised)
+
+    def shifted(self, x: Tensor, delta: Tensor, sigma: float) -> Tensor:
+        return x + self.scale(sigma) * delta
+
+    def halfway(self, sigma: float, sigma_next: float) -> float:
+        return self.sigma((self.level(sigma) + self.level(sigma_next)) / 2)
+
+    def slope(self, x: Tensor, denoised: Tensor, sigma: float) -> Tensor:
+        return (from_x(self, x, sigma) - denoised) / self.level(sigma)
+
+    def move(self, x: Tensor, slope: Tensor, sigma: float, sigma_next: float) -> Tensor:
+        width = self.level(sigma_next) - self.level(sigma)
+        return to_x(self, from_x(self, x, sigma) + width * slope, sigma_next)
 
 
 DIFFUSION, FLOW = Diffusion(), Flow()

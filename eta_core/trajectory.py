@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .schedule import Grid
 
-INVERTERS = ("ddim", "fixed_point", "negative_prompt", "edit_friendly", "warm")
+INVERTERS = ("ddim", "fixed_point", "negative_prompt", "edit_friendly", "warm", "midpoint", "fireflow")
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,8 +17,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..eta_core.edit import Prediction, sample_target
+from ..eta_core.edit import Predict, Prediction, sample_target
 from ..eta_core.eta import EtaSchedule
+from ..eta_core.flow_edit import sample_delta
 from ..eta_core.hold import NO_HOLD, Hold
 from ..eta_core.masks import compose, least, resize_mask, resolve
 from ..eta_core.methods import Method, PlugAndPlay
@@ -79,13 +80,22 @@ class EditRun:
             report = host.progress(self.model, self.first * len(seeds)) if tick is None else tick
             one_by_one = (replace(self, noise=replace(self.noise, seeds=(seed,))) for seed in seeds)
             return torch.cat([each.sample(report) for each in one_by_one])
-        report = host.progress(self.model, self.first) if tick is None else tick
 
-        def loop(network: host.Network, latent: Tensor) -> Tensor:
-            predict = _Predictor(self, network, report)
-            noise = self.strategy(self.noise, self.trajectory.x.to(latent))
+        def loop(predict: Predict, x: Tensor) -> Tensor:
+            noise = self.strategy(self.noise, x)
             return sample_target(predict, grid, noise, self.hold, self.first) / grid.scales[0]
 
+        return self._in_host(loop, tick)
+
+    def sample_delta(self) -> Tensor:
+        """The same without an inversion: the trajectory is a path that `noised_path` made, for one seed."""
+        grid = self.trajectory.grid
+        return self._in_host(lambda predict, x: sample_delta(predict, x, grid, self.hold, self.first), None)
+
+    def _in_host(self, loop: Callable[[Predict, Tensor], Tensor], tick: Tick | None) -> Tensor:
+        """What `loop`, given the network and the trajectory, makes of them inside the host's sampling."""
+        grid = self.trajectory.grid
+        report = host.progress(self.model, self.first) if tick is None else tick
         rows = 1 + len(self.noise.seeds) * (len(self.branches) - 1)
         return host.sample(
             self.model,
@@ -93,7 +103,7 @@ class EditRun:
             self.trajectory.source,
             grid.levels[self.first :: -1],
             self.noise.seeds[0],
-            loop,
+            lambda network, latent: loop(_Predictor(self, network, report), self.trajectory.x.to(latent)),
             rows,
         )
 
@@ -202,6 +212,11 @@ def prepare_run(
             trajectory.grid.steps if parity else first,
             trajectory.latent_size,
             guided=any(not math.isclose(target.cfg, 1.0) for target in steered),
+            references=any(
+                "reference_latents" in extra
+                for branch in (source, *branches)
+                for _, extra in (*branch.positive, *(branch.negative or ()))
+            ),
             node_id=node_id,
         ),
         NoiseSettings(

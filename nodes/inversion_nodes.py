@@ -10,7 +10,7 @@ import torch
 from comfy_api.latest import io, ui
 
 from ..eta_core.evidence.metrics import psnr
-from ..eta_core.invert import invert, play_back, record
+from ..eta_core.invert import evaluations, invert, invert_by_midpoints, play_back, record
 from ..eta_core.trajectory import INVERTERS, Trajectory
 from . import host
 from .plot import line_plot
@@ -88,9 +88,10 @@ class EtaInversion(EtaNode):
                     tooltip=(
                         "ddim: the paper's forward pass (neutral). warm: plays back closer for one "
                         "evaluation more in all. fixed_point: closer still, by `iterations` evaluations a "
-                        "step. negative_prompt: as ddim, and EtaSampler takes the source prompt for its "
-                        "negative. edit_friendly: DDPM noise of its own at every step; eta is then how "
-                        "much of it is renewed, and eta 0 still edits."
+                        "step. midpoint and fireflow: second order (RF-Solver, FireFlow), for twice and for "
+                        "one evaluation more. negative_prompt: as ddim, and EtaSampler takes the source "
+                        "prompt for its negative. edit_friendly: DDPM noise of its own at every step; eta "
+                        "is then how much of it is renewed, and eta 0 still edits."
                     ),
                 ),
                 io.Int.Input(
@@ -200,9 +201,7 @@ class EtaInversion(EtaNode):
             )
         z = host.in_model_space(model, host.latent_tensor(model, latent_image, cls.hidden.unique_id))
         recorder = host.MapRecorder(model, positive, (z.shape[-2], z.shape[-1]), len(z))
-        warm = inverter == "warm"
-        evaluations = 2 if warm else iterations if inverter == "fixed_point" else 1
-        tick = host.progress(model, grid.steps + 1 if warm else grid.steps * evaluations)
+        tick = host.progress(model, evaluations(inverter, grid.steps, iterations))
 
         def loop(network, latent):
             def denoise(x, sigma):
@@ -212,7 +211,12 @@ class EtaInversion(EtaNode):
 
             if inverter == "edit_friendly":
                 return record(denoise, latent, grid, inversion_seed, recorder.close_step), math.nan
-            return invert(denoise, latent, grid, recorder.close_step, evaluations, warm)
+            if inverter in ("midpoint", "fireflow"):
+                carried = inverter == "fireflow"
+                return invert_by_midpoints(denoise, latent, grid, recorder.close_step, carried), math.nan
+            warm = inverter == "warm"
+            asked = 2 if warm else iterations if inverter == "fixed_point" else 1
+            return invert(denoise, latent, grid, recorder.close_step, asked, warm)
 
         branch = host.Branch("source", positive, negative, cfg)
         x, residual = host.sample(model, [branch], z, grid.levels, inversion_seed, loop)
@@ -278,7 +282,7 @@ def _check(model, branch: host.Branch, trajectory: Trajectory, vae, seed, node_i
         host.warn(
             f"{found}: its noise is hardly this picture's. Set cfg to 1, use more steps ({grid.steps} now), "
             "the scheduler ddim_uniform, or the "
-            "inverter fixed_point or edit_friendly",
+            "inverter fixed_point or edit_friendly; or edit without an inversion, by Eta Flow Edit",
             node_id,
         )
     else:

@@ -286,7 +286,7 @@ class EtaMasaCtrl(EtaNode):
             ),
             description=(
                 "The target looks its texture up in the source (mutual self-attention): for changes of pose "
-                "and shape of the same thing."
+                "and shape of the same thing. On SD3 and Flux: the image tokens' keys and values."
             ),
             inputs=[
                 _fraction(
@@ -314,13 +314,36 @@ class EtaMasaCtrl(EtaNode):
                     "target_mask", optional=True, tooltip="Where the thing is to be. Needs source_mask."
                 ),
                 EditSocket.Input("edit", optional=True, tooltip=EARLIER),
+                io.Mask.Input(
+                    "free_mask",
+                    optional=True,
+                    tooltip=(
+                        "Where the target looks things up in itself; outside it in the source (KV-Edit). "
+                        "Without it: in the source everywhere (neutral)."
+                    ),
+                ),
+                _fraction(
+                    "source_inside",
+                    0.0,
+                    "How much of the source is mixed in inside free_mask. 0 = nothing (KV-Edit), ProEdit: "
+                    "0.1. Without free_mask it is not read.",
+                    optional=True,
+                ),
             ],
             outputs=[EditSocket.Output(display_name="method", tooltip=OUTPUT)],
         )
 
     @classmethod
     def execute(
-        cls, start, start_layer, end=1.0, source_mask=None, target_mask=None, edit=None
+        cls,
+        start,
+        start_layer,
+        end=1.0,
+        source_mask=None,
+        target_mask=None,
+        edit=None,
+        free_mask=None,
+        source_inside=0.0,
     ) -> io.NodeOutput:
         if (source_mask is None) != (target_mask is None):
             lacking = "source_mask" if source_mask is None else "target_mask"
@@ -331,7 +354,8 @@ class EtaMasaCtrl(EtaNode):
             _check_not_empty(name, mask)
         regions = None if source_mask is None or target_mask is None else (source_mask, target_mask)
         steps = Span(start, max(start, end)).check("MasaCtrl's steps")
-        return io.NodeOutput((edit or EditPlan()).with_method(MasaCtrl(steps, start_layer, regions)))
+        method = MasaCtrl(steps, start_layer, regions, free_mask, source_inside)
+        return io.NodeOutput((edit or EditPlan()).with_method(method))
 
 
 def _check_not_empty(name: str, mask: torch.Tensor | None) -> None:
@@ -357,7 +381,8 @@ class EtaPlugAndPlay(EtaNode):
             ),
             description=(
                 "The target keeps the source's layout by its features and self-attention: for changes of "
-                "look and style."
+                "look and style. On SD3 and Flux: the image tokens' values, and their queries and keys, in "
+                "the later half of the blocks."
             ),
             inputs=[
                 _fraction(

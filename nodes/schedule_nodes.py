@@ -5,12 +5,14 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..eta_core.eta import EtaSchedule as Schedule
-from ..eta_core.eta import paper_gentle, paper_strong, parse_curve
+from ..eta_core.eta import flow_gentle, flow_strong, paper_gentle, paper_strong, parse_curve
 from .types import CATEGORY, EtaNode, EtaSocket, schema
 
 PRESETS = {
     "paper_strong": lambda low, high, power, curve: paper_strong(),
     "paper_gentle": lambda low, high, power, curve: paper_gentle(),
+    "flow_strong": lambda low, high, power, curve: flow_strong(),
+    "flow_gentle": lambda low, high, power, curve: flow_gentle(),
     "linear": lambda low, high, power, curve: Schedule((low, high)),
     "constant": lambda low, high, power, curve: Schedule((high,)),
     "cosine": lambda low, high, power, curve: Schedule((low, high), shape="cosine"),
@@ -44,10 +46,11 @@ class EtaSchedule(EtaNode):
                     options=list(PRESETS),
                     tooltip=(
                         "paper_strong: (t 0.6, eta 0) to (1, 0.7), for changes of shape. paper_gentle: (0.3, "
-                        "0) to (1, 0.2), for changes of "
-                        "look. Both ignore the fields below. linear and cosine run from start to end, "
-                        "constant is end_eta everywhere, custom "
-                        "takes power and the curve."
+                        "0) to (1, 0.2), for changes of look. On a flow model both are read in its own time; "
+                        "flow_strong and flow_gentle are the same curves at the flow's times of the same "
+                        "noise: (0.695, 0) to (0.936, 0.7) and (0.454, 0) to (0.936, 0.2). All four ignore "
+                        "the fields below. linear and cosine run from start to end, constant is end_eta "
+                        "everywhere, custom takes power and the curve."
                     ),
                 ),
                 _unit(

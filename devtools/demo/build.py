@@ -23,6 +23,7 @@ from .network import LORA_RANK, ControlNet, UNet, expand, expand_autoencoder, ex
 from .words import ROWS
 
 SD1_SCALE = 0.18215
+SD3_SCALE, SD3_SHIFT = 1.5305, 0.0609
 
 
 def build_checkpoint(out: Path, weights: Path = pack.WEIGHTS) -> bool:
@@ -40,6 +41,11 @@ def build_lora(out: Path, weights: Path = pack.LORA) -> bool:
     return _build(out, weights, _lora)
 
 
+def build_flow(out: Path, weights: Path = pack.FLOW) -> bool:
+    """The same for the flow model's SD3-format checkpoint, with the shipped words of the other model."""
+    return _build(out, weights, _flow_checkpoint)
+
+
 def _checkpoint(weights: Path) -> dict[str, Tensor]:
     networks, mean, std = pack.read(weights)
     state = expand(networks["unet"], "model.diffusion_model.")
@@ -51,6 +57,21 @@ def _checkpoint(weights: Path) -> dict[str, Tensor]:
     # mean) / std
     state["first_stage_model.vae_scale"] = torch.tensor(SD1_SCALE * std)
     state["first_stage_model.vae_shift"] = torch.tensor(-mean / (SD1_SCALE * std))
+    return state
+
+
+def _flow_checkpoint(weights: Path) -> dict[str, Tensor]:
+    networks, mean, std = pack.read_flow(weights)
+    text = pack.read()[0]["text"].expand(
+        list(ROWS.values()), "text_encoders.clip_l.transformer.text_model.", normed=True
+    )
+    state = expand(networks["flow"], "model.diffusion_model.") | text
+    state |= expand_autoencoder(networks["encoder"], "first_stage_model.taesd_encoder.")
+    state |= expand_autoencoder(networks["decoder"], "first_stage_model.taesd_decoder.")
+    state = _halves(state)
+    # the host: model latent = SD3_SCALE * (encoder output / vae_scale + vae_shift - SD3_SHIFT)
+    state["first_stage_model.vae_scale"] = torch.tensor(SD3_SCALE * std)
+    state["first_stage_model.vae_shift"] = torch.tensor(SD3_SHIFT - mean / (SD3_SCALE * std))
     return state
 
 

@@ -338,10 +338,14 @@ class TextEncoder(nn.Module):
     def forward(self, rows: Tensor) -> Tensor:
         return self.norm(self.rows(rows))
 
-    def expand(self, clip_ids: list[int | None], prefix: str) -> dict[str, Tensor]:
-        """CLIP-L keys: row 0 stands for every unknown token, the twelve layers add nothing."""
+    def expand(self, clip_ids: list[int | None], prefix: str, normed: bool = False) -> dict[str, Tensor]:
+        """CLIP-L keys: row 0 stands for every unknown token, the twelve layers add nothing.
+
+        normed: the table holds what stands behind the final norm, for a host that reads before it (SD3).
+        """
         times = TEXT_WIDE // TEXT_WIDTH
-        rows = self.rows.weight.detach().float().repeat_interleave(times, 1)
+        rows = self.norm(self.rows.weight) if normed else self.rows.weight
+        rows = rows.detach().float().repeat_interleave(times, 1)
         table = rows[:1].repeat(49408, 1)
         for row, clip_id in enumerate(clip_ids):
             if clip_id is not None:
@@ -470,29 +474,29 @@ def _blocks(channels: int, count: int, of: int) -> list[nn.Module]:
 
 
 class Encoder(nn.Module):
-    """Picture [B, 3, 8h, 8w] in 0..1 -> latent [B, 4, h, w]."""
+    """Picture [B, 3, 8h, 8w] in 0..1 -> latent [B, latent_channels, h, w]."""
 
     CHANNELS, BLOCKS = (16, 24, 48, 64), (0, 0, 0, 2)
 
-    def __init__(self):
+    def __init__(self, latent_channels: int = 4):
         super().__init__()
         layers = [nn.Conv2d(3, self.CHANNELS[0], 3, padding=1), *_blocks(self.CHANNELS[0], self.BLOCKS[0], 1)]
         for channels, out, count in zip(self.CHANNELS, self.CHANNELS[1:], self.BLOCKS[1:]):
             layers += [nn.Conv2d(channels, out, 3, 2, 1, bias=False), *_blocks(out, count, 3)]
-        self.net = nn.Sequential(*layers, nn.Conv2d(self.CHANNELS[-1], 4, 3, padding=1))
+        self.net = nn.Sequential(*layers, nn.Conv2d(self.CHANNELS[-1], latent_channels, 3, padding=1))
 
     def forward(self, x):
         return self.net(x)
 
 
 class Decoder(nn.Module):
-    """Latent [B, 4, h, w] -> picture [B, 3, 8h, 8w], about 0..1."""
+    """Latent [B, latent_channels, h, w] -> picture [B, 3, 8h, 8w], about 0..1."""
 
     CHANNELS, BLOCKS = (64, 48, 24, 12), (2, 1, 1, 0)
 
-    def __init__(self):
+    def __init__(self, latent_channels: int = 4):
         super().__init__()
-        layers = [nn.Identity(), nn.Conv2d(4, self.CHANNELS[0], 3, padding=1), nn.ReLU()]
+        layers = [nn.Identity(), nn.Conv2d(latent_channels, self.CHANNELS[0], 3, padding=1), nn.ReLU()]
         for channels, out, count in zip(self.CHANNELS, self.CHANNELS[1:], self.BLOCKS):
             layers += [
                 *_blocks(channels, count, 3),

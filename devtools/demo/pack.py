@@ -11,24 +11,33 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from .flow_network import CHANNELS, FlowTransformer
 from .network import Decoder, Encoder, TextEncoder, UNet
 from .words import ROWS
 
 HERE = Path(__file__).parent
-WEIGHTS, CONTROL, LORA = (HERE / f"{name}.safetensors" for name in ("weights", "control", "lora"))
+WEIGHTS, CONTROL, LORA, FLOW = (
+    HERE / f"{name}.safetensors" for name in ("weights", "control", "lora", "flow")
+)
 LARGE = 4096  # values from which a matrix is worth quantising; embeddings stay fp16
 
 
 def write(work: Path) -> None:
     """weights.safetensors in `work`, from the stages' checkpoints there."""
-    state = torch.load(work / "unet.pt", map_location="cpu")["kept"]
-    halves = torch.load(work / "autoencoder.pt", map_location="cpu")["modules"]
-    known = torch.load(work / "latents.pt")
-    save_file(
-        _small(state | halves),
-        work / WEIGHTS.name,
-        {"latent_mean": repr(known["mean"]), "latent_std": repr(known["std"])},
-    )
+    _write(work / WEIGHTS.name, work, "unet", "autoencoder", "latents")
+
+
+def write_flow(work: Path) -> None:
+    """flow.safetensors in `work`, likewise."""
+    _write(work / FLOW.name, work, "flow", "flow_autoencoder", "flow_latents")
+
+
+def _write(out: Path, work: Path, network: str, autoencoder: str, latents: str) -> None:
+    state = torch.load(work / f"{network}.pt", map_location="cpu")["kept"]
+    halves = torch.load(work / f"{autoencoder}.pt", map_location="cpu")["modules"]
+    known = torch.load(work / f"{latents}.pt")
+    about = {"latent_mean": repr(known["mean"]), "latent_std": repr(known["std"])}
+    save_file(_small(state | halves), out, about)
 
 
 def write_half(work: Path, name: str) -> None:
@@ -46,10 +55,25 @@ def read_half(path: Path, network: torch.nn.Module) -> torch.nn.Module:
 
 def read(path: Path = WEIGHTS) -> tuple[dict[str, torch.nn.Module], float, float]:
     """({"unet", "text", "encoder", "decoder"}, mean and deviation of the encoder's latents)."""
+    return _read(
+        path,
+        {"unet": UNet(), "text": TextEncoder(len(ROWS)), "encoder": Encoder(), "decoder": Decoder()},
+    )
+
+
+def read_flow(path: Path = FLOW) -> tuple[dict[str, torch.nn.Module], float, float]:
+    """({"flow", "encoder", "decoder"}, mean and deviation); its words are those of `read`."""
+    return _read(
+        path, {"flow": FlowTransformer(), "encoder": Encoder(CHANNELS), "decoder": Decoder(CHANNELS)}
+    )
+
+
+def _read(
+    path: Path, networks: dict[str, torch.nn.Module]
+) -> tuple[dict[str, torch.nn.Module], float, float]:
     with safe_open(path, "pt") as file:
         about = file.metadata()
         state = _full({key: file.get_tensor(key) for key in file.keys()})
-    networks = {"unet": UNet(), "text": TextEncoder(len(ROWS)), "encoder": Encoder(), "decoder": Decoder()}
     for name, network in networks.items():
         network.load_state_dict(
             {k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")}

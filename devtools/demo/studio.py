@@ -12,6 +12,8 @@ from torch import Tensor
 from ..host import Host, boot
 from ..studio import Defaults, Studio
 from . import scenes
+from .build import build_flow
+from .pack import FLOW
 from .prepare import CAT, CHECKPOINT, CONTROL, SOURCES, prepare
 
 CAT_TO_DOG = Defaults(
@@ -49,6 +51,21 @@ class DemoStudio(Studio):
         return self._apart
 
 
+class FlowDemoStudio(Studio):
+    """The embedded flow model, likewise: picture and latent of the cat on grass."""
+
+    def __init__(self, host: Host, weights: Path = FLOW, defaults: Defaults = CAT_TO_DOG):
+        out = host.base / "models" / "checkpoints" / "embedded_flow.safetensors"
+        out.parent.mkdir(parents=True, exist_ok=True)
+        build_flow(out, weights)
+        super().__init__(host, *host.call("CheckpointLoaderSimple", ckpt_name=out.name), defaults=defaults)
+        self.picture = pixels_of([scenes.render(*SOURCES[CAT])])
+        self.latent = self.encode(self.picture)
+
+    def invert_both(self, **inputs):
+        return super().invert_both(**{"latent_image": self.latent, "scheduler": "simple"} | inputs)
+
+
 def pixels_of(batch: list[scenes.Scene]) -> Tensor:
     """The scenes' pictures [B, H, W, 3] in 0..1."""
     return torch.stack([torch.from_numpy(scene.image.copy()) for scene in batch]).float() / 255
@@ -56,6 +73,15 @@ def pixels_of(batch: list[scenes.Scene]) -> Tensor:
 
 def open_studio() -> DemoStudio:
     """A studio in a host booted on a temporary base directory, which goes when the process ends."""
+    return DemoStudio(_booted())
+
+
+def open_flow_studio(weights: Path = FLOW) -> FlowDemoStudio:
+    """The same with the flow model."""
+    return FlowDemoStudio(_booted(), weights)
+
+
+def _booted() -> Host:
     folder = tempfile.TemporaryDirectory()
     atexit.register(folder.cleanup)
-    return DemoStudio(boot(Path(folder.name)))
+    return boot(Path(folder.name))

@@ -12,7 +12,7 @@ import argparse
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -93,6 +93,8 @@ def validation(count: int = 48) -> Tensor:
 class Run:
     """One stage: its random numbers, rate, log and checkpoint."""
 
+    saved_every = 500  # steps
+
     def __init__(self, stage: str, plan: Plan, work: Path, device: str):
         self.stage, self.plan, self.work, self.device = stage, plan, work, torch.device(device)
         torch.manual_seed(INITIAL_SEED)
@@ -106,25 +108,19 @@ class Run:
         torch.manual_seed(0)
         together = nn.ModuleDict(modules).to(self.device)
         kept = copy.deepcopy(together) if average else together
-        matrices = [p for p in together.parameters() if p.ndim > 1]
-        vectors = [p for p in together.parameters() if p.ndim <= 1]
-        groups = [{"params": matrices, "weight_decay": 0.01}, {"params": vectors, "weight_decay": 0.0}]
-        optimizer = torch.optim.AdamW(groups, self.plan.rate, betas=(0.9, 0.98), fused=True)
-        first = self._resume(together, kept, optimizer)
+        optimizers = self.optimizers(together)
+        first = self._resume(together, kept, optimizers)
         for step in range(first, self.plan.steps):
-            for group in optimizer.param_groups:
-                group["lr"] = (
-                    self.plan.rate
-                    * min(1, (step + 1) / 100)
-                    * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / self.plan.steps)))
-                )
+            for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+                group["lr"] = self.rate(step)
             generator = np.random.default_rng([self.plan.seed, step])
             torch.manual_seed(step)
             loss = loss_of(generator.integers(0, data.count, self.plan.batch), generator)
-            optimizer.zero_grad()
+            together.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(together.parameters(), 1.0)
-            optimizer.step()
+            for optimizer in optimizers:
+                optimizer.step()
             if average:
                 rate = 1 - min(0.999, (1 + step) / (10 + step))
                 with torch.no_grad():
@@ -136,26 +132,43 @@ class Run:
                     f"{time.time() - self.started:.0f} s",
                     flush=True,
                 )
-            if (step + 1) % 500 == 0 or step + 1 == self.plan.steps:
+            if (step + 1) % self.saved_every == 0 or step + 1 == self.plan.steps:
                 state = {
                     "step": step + 1,
                     "modules": together.state_dict(),
                     "kept": kept.state_dict(),
-                    "optimizer": optimizer.state_dict(),
+                    "optimizers": [optimizer.state_dict() for optimizer in optimizers],
                 }
                 torch.save(state, self.path.with_suffix(".tmp"))
                 self.path.with_suffix(".tmp").replace(self.path)
         return dict(kept.eval().items())
 
-    def _resume(self, together: nn.Module, kept: nn.Module, optimizer) -> int:
+    def rate(self, step: int) -> float:
+        """Learning rate: warmed up over 100 steps, then a cosine."""
+        cosine = 0.5 * (1 + math.cos(math.pi * step / self.plan.steps))
+        return self.plan.rate * min(1, (step + 1) / 100) * (0.02 + 0.98 * cosine)
+
+    def optimizers(self, together: nn.Module) -> list[torch.optim.Optimizer]:
+        return [adam(together.parameters(), self.plan.rate)]
+
+    def _resume(self, together: nn.Module, kept: nn.Module, optimizers: list[torch.optim.Optimizer]) -> int:
         if not self.path.exists():
             return 0
         state = torch.load(self.path, map_location=self.device)
         together.load_state_dict(state["modules"])
         kept.load_state_dict(state["kept"])
-        optimizer.load_state_dict(state["optimizer"])
+        for optimizer, known in zip(optimizers, state["optimizers"]):
+            optimizer.load_state_dict(known)
         print(f"{self.stage}: resumed at step {state['step']}", flush=True)
         return state["step"]
+
+
+def adam(parameters: Iterable[nn.Parameter], rate: float) -> torch.optim.Optimizer:
+    parameters = list(parameters)
+    matrices = [p for p in parameters if p.ndim > 1]
+    vectors = [p for p in parameters if p.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": 0.01}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, rate, betas=(0.9, 0.98), fused=True)
 
 
 # --- stages ---------------------------------------------------------------------------------------
@@ -195,20 +208,23 @@ def train_autoencoder(run: Run, data: Data) -> None:
     print(f"autoencoder: {-10 * mse.log10().mean():.2f} dB on validation scenes", flush=True)
 
 
-def encoder_of(run: Run) -> Encoder:
-    encoder = Encoder().to(run.device).eval().requires_grad_(False)
-    state = torch.load(run.work / "autoencoder.pt", map_location=run.device)["modules"]
+def encoder_of(run: Run, stage: str, encoder: Encoder) -> Encoder:
+    """The encoder that the stage has trained."""
+    state = torch.load(run.work / f"{stage}.pt", map_location=run.device)["modules"]
     encoder.load_state_dict(
         {k.removeprefix("encoder."): v for k, v in state.items() if k.startswith("encoder.")}
     )
-    return encoder
+    return encoder.to(run.device).eval().requires_grad_(False)
 
 
 def latents(run: Run, data: Data) -> dict:
     """Every training scene encoded once, to mean 0 and deviation 1, with its thing and background."""
-    path = run.work / "latents.pt"
+    return encoded(run, data, run.work / "latents.pt", encoder_of(run, "autoencoder", Encoder()))
+
+
+def encoded(run: Run, data: Data, path: Path, encoder: Encoder) -> dict:
     if not path.exists():
-        encoder, found, names = encoder_of(run), [], []
+        found, names = [], []
         for start in range(0, data.count, 50):
             pictures, batch = data.pictures(range(start, min(start + 50, data.count)))
             found.append(encoder(pictures.to(run.device)).cpu())

@@ -44,6 +44,12 @@ def mean_to_text(q: Tensor, k: Tensor, words: slice) -> Tensor:
     return maps / q.shape[1]
 
 
+def word_columns(q: Tensor, k: Tensor, words: slice) -> Tensor:
+    """The words' columns of the softmax over all keys, in float32: [B, heads, Q, words]; see mean_to_text."""
+    scores = (q @ k[:, :, words].transpose(-1, -2)).float() / q.shape[-1] ** 0.5
+    return (scores - log_sum(q, k)[..., None]).exp()
+
+
 def log_sum(q: Tensor, k: Tensor) -> Tensor:
     """log of the sum of exp(q k^T / sqrt(d)) over all keys, in float32: [B, heads, Q]."""
     fused = _fused(q)
@@ -86,18 +92,20 @@ def replaced(previous: Tensor, change: Tensor, v: Tensor, heads: int) -> Tensor:
 
 
 def outside_and_inside(
-    attend: Attend, q: Tensor, k: Tensor, v: Tensor, keys: Tensor, queries: Tensor
+    attend: Attend, q: Tensor, k: Tensor, v: Tensor, keys: Tensor, queries: Tensor, words: int = 0
 ) -> Tensor:
     """Attention inside and outside a region apart (MasaCtrl, eq. 5 and 6).
 
     keys [B, K]: where the source's thing is, queries [B, Q]: where the target's; both 0..1, keys hard. A
-    picture whose keys are all inside or all outside attends everywhere.
+    picture whose keys are all inside or all outside attends everywhere. words: of k and v this many come
+    first and are seen from both sides; `keys` does not count them. Heads may be split, see split_heads.
     """
     answers = []
     for side in (keys > 0.5, keys <= 0.5):
         rows = []
         for i, seen in enumerate(side):
             seen = seen if bool(seen.any()) else torch.ones_like(seen)
-            rows.append(attend(q[i : i + 1], k[i : i + 1, seen], v[i : i + 1, seen]))
+            seen = torch.cat([seen.new_ones(words), seen])
+            rows.append(attend(q[i : i + 1], k[i : i + 1][..., seen, :], v[i : i + 1][..., seen, :]))
         answers.append(torch.cat(rows))
     return torch.lerp(answers[1], answers[0], queries[..., None].to(answers[0]))

@@ -41,11 +41,11 @@ NEVER = Span(0.0, 0.0)
 
 
 class Layer(NamedTuple):
-    """A transformer layer of a UNet.
+    """A layer of a UNet's transformers, or of a flow transformer.
 
     share: its place in the network's order, 0 = first, below 1. scale: the latent's side divided by its
-    grid's. part: "input", "middle" or "output". late: in the decoder from the second up block's second
-    residual layer on.
+    grid's. part: "input", "middle" or "output", or "joint" of a flow transformer. late: in the decoder from
+    the second up block's second residual layer on, or in a flow transformer's later half.
     """
 
     share: float
@@ -104,8 +104,15 @@ class Method:
         """What self-attention takes from the source. cond: in the prompt's rows, else the negative's."""
         return Injection()
 
+    def source_share(self) -> Tensor | None:
+        """How much of the injected keys and values is the source's, [B or 1, 1, H, W]; None is all."""
+        return None
+
     def injects_features(self, done: int, steps: int) -> bool:
-        """Whether the residual features of the second up block's second layer are the source's."""
+        """Whether the residual features of the second up block's second layer are the source's.
+
+        A transformer has none: there it is the values of its later half (RF-Edit, arXiv 2411.04746).
+        """
         return False
 
     def cross_control(self, done: int, steps: int) -> CrossControl | None:

@@ -74,6 +74,25 @@ def _around(previous, key: tuple, layers: Sequence[Key], replacement: Replacemen
     return attention
 
 
+def chain_steered(model_options: dict, steer: Callable[..., Tensor]) -> None:
+    """Have `steer(attend, q, k, v, heads, ...)` answer every attention call of a transformer.
+
+    `attend(q, k, v)` is what the call would have been, other packs' overrides included.
+    """
+    options = model_options.setdefault("transformer_options", {})
+    previous = options.get("optimized_attention_override")
+
+    def attention(plain, q, k, v, heads, *args, **kwargs):
+        def attend(q, k, v):
+            if previous is None:
+                return plain(q, k, v, heads, *args, **kwargs)
+            return previous(plain, q, k, v, heads, *args, **kwargs)
+
+        return steer(attend, q, k, v, heads, *args, **kwargs)
+
+    options["optimized_attention_override"] = attention
+
+
 def chain_joint(model_options: dict, read: Callable[..., None]) -> None:
     """Have `read` see every attention call of a transformer, beside what other packs have put there."""
     options = model_options.setdefault("transformer_options", {})

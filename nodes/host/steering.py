@@ -1,37 +1,35 @@
 """Editing methods at work inside the network calls of one sampling.
 
 Four objects, each living as long as its name says: MethodPlan (the edit), MethodRun (one sampling),
-StepMethods (one step), _Call (one network call). A method is asked only through eta_core.methods.Method; none
-is known here by name.
+StepMethods (one step), UNetCall or JointCall (one network call). A method is asked only through
+eta_core.methods.Method; none is known here by name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
-from itertools import accumulate
 from operator import or_
 from typing import NamedTuple
 
-import torch.nn.functional as F
 from comfy.patcher_extension import WrappersMP, add_wrapper
 from torch import Tensor
 
 from ...eta_core.masks import tile_batch
-from ...eta_core.methods import BlendMaps, CrossControl, Injection, Method
+from ...eta_core.methods import BlendMaps, CrossControl, Injection, Layer, Method
 from ...eta_core.methods.attention import outside_and_inside, probabilities, replaced
-from .attention import Attend, Key, chain, chunks_of, fills_picture, fold, plain_attention
-from .families import UNet, unet_of
+from .attention import Attend, Key, chain, fills_picture, fold, plain_attention
+from .families import JointNetwork, UNet, steered_network
 from .families.unet import feature_block
 from .messages import warn
+from .steered_joint import JointCall
+from .steered_rows import SOURCE, SteeredRows, on_grid
 
-SOURCE = "source"
 Regions = tuple[Tensor, Tensor]
 LEFT_OUT = (
     "another pack or an area changes the attention's shape (areas, ToMe, HyperTile, added tokens): the "
-    "editing "
-    "method is left out there"
+    "editing method is left out there"
 )
 
 
@@ -45,7 +43,7 @@ class MethodPlan:
     """
 
     methods: Mapping[str, Sequence[Method]]
-    network: UNet | None
+    network: UNet | JointNetwork | None
     steps: int
     size: tuple[int, int]
     guided: bool
@@ -64,16 +62,24 @@ def plan_methods(
     steps: int,
     size: tuple[int, int],
     guided: bool = True,
+    references: bool = False,
     node_id: str | None = None,
 ) -> MethodPlan:
-    """A plan for the branches that have methods. Raises ValueError where the model has no UNet to steer."""
+    """A plan for the branches that have methods. references: whether a prompt shows the network pictures.
+
+    Raises ValueError for a model that they cannot steer.
+    """
     methods = {name: tuple(chosen) for name, chosen in methods.items() if chosen}
-    network = unet_of(model, size) if methods else None
+    network = steered_network(model, size) if methods else None
     if methods and network is None:
         raise ValueError(
-            f"{type(model.model).__name__} has no UNet cross-attention, which Prompt-to-Prompt, MasaCtrl and "
-            "Plug-and-Play "
-            "steer: disconnect `edit`, or use an SD1, SD2 or SDXL model"
+            f"the attention of {type(model.model).__name__} cannot be steered by Prompt-to-Prompt, MasaCtrl "
+            "and Plug-and-Play: disconnect `edit`, or use an SD1, SD2, SDXL, SD3 or Flux model"
+        )
+    if references and isinstance(network, JointNetwork):
+        raise ValueError(
+            "a prompt shows reference pictures, which stand among what the editing methods steer: disconnect "
+            "`edit`, or the references"
         )
     blends = [method.local_blend() for chosen in methods.values() for method in chosen]
     if _is_compiled(model) and any(blend is not None and blend.reads_words for blend in blends):
@@ -124,6 +130,7 @@ class _Branch:
     features: bool
     control: CrossControl | None
     regions: Regions | None
+    share: Tensor | None
 
     def injects_at(self, key: Key) -> bool:
         return any(any(self.injections[key, cond]) for cond in (True, False))
@@ -137,18 +144,27 @@ class _Projections(NamedTuple):
     v: Tensor
 
 
-def _branch(methods: Sequence[Method], network: UNet, done: int, steps: int) -> _Branch:
-    controls = [method.cross_control(done, steps) for method in methods]
-    regions = [method.attention_regions() for method in methods]
+def _branch(methods: Sequence[Method], network: UNet | JointNetwork, done: int, steps: int) -> _Branch:
+    joint = isinstance(network, JointNetwork)
+    features = any(method.injects_features(done, steps) for method in methods)
+
+    def injected(layer: Layer, cond: bool) -> Injection:
+        asked = (method.injection(done, steps, layer, cond) for method in methods)
+        return reduce(or_, asked, Injection(v=joint and features and layer.late))
+
+    def first(found):
+        return next((each for each in found if each is not None), None)
+
     return _Branch(
         {
-            (key, cond): reduce(or_, (method.injection(done, steps, layer, cond) for method in methods))
+            (key, cond): injected(layer, cond)
             for key, layer in network.layers.items()
             for cond in (True, False)
         },
-        any(method.injects_features(done, steps) for method in methods),
-        next((control for control in controls if control is not None), None),
-        next((pair for pair in regions if pair is not None), None),
+        features and not joint,
+        first(method.cross_control(done, steps) for method in methods),
+        first(method.attention_regions() for method in methods),
+        first(method.source_share() for method in methods),
     )
 
 
@@ -174,7 +190,10 @@ class StepMethods:
     def patch(self, options: dict, rows: Mapping[str, int]) -> dict:
         """`options` of a network call with the methods added. rows: the number of rows of each branch."""
         if self.plan.network is not None:
-            _Call(self, self.plan.network, rows).install(options)
+            if isinstance(self.plan.network, JointNetwork):
+                JointCall(self, self.plan.network, rows).install(options)
+            else:
+                UNetCall(self, self.plan.network, rows).install(options)
         return options
 
     @property
@@ -190,27 +209,15 @@ class StepMethods:
                 yield mask
 
 
-class _Call:
-    """One network call: which of its rows belong to which branch, and what is done to them.
-
-    armed: until the guided prediction is made. Guidance such as PAG or SAG calls the network again after
-    that; such a call is steered by the source's own such call, and not recorded.
-    """
+class UNetCall(SteeredRows):
+    """One call of a UNet, and what is done to the rows of its branches."""
 
     def __init__(self, step: StepMethods, network: UNet, rows: Mapping[str, int]):
-        self._step, self._network, self._branches = step, network, step.branches
-        ends = accumulate(rows.values())
-        self._rows = {
-            name: slice(end - count, end) for (name, count), end in zip(rows.items(), ends, strict=True)
-        }
-        self._last_row = sum(rows.values())
-        self._all_together = {SOURCE, *self._branches} <= set(rows)
-        self._armed = True
+        super().__init__(step, rows)
+        self._network = network
 
     def install(self, options: dict) -> None:
-        options["sampler_pre_cfg_function"] = [*options.get("sampler_pre_cfg_function", []), self._disarm]
-        if SOURCE in self._rows and self._step.plan.guided:
-            options["disable_cfg1_optimization"] = True
+        super().install(options)
         branches, layers = self._branches.values(), self._network.layers
         chain(
             options, "attn1", [key for key in layers if any(b.injects_at(key) for b in branches)], self._self
@@ -222,36 +229,6 @@ class _Call:
             chain(options, "attn2", self._network.map_layers, self._cross)
         if any(branch.features for branch in branches):
             add_wrapper(WrappersMP.DIFFUSION_MODEL, self._with_features, options, is_model_options=True)
-
-    def _disarm(self, args: dict) -> list:
-        self._armed = False
-        return args["conds_out"]
-
-    # --- rows -------------------------------------------------------------------------------------
-
-    def _parts(self, count: int, extra_options: dict) -> Iterator[tuple[str, bool, slice]]:
-        """(branch, cond, rows) of a call of `count` rows, the source's first. Nothing where the rows are not
-        ours.
-        """
-        chunks = chunks_of(count, extra_options)
-        if not chunks or chunks[0].rows.stop != self._last_row:
-            return
-        for name in sorted(self._rows, key=lambda name: name != SOURCE):
-            for chunk in chunks:
-                first, rows = chunk.rows.start, self._rows[name]
-                yield name, chunk.cond, slice(first + rows.start, first + rows.stop)
-
-    def _keep(self, place: tuple, cond: bool, values: Iterable[Tensor | None]) -> None:
-        self._step.kept[place, cond, self._armed] = tuple(values)
-
-    def _of_source(self, place: tuple, cond: bool) -> tuple[Tensor | None, ...] | None:
-        return self._step.kept.get((place, cond or self._step.plan.one_row, self._armed))
-
-    def _forget(self, place: tuple) -> None:
-        """Free what the source left at a place once every branch has been in the same call."""
-        if self._all_together:
-            for cond in (True, False):
-                self._step.kept.pop((place, cond, self._armed), None)
 
     def _usual(self, q: Tensor, extra_options: dict) -> bool:
         """Whether the call's queries are the whole picture's and its rows are ours; complains where not."""
@@ -267,6 +244,7 @@ class _Call:
         if not self._usual(q, extra_options):
             return attend(q, k, v)
         mixed, place = [q, k, v], ("attn1", key)
+        grid = tuple(extra_options["activations_shape"][-2:])
         regional: list[tuple[slice, Regions]] = []
         for name, cond, rows in self._parts(len(q), extra_options):
             if name == SOURCE:
@@ -283,14 +261,17 @@ class _Call:
             for i, source in injected.items():
                 if mixed[i] is (q, k, v)[i]:
                     mixed[i] = mixed[i].clone()
-                mixed[i][rows] = tile_batch(source, rows.stop - rows.start)
+                source = tile_batch(source, rows.stop - rows.start)
+                if branch.share is not None and i > 0:
+                    share = on_grid(branch.share.to(q), grid, len(source))[..., None]
+                    source = mixed[i][rows].lerp(source, share)
+                mixed[i][rows] = source
             if branch.regions is not None and {1, 2} <= set(injected):
                 regional.append((rows, branch.regions))
         answer = attend(*mixed)
-        grid = tuple(extra_options["activations_shape"][-2:])
         for rows, regions in regional:
             answer = answer.clone()
-            keys, queries = (_on_grid(region.to(q), grid, rows.stop - rows.start) for region in regions)
+            keys, queries = (on_grid(region.to(q), grid, rows.stop - rows.start) for region in regions)
             q, k, v = (tensor[rows] for tensor in mixed)
             answer[rows] = outside_and_inside(plain_attention(extra_options), q, k, v, keys, queries)
         self._forget(place)
@@ -411,8 +392,3 @@ class _Call:
             mixed[rows] = tile_batch(source, rows.stop - rows.start)
         self._forget(place)
         return mixed
-
-
-def _on_grid(region: Tensor, grid: tuple[int, ...], rows: int) -> Tensor:
-    """A region [B or 1, 1, H, W] on a layer's grid, flat: [rows, h * w]."""
-    return tile_batch(F.interpolate(region, grid, mode="area").flatten(1), rows)

@@ -1,6 +1,8 @@
 import pytest
 
-from eta_core.eta import EtaSchedule, paper_gentle, paper_strong, parse_curve
+from eta_core.eta import EtaSchedule, flow_gentle, flow_strong, paper_gentle, paper_strong, parse_curve
+from eta_core.frame import FLOW
+from tests.core.toy import scaled_linear_table
 
 STEPS_OF_50 = [(1 + 20 * i) / 999 for i in range(50)]
 
@@ -17,6 +19,14 @@ def test_the_papers_settings_act_where_the_paper_says(eta, maximum, acting):
     values = [eta(t) for t in STEPS_OF_50]
     assert max(values) == pytest.approx(maximum, abs=6e-4)
     assert sum(v > 0 for v in values) == acting
+
+
+@pytest.mark.parametrize(
+    ("paper", "flow"), [(paper_strong(), flow_strong()), (paper_gentle(), flow_gentle())]
+)
+def test_the_flows_presets_have_the_papers_eta_where_the_noise_is_the_same(paper, flow):
+    for t, sigma in enumerate(scaled_linear_table()):
+        assert flow(FLOW.level(sigma)) == pytest.approx(paper(t / 999), abs=0.007)
 
 
 def test_outside_its_points_a_curve_is_constant():

@@ -8,10 +8,10 @@ import torch
 from eta_core.ddim import invert_step
 from eta_core.edit import Prediction, sample_target
 from eta_core.eta import EtaSchedule
-from eta_core.frame import DIFFUSION
-from eta_core.invert import invert, play_back, record
+from eta_core.frame import DIFFUSION, FLOW
+from eta_core.invert import evaluations, invert, invert_by_midpoints, play_back, record
 from eta_core.noise import EtaNoise, NoiseSettings
-from eta_core.schedule import ddim_grid
+from eta_core.schedule import ddim_grid, grid_from_levels
 from tests.core.toy import gaussian_denoiser, scaled_linear_table, two_peaks_denoiser
 
 GRID = ddim_grid(20, scaled_linear_table())
@@ -71,6 +71,55 @@ def test_a_warm_start_plays_back_twice_as_close_for_one_evaluation_more(latent, 
     plain, _ = invert(denoise, latent, grid)
     errors = [(played_back(denoise, each, grid) - each[0]).norm() for each in (x, plain)]
     assert errors[0] < 0.5 * errors[1]
+
+
+def true_path(latent, grid):
+    """Where the exact flow of GAUSS takes a latent: the deviation grows as sqrt(0.8^2 + sigma^2)."""
+    x, low = latent * grid.scales[0], grid.sigmas[0]
+    spread = (0.64 + torch.tensor(grid.sigmas, dtype=torch.float64) ** 2).sqrt()
+    return 0.5 + (x - 0.5) * (spread / (0.64 + low**2) ** 0.5).float().view(-1, 1, 1, 1, 1)
+
+
+def flow_grid(steps):
+    return grid_from_levels([1 - i / steps for i in range(steps + 1)], FLOW, ())
+
+
+GRIDS = {"diffusion": lambda n: ddim_grid(n, scaled_linear_table()), "flow": flow_grid}
+
+
+@pytest.mark.parametrize("grid_of", GRIDS.values(), ids=GRIDS)
+@pytest.mark.parametrize("carried", [False, True])
+def test_midpoints_follow_the_true_path_in_second_order(latent, grid_of, carried):
+    def error(grid, x):
+        """Worst over the way, in the model's own latents."""
+        scales = torch.tensor(grid.scales).view(-1, 1, 1, 1, 1)
+        return ((x - true_path(latent, grid)) / scales).square().mean((1, 2, 3, 4)).sqrt()[:-1].max()
+
+    few, many = grid_of(20), grid_of(40)
+    errors = [error(g, invert_by_midpoints(GAUSS, latent, g, carried=carried)) for g in (few, many)]
+    assert errors[1] < errors[0] / 2.5
+    assert errors[0] < 0.5 * error(few, invert(GAUSS, latent, few)[0])
+
+
+@pytest.mark.parametrize("grid_of", GRIDS.values(), ids=GRIDS)
+def test_every_inverter_asks_the_network_as_often_as_it_says(latent, grid_of):
+    grid, seen = grid_of(10), []
+
+    def counted(x, sigma):
+        seen.append(sigma)
+        return GAUSS(x, sigma)
+
+    def asked(run):
+        seen.clear()
+        run()
+        return len(seen)
+
+    assert asked(lambda: invert(counted, latent, grid)) == evaluations("ddim", 10, 3)
+    assert asked(lambda: invert(counted, latent, grid, iterations=3)) == evaluations("fixed_point", 10, 3)
+    assert asked(lambda: invert(counted, latent, grid, iterations=2, warm=True)) == evaluations("warm", 10, 3)
+    assert asked(lambda: invert_by_midpoints(counted, latent, grid)) == evaluations("midpoint", 10, 3)
+    carried = asked(lambda: invert_by_midpoints(counted, latent, grid, carried=True))
+    assert carried == evaluations("fireflow", 10, 3) == 11
 
 
 def test_a_picture_of_a_batch_is_inverted_as_if_alone(latent):

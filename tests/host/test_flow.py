@@ -191,10 +191,11 @@ def test_the_map_of_a_word_is_its_column_of_the_networks_own_attention(mmdit):
     torch.testing.assert_close(maps.cpu(), expected.cpu(), rtol=0, atol=1e-4)
 
 
-def test_a_methods_node_is_refused_by_name(mmdit):
-    (edit,) = mmdit.host.call("EtaMasaCtrl", start=0.0, start_layer=0.0)
-    with pytest.raises(ValueError, match="SD3 has no UNet cross-attention"):
-        mmdit.edit(mmdit.invert(), edit=edit)
+def test_a_methods_node_is_refused_by_name(host):
+    aura = FlowStudio(host, *FAMILIES["AuraFlow"](host))
+    (edit,) = host.call("EtaMasaCtrl", start=0.0, start_layer=0.0)
+    with pytest.raises(ValueError, match="the attention of AuraFlow cannot be steered"):
+        aura.edit(aura.invert(), edit=edit)
 
 
 def test_a_flows_inversion_is_not_taken_by_a_diffusion_model(mmdit, studio):

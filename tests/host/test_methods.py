@@ -737,7 +737,7 @@ def test_a_region_within_a_region_and_its_local_blend(studio, inversion):
 def test_a_method_on_a_model_without_cross_attention(studio, inversion):
     model = studio.model.clone()
     model.add_object_patch("diffusion_model", torch.nn.Identity())
-    with raises("has no UNet cross-attention", "disconnect `edit`"):
+    with raises("cannot be steered by Prompt-to-Prompt", "disconnect `edit`"):
         pack(studio.host, "host").plan_methods(
             model, {"target": [masa_ctrl(studio).methods[0]]}, STEPS, (8, 8)
         )

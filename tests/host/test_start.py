@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from devtools.studio import SOURCE, TARGET, left_half, picture
+from eta_core.trajectory import INVERTERS
 from tests.host.test_errors import raises
 from tests.host.test_methods import every_method, masa_ctrl, plug_and_play, prompt_to_prompt, region_edit
 from tests.host.test_sampling import close
@@ -41,7 +42,7 @@ def test_the_skipped_steps_are_not_computed(rows, start, left):
     assert rows(start=start) * STEPS == rows() * left
 
 
-@pytest.mark.parametrize("inverter", ["ddim", "warm", "fixed_point", "negative_prompt", "edit_friendly"])
+@pytest.mark.parametrize("inverter", INVERTERS)
 def test_the_later_an_edit_begins_the_nearer_it_stays(studio, inverter):
     inversion, source = studio.invert(steps=STEPS, inverter=inverter), picture()["samples"]
     same = dict(eta=studio.eta(end_eta=0.0), cfg=1.5)

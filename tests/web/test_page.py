@@ -11,7 +11,7 @@ from PIL import Image
 
 from devtools.browser import ROOT, opened, settle, show
 from eta_core import masks
-from eta_core.eta import EtaSchedule, parse_curve
+from eta_core.eta import EtaSchedule, flow_gentle, flow_strong, parse_curve
 from eta_core.schedule import ddim_grid
 
 PACK = "eta-inversion"
@@ -311,6 +311,8 @@ def test_a_field_changed_by_hand_moves_the_curve(page):
 CURVES = [
     {"preset": "paper_strong"},
     {"preset": "paper_gentle"},
+    {"preset": "flow_strong"},
+    {"preset": "flow_gentle"},
     {"preset": "constant", "end_eta": 0.3},
     {"preset": "linear", "start_t": 0.2, "start_eta": 0.1, "end_t": 0.9, "end_eta": 0.6},
     {"preset": "cosine", "start_t": 0.2, "start_eta": 0.1, "end_t": 0.9, "end_eta": 0.6},
@@ -352,6 +354,8 @@ def schedule(preset, start_t, start_eta, end_t, end_eta, power, curve) -> EtaSch
     return {
         "paper_strong": EtaSchedule(((0.6, 0.0), (1.0, 0.7))),
         "paper_gentle": EtaSchedule(((0.3, 0.0), (1.0, 0.2))),
+        "flow_strong": flow_strong(),
+        "flow_gentle": flow_gentle(),
         "constant": EtaSchedule((ends[1],)),
         "linear": EtaSchedule(ends),
         "cosine": EtaSchedule(ends, shape="cosine"),

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from .base import MapSink, WordReader
 from .cross import ANIMA, WAN
 from .flux import CHROMA, FLUX
+from .joint import JointNetwork
 from .sd3 import SD3
 from .streams import KREA2, LUMINA, QWEN_IMAGE, QWEN_IMAGE_21
 from .unet import UNet, unet_of
@@ -22,7 +23,19 @@ FAMILIES: tuple[Callable[[object, Size], WordReader | None], ...] = (
     *(family.reader_of for family in _TRANSFORMERS),
 )
 
-__all__ = ["FAMILIES", "MapSink", "UNet", "WordReader", "unet_of", "word_reader"]
+STEERED: tuple[Callable[[object, Size], UNet | JointNetwork | None], ...] = (
+    unet_of,
+    SD3.steered_of,
+    FLUX.steered_of,
+)
+
+__all__ = ["FAMILIES", "JointNetwork", "MapSink", "UNet", "WordReader", "steered_network", "word_reader"]
+
+
+def steered_network(model, size: Size) -> UNet | JointNetwork | None:
+    """What editing methods steer in a MODEL; None for a family that they do not know."""
+    found = (network_of(model, size) for network_of in STEERED)
+    return next((network for network in found if network is not None), None)
 
 
 def word_reader(model, size: Size) -> WordReader | None:

@@ -21,5 +21,11 @@ def _least_text(model) -> int:
     return 512 if FLUX2 is not None and isinstance(model.model, FLUX2) else 0
 
 
-FLUX = JointFamily(Flux, _is_double, shows_references=True, least_text=_least_text)
+FLUX = JointFamily(
+    Flux,
+    _is_double,
+    shows_references=True,
+    least_text=_least_text,
+    blocks=("double_blocks", "single_blocks"),
+)
 CHROMA = JointFamily(Chroma, _is_double)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
 from torch import Tensor
 
+from ....eta_core.methods import Layer
 from ....eta_core.methods.attention import mean_to_text, split_heads
-from ..attention import chain_joint, chunks_of
+from ..attention import Key, chain_joint, chunks_of
 from .base import MapSink
 
 
@@ -32,7 +33,8 @@ class JointFamily:
     to whose multiples it pads the text and the image, each behind its own tokens. shows_references: whether
     reference pictures stand behind the image. least_text: to how many rows the host pads a MODEL's shorter
     prompts, before them. prefix: the text asks in calls of its own and never sees the image, whose calls see
-    everything; the host keeps what the text's calls made.
+    everything; the host keeps what the text's calls made. blocks: the network's names for its lists of
+    blocks, in order, where editing methods may steer them; the maps of the first list are read.
     """
 
     network: type | None
@@ -43,6 +45,23 @@ class JointFamily:
     shows_references: bool = False
     least_text: Callable[[object], int] = lambda model: 0
     prefix: bool = False
+    blocks: tuple[str, ...] = ()
+
+    def steered_of(self, model, size: tuple[int, int]) -> JointNetwork | None:
+        """What editing methods steer in a MODEL of this family, else None."""
+        reader = self.reader_of(model, size) if self.blocks else None
+        if reader is None:
+            return None
+        network = model.get_model_object("diffusion_model")
+        counts = [len(getattr(network, name)) for name in self.blocks]
+        scale = getattr(network, self.patch)
+        layers = {
+            ("joint", 0, i): Layer(i / sum(counts), scale, "joint", 2 * (i + 1) > sum(counts))
+            for i in range(sum(counts))
+        }
+        return JointNetwork(
+            layers, tuple(layers)[: counts[0]], reader.grid, self.text_first, self.least_text(model)
+        )
 
     def reader_of(self, model, size: tuple[int, int]) -> JointReader | None:
         """The adapter of a MODEL of this family, else None."""
@@ -53,6 +72,21 @@ class JointFamily:
         multiple = getattr(network, self.padded_to, None) if self.padded_to else None
         grid = -(-size[0] // patch), -(-size[1] // patch)
         return JointReader(self, grid, multiple or 1, self.least_text(model))
+
+
+@dataclass(frozen=True)
+class JointNetwork:
+    """A transformer of one sequence that methods steer, for latents of one size.
+
+    layers: its blocks in order. map_layers: those whose maps are read. grid, text_first, least_text: see
+    JointReader and JointFamily.
+    """
+
+    layers: Mapping[Key, Layer]
+    map_layers: tuple[Key, ...]
+    grid: tuple[int, int]
+    text_first: bool
+    least_text: int
 
 
 @dataclass(frozen=True)

@@ -4,4 +4,4 @@ from comfy.ldm.modules.diffusionmodules.mmdit import MMDiT
 
 from .joint import JointFamily
 
-SD3 = JointFamily(MMDiT)
+SD3 = JointFamily(MMDiT, blocks=("joint_blocks",))

@@ -17,6 +17,12 @@ const PAPER = {
         { t: 0.3, eta: 0 },
         { t: 1, eta: 0.2 },
     ],
+    // the same at the flow's times of the same noise
+    flow_strong: parse("0.695:0, 0.769:0.175, 0.836:0.35, 0.893:0.525, 0.936:0.7") ?? [],
+    flow_gentle:
+        parse(
+            "0.454:0, 0.538:0.0286, 0.618:0.0571, 0.695:0.0857, 0.769:0.1143, 0.836:0.1429, 0.893:0.1714, 0.936:0.2",
+        ) ?? [],
 };
 
 /** Points of text such as "0.6:0, 1:0.7"; null where it is none that Python would take.

@@ -1,0 +1,181 @@
+"""The embedded flow model at work: python -m devtools.bench.flow [--swaps N], in the environment of dev.py
+
+inverters: how far each plays back beside the picture, at equal network evaluations, on both embedded models.
+edits: ten swaps in unseen scenes by each way, success by the judge and PSNR outside the true object.
+Tables and a sheet of the edits go to --out (bench-output).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from eta_core.invert import evaluations
+
+from ..demo import judge, scenes
+from ..demo.studio import DemoStudio, FlowDemoStudio, open_flow_studio, pixels_of
+from ..environment import ROOT
+from .cases import Start, cases, inverted, judged
+
+STEPS, CFG = 20, 4.0
+REGION = {"threshold": 0.4, "grow": 4}
+INVERTERS = ("ddim", "warm", "fireflow", "fixed_point", "midpoint")
+BUDGETS = (10, 20, 40)  # network evaluations
+LOCKED = {"background_lock": 1.0}
+
+
+def steps_for(inverter: str, budget: int) -> int:
+    """The most steps that an inverter takes with at most `budget` evaluations."""
+    return max(n for n in range(1, budget + 1) if evaluations(inverter, n, 2) <= budget)
+
+
+def drift(studio: DemoStudio | FlowDemoStudio, inverter: str, steps: int, count: int) -> float:
+    """Root mean square error of the latent played back, over the picture's deviation; mean of scenes."""
+    found = []
+    for i in range(count):
+        scene = scenes.render(scenes.VALIDATION + 7 * i)
+        latent, prompt = studio.encode(pixels_of([scene])), studio.prompt(scene.prompt)
+        inversion = studio.invert(
+            positive=prompt, latent_image=latent, steps=steps, inverter=inverter, iterations=2
+        )
+        back = studio.edit(inversion, positive=prompt, cfg=1.0, eta=studio.eta(end_eta=0.0))
+        source = latent["samples"]
+        found.append(float((back - source).square().mean().sqrt() / source.std()))
+    return float(np.mean(found))
+
+
+def inverters(studios: dict[str, DemoStudio | FlowDemoStudio], count: int) -> str:
+    lines = ["| model | inverter | " + " | ".join(f"{n} evaluations" for n in BUDGETS) + " |"]
+    lines.append("|---" * (2 + len(BUDGETS)) + "|")
+    for name, studio in studios.items():
+        for inverter in INVERTERS:
+            steps = [steps_for(inverter, budget) for budget in BUDGETS]
+            cells = [f"{drift(studio, inverter, n, count):.3f} ({n} steps)" for n in steps]
+            lines.append(f"| {name} | {inverter} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def eta(start: Start, preset: str) -> object:
+    return start.studio.eta(preset=preset, end_eta=0.0)
+
+
+def sampler(preset: str = "constant", method: str = "", locked: bool = False, **settings):
+    """EtaSampler, with a method, in the words' region with the lock."""
+
+    def way(start: Start) -> torch.Tensor:
+        place = {"mask": start.mask(**REGION)} | LOCKED if locked else {}
+        edit = {"edit": start.method(method)} if method else {}
+        return start.edit(eta(start, preset), cfg=CFG, **settings | place | edit)
+
+    return way
+
+
+def flow_edit(locked: bool = False, **settings):
+    def way(start: Start) -> torch.Tensor:
+        place = {"mask": start.mask(**REGION)} if locked else {}
+        same = dict(source=start.source, positive=start.target, steps=STEPS, scheduler="simple")
+        return start.studio.flow_edit(start.latent, **same | {"cfg": CFG, "start": 0.85} | settings | place)
+
+    return way
+
+
+def flipped(start: Start, denoise: float = 0.7) -> torch.Tensor:
+    """The host's FlipSigmas: upwards with the source prompt, downwards with the target's."""
+    call, model = start.studio.host.call, start.studio.model
+    (down,) = call("BasicScheduler", model=model, scheduler="simple", steps=STEPS, denoise=denoise)
+    (up,) = call("FlipSigmas", sigmas=down)
+    (euler,) = call("KSamplerSelect", sampler_name="euler")
+    latent = start.latent
+    for prompt, cfg, sigmas in ((start.source, 1.0, up), (start.target, CFG, down)):
+        (latent, _) = call(
+            "SamplerCustom",
+            model=model,
+            add_noise=False,
+            noise_seed=0,
+            cfg=cfg,
+            positive=prompt,
+            negative=start.studio.negative,
+            sampler=euler,
+            sigmas=sigmas,
+            latent_image=latent,
+        )
+    return latent["samples"]
+
+
+def differential(start: Start, denoise: float = 0.85) -> torch.Tensor:
+    """The host's DifferentialDiffusion in the same region, softened."""
+    call = start.studio.host.call
+    (model,) = call("DifferentialDiffusion", model=start.studio.model)
+    (latent,) = call("SetLatentNoiseMask", samples=start.latent, mask=start.mask(**REGION | {"blur": 4.0}))
+    same = {"seed": 0, "steps": STEPS, "cfg": CFG, "scheduler": "simple", "denoise": denoise}
+    return start.studio.on(model).ksampler(positive=start.target, latent_image=latent, **same)
+
+
+WAYS: dict[str, Callable[[Start], torch.Tensor]] = {
+    "eta 0": sampler(),
+    "flow_gentle": sampler("flow_gentle"),
+    "flow_strong": sampler("flow_strong"),
+    "eta 0, mask and lock": sampler(locked=True),
+    "flow_gentle, mask and lock": sampler("flow_gentle", locked=True),
+    "flow_strong, mask and lock": sampler("flow_strong", locked=True),
+    "Prompt-to-Prompt": sampler(method="Prompt-to-Prompt"),
+    "MasaCtrl": sampler(method="MasaCtrl"),
+    "Plug-and-Play": sampler(method="Plug-and-Play"),
+    "Eta Flow Edit": flow_edit(),
+    "Eta Flow Edit, mask and lock": flow_edit(locked=True),
+    "FlipSigmas, denoise 0.7": flipped,
+    "DifferentialDiffusion, denoise 0.85, mask": differential,
+}
+
+
+def edits(studio: FlowDemoStudio, swaps: int, out: Path) -> str:
+    judges, found, sheet = judge.load(), {name: [] for name in WAYS}, []
+    for case in cases(10, scenes.TEST)[:swaps]:
+        start = inverted(studio, case, STEPS)  # pyright: ignore[reportArgumentType]: the two studios are alike
+        row = [case.pictures[0]]
+        for name, way in WAYS.items():
+            pictures = studio.decode(way(start))
+            found[name] += judged(judges, case, pictures)
+            row.append(pictures[0])
+        sheet.append(torch.cat(row, 1))
+    Image.fromarray((torch.cat(sheet) * 255).round().byte().numpy()).save(out / "flow.png")
+    return table(found)
+
+
+def table(found: dict[str, list[dict]]) -> str:
+    lines = ["| way | success % | background dB |", "|---|---|---|"]
+    for name, marks in found.items():
+        success, psnr = (np.mean([mark[key] for mark in marks]) for key in ("success", "background_psnr"))
+        lines.append(f"| {name} | {100 * success:.0f} | {psnr:.1f} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--swaps", type=int, default=10, help="of the edits, a scene each")
+    parser.add_argument("--played", type=int, default=5, help="scenes played back by each inverter")
+    parser.add_argument("--out", type=Path, default=ROOT / "bench-output")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    sys.argv = sys.argv[:1]  # the host reads it
+    flow = open_flow_studio()
+    diffusion = DemoStudio(flow.host)
+    diffusion.narrow()
+    tables = [
+        edits(flow, options.swaps, options.out),
+        inverters({"flow": flow, "diffusion": diffusion}, options.played),
+    ]
+    (options.out / "flow.md").write_text("\n\n".join(tables) + "\n")
+    print("\n\n".join(tables))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""Which rows of a network call belong to which branch, and what the source leaves there for the targets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from ...eta_core.masks import tile_batch
+from .attention import chunks_of
+
+if TYPE_CHECKING:
+    from .steering import StepMethods
+
+SOURCE = "source"
+
+
+class SteeredRows:
+    """One network call: which of its rows belong to which branch.
+
+    armed: until the guided prediction is made. Guidance such as PAG or SAG calls the network again after
+    that; such a call is steered by the source's own such call, and not recorded.
+    """
+
+    def __init__(self, step: StepMethods, rows: Mapping[str, int]):
+        self._step, self._branches = step, step.branches
+        ends = accumulate(rows.values())
+        self._rows = {
+            name: slice(end - count, end) for (name, count), end in zip(rows.items(), ends, strict=True)
+        }
+        self._last_row = sum(rows.values())
+        self._all_together = {SOURCE, *self._branches} <= set(rows)
+        self._armed = True
+
+    def install(self, options: dict) -> None:
+        options["sampler_pre_cfg_function"] = [*options.get("sampler_pre_cfg_function", []), self._disarm]
+        if SOURCE in self._rows and self._step.plan.guided:
+            options["disable_cfg1_optimization"] = True
+
+    def _disarm(self, args: dict) -> list:
+        self._armed = False
+        return args["conds_out"]
+
+    def _parts(self, count: int, extra_options: dict) -> Iterator[tuple[str, bool, slice]]:
+        """(branch, cond, rows) of a call of `count` rows, the source's first. Nothing where the rows are not
+        ours.
+        """
+        chunks = chunks_of(count, extra_options)
+        if not chunks or chunks[0].rows.stop != self._last_row:
+            return
+        for name in sorted(self._rows, key=lambda name: name != SOURCE):
+            for chunk in chunks:
+                first, rows = chunk.rows.start, self._rows[name]
+                yield name, chunk.cond, slice(first + rows.start, first + rows.stop)
+
+    def _keep(self, place: tuple, cond: bool, values: Iterable[Tensor | None]) -> None:
+        self._step.kept[place, cond, self._armed] = tuple(values)
+
+    def _of_source(self, place: tuple, cond: bool) -> tuple[Tensor | None, ...] | None:
+        return self._step.kept.get((place, cond or self._step.plan.one_row, self._armed))
+
+    def _forget(self, place: tuple) -> None:
+        """Free what the source left at a place once every branch has been in the same call."""
+        if self._all_together:
+            for cond in (True, False):
+                self._step.kept.pop((place, cond, self._armed), None)
+
+
+def on_grid(region: Tensor, grid: tuple[int, ...], rows: int) -> Tensor:
+    """A region [B or 1, 1, H, W] on a layer's grid, flat: [rows, h * w]."""
+    return tile_batch(F.interpolate(region, grid, mode="area").flatten(1), rows)
