@@ -7,7 +7,7 @@ attention in regions stays the attention that the user runs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from comfy.patcher_extension import WrappersMP, add_wrapper
 from torch import Tensor
 
 from ...eta_core.masks import tile_batch
+from ...eta_core.methods import CrossControl
 from ...eta_core.methods.attention import outside_and_inside, split_heads, word_columns
 from .attention import Attend, Key, chain_steered
 from .families import JointNetwork
@@ -25,6 +26,7 @@ from .steered_rows import SOURCE, SteeredRows, on_grid
 if TYPE_CHECKING:
     from .steering import StepMethods
 
+Regions = tuple[Tensor, Tensor]
 QUERIES = 1024  # whose columns are formed together, so that memory stays small
 
 
@@ -122,11 +124,12 @@ class _Layer:
                 regional.append((rows, branch.regions))
         found = attend(*mixed)
         for rows, regions in regional:
-            found = self._in_regions(attend, found, *(each[rows] for each in mixed), rows, regions)
+            found = self._in_regions(attend, found, [each[rows] for each in mixed], rows, regions)
         for name, cond, rows in parts:
             branch = self._call._branches.get(name)
             if cond and self._text and branch is not None and branch.control is not None:
-                found = self._in_words(name, branch.control, found, *(each[rows] for each in mixed), rows)
+                own = [each[rows] for each in mixed]
+                found = self._in_words(name, branch.control, found, own, rows)
         self._call._forget(self._place)
         return found
 
@@ -147,21 +150,20 @@ class _Layer:
         return on_grid(region.to(like), self._network.grid, len(like))[..., None]
 
     def _in_regions(
-        self, attend: Attend, found: Tensor, q: Tensor, k: Tensor, v: Tensor, rows: slice, regions
+        self, attend: Attend, found: Tensor, own: Sequence[Tensor], rows: slice, regions: Regions
     ) -> Tensor:
         """`found` with the image attending inside and outside its regions apart. All see the text."""
+        q, k, v = own
         if self._text and not self._network.text_first:
-            turned = [torch.roll(each, self._text, -2) for each in (k, v)]
-        else:
-            turned = [k, v]
+            k, v = torch.roll(k, self._text, -2), torch.roll(v, self._text, -2)
         keys, queries = (self._flat(region, q)[..., 0] for region in regions)
         image = q[..., self._tokens, :]
         found = found.clone()
-        found[rows, self._tokens] = outside_and_inside(attend, image, *turned, keys, queries, self._text)
+        found[rows, self._tokens] = outside_and_inside(attend, image, k, v, keys, queries, self._text)
         return found
 
     def _in_words(
-        self, name: str, control, found: Tensor, q: Tensor, k: Tensor, v: Tensor, rows: slice
+        self, name: str, control: CrossControl, found: Tensor, own: Sequence[Tensor], rows: slice
     ) -> Tensor:
         """`found` with the words' columns under the source's control; they are recorded for a local blend."""
         source_rows, target_rows = control.shares.shape
@@ -171,7 +173,7 @@ class _Layer:
             return found
         kept = self._call._of_source(self._place, True)
         source_q, source_k = (kept[0], kept[3]) if kept is not None else (None, None)
-        q, k, v = (self._heads_of(each) for each in (q[..., self._tokens, :], k, v))
+        q, k, v = (self._heads_of(each) for each in (own[0][..., self._tokens, :], own[1], own[2]))
         if source_q is not None and source_k is not None:
             source_q, source_k = (tile_batch(self._heads_of(each), len(q)) for each in (source_q, source_k))
         maps, source_maps, first = [], [], self._tokens.start
@@ -179,16 +181,16 @@ class _Layer:
         found = found.clone() if steers else found
         for start in range(0, self._call._image, QUERIES):
             some = slice(start, min(start + QUERIES, self._call._image))
-            own = word_columns(q[:, :, some], k, words)
+            ours = word_columns(q[:, :, some], k, words)
             if source_q is not None and source_k is not None:
                 source = word_columns(source_q[:, :, some], source_k, source_words)
                 source_maps.append(source.mean(1, keepdim=True))
                 if steers:
-                    new = control.apply(source, own)
-                    change = ((new - own) @ v[:, :, words].float()).transpose(1, 2).flatten(2)
+                    new = control.apply(source, ours)
+                    change = ((new - ours) @ v[:, :, words].float()).transpose(1, 2).flatten(2)
                     found[rows, first + some.start : first + some.stop] += change.to(found)
-                    own = new
-            maps.append(own.mean(1, keepdim=True))
+                    ours = new
+            maps.append(ours.mean(1, keepdim=True))
         self._record(name, maps, source_maps)
         return found
 

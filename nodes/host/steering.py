@@ -7,11 +7,11 @@ eta_core.methods.Method; none is known here by name.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import or_
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from comfy.patcher_extension import WrappersMP, add_wrapper
 from torch import Tensor
@@ -27,6 +27,7 @@ from .steered_joint import JointCall
 from .steered_rows import SOURCE, SteeredRows, on_grid
 
 Regions = tuple[Tensor, Tensor]
+Value = TypeVar("Value")
 LEFT_OUT = (
     "another pack or an area changes the attention's shape (areas, ToMe, HyperTile, added tokens): the "
     "editing method is left out there"
@@ -152,9 +153,6 @@ def _branch(methods: Sequence[Method], network: UNet | JointNetwork, done: int, 
         asked = (method.injection(done, steps, layer, cond) for method in methods)
         return reduce(or_, asked, Injection(v=joint and features and layer.late))
 
-    def first(found):
-        return next((each for each in found if each is not None), None)
-
     return _Branch(
         {
             (key, cond): injected(layer, cond)
@@ -162,10 +160,14 @@ def _branch(methods: Sequence[Method], network: UNet | JointNetwork, done: int, 
             for cond in (True, False)
         },
         features and not joint,
-        first(method.cross_control(done, steps) for method in methods),
-        first(method.attention_regions() for method in methods),
-        first(method.source_share() for method in methods),
+        _first(method.cross_control(done, steps) for method in methods),
+        _first(method.attention_regions() for method in methods),
+        _first(method.source_share() for method in methods),
     )
+
+
+def _first(found: Iterable[Value | None]) -> Value | None:
+    return next((each for each in found if each is not None), None)
 
 
 class StepMethods:
