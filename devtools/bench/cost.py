@@ -122,7 +122,19 @@ def nodes(start: Start) -> dict[str, Callable[[], object]]:
     for name in METHODS[1:]:
         method = start.method(name)
         jobs[f"with {name}"] = lambda method=method: start.edit(strong, edit=method)
-    return jobs | {"with 4 variants": lambda: start.edit(strong, variants=4)}
+    patched = start._replace(studio=studio.on(_beside_another_pack(studio.model)))
+    return jobs | {
+        "with 4 variants": lambda: start.edit(strong, variants=4),
+        "with another pack's patch": lambda: patched.edit(strong),
+        "with that and 4 variants": lambda: patched.edit(strong, variants=4),
+    }
+
+
+def _beside_another_pack(model):
+    """A MODEL with an attention patch that is not ours and changes nothing: branches go one by one then."""
+    model = model.clone()
+    model.set_model_attn1_patch(lambda q, k, v, extra_options: (q, k, v))
+    return model
 
 
 def nodes_table(costs: dict[str, Cost]) -> list[str]:

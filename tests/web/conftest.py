@@ -1,6 +1,7 @@
 """The real page in a headless Chromium, served by the real server of its own process.
 
 Chromium: the one CHROMIUM names, else the system's. Without it these tests are skipped, and say so.
+Server and pages end with their module: an open page draws all the time, which costs the tests beside it.
 Screenshots go to .host/screens, to be looked at. ETA_FRONT_END: the `static` folder of another
 comfyui-frontend-package than the host's own.
 """
@@ -32,7 +33,7 @@ def chromium() -> str:
     return found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def base(tmp_path_factory) -> Path:
     """The server's base directory, with small pictures in place of the photographs: whole runs are quick."""
     base = tmp_path_factory.mktemp("web")
@@ -56,7 +57,7 @@ def whole_pictures(base):
     shrink_pictures(base)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def address(chromium, base) -> str:
     env, port = environment()._replace(base=base), free_port()
     command = server_command(env, port)
@@ -66,7 +67,7 @@ def address(chromium, base) -> str:
         yield address
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(chromium):
     from playwright.sync_api import sync_playwright
 
@@ -76,14 +77,14 @@ def browser(chromium):
         opened.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def classic(browser, address):
     with opened(browser, address, Comfy_VueNodes_Enabled=False) as page:
         page.name = "classic nodes"
         yield page
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def vue(browser, address):
     with opened(browser, address, Comfy_VueNodes_Enabled=True) as page:
         page.name = "Nodes 2.0"
