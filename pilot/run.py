@@ -236,9 +236,9 @@ class Pilot:
     def _watch(self, prompt_id: str, flight: Flight) -> None:
         now = time.monotonic()
         flight.started = flight.started or now
-        if flight.stopped is None and now - flight.started > self._limits.timeout:
+        if now - flight.started > self._limits.timeout:
             self._server.cancel([prompt_id])
-            flight.stopped = now
+            flight.stopped = flight.stopped or now
         if flight.stopped is not None and now - flight.stopped > LET_GO_SECONDS:
             raise PilotError(
                 f"the server does not let go of {flight.task.item.name}, which was stopped after "
@@ -341,10 +341,11 @@ class Pilot:
 
     def _take_back(self) -> None:
         """Ends what is on the server; what was finished there is kept."""
-        self._server.cancel(list(self._flights))
         until = time.monotonic() + LET_GO_SECONDS
+        self._server.cancel(list(self._flights))
         while self._server.queue()[0] & set(self._flights) and time.monotonic() < until:
             time.sleep(POLL_SECONDS)
+            self._server.cancel(list(self._flights))
         for prompt_id, flight in list(self._flights.items()):
             entry = self._server.history(prompt_id)
             if entry is not None and not _problem(entry) and flight.task.key not in self._book.keys:

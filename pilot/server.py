@@ -96,7 +96,10 @@ class Server:
         self._send("/history", {"delete": [prompt_id]})
 
     def cancel(self, prompt_ids: list[str]) -> None:
-        """Takes them out of the queue and interrupts the one that runs."""
+        """Takes them out of the queue and interrupts the one that runs.
+
+        Repeat it until they are gone: the host forgets an interrupt that comes before an item's first node.
+        """
         self._send("/queue", {"delete": prompt_ids})
         for prompt_id in self.queue()[0] & set(prompt_ids):
             self._send("/interrupt", {"prompt_id": prompt_id})
