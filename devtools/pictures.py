@@ -7,6 +7,7 @@ else is said.
 
 from __future__ import annotations
 
+import io
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -16,6 +17,10 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
+from eta_core.files import read_marks
+from eta_core.outline import outlines
+
+from . import certificate
 from .bench.cases import REGION, method_of
 from .demo import scenes
 from .demo.studio import DemoStudio, open_studio, pixels_of
@@ -299,6 +304,36 @@ def of_verdict(cat: Subject) -> Image.Image:
     return grid([(cat.pixels, *edits)], ("picture", *heads))
 
 
+def of_saved(cat: Subject) -> Image.Image:
+    """The photograph, the file that was saved of its edit, with the outline it tells, and what it tells."""
+    host, mask = cat.studio.host, cat.region()[0]
+    certificate.write(host.base / "user" / "eta_credentials")
+    tile(cat.pixels, 128).save(host.base / "input" / "cat.png")
+    host.call(
+        "EtaSaveEdited",
+        images=cat.edit(),
+        filename_prefix="signed",
+        source_file="cat.png",
+        format="png",
+        quality=100,
+        mask=mask,
+    )
+    content = max((host.base / "output").glob("signed*.png")).read_bytes()
+    saved = Image.open(io.BytesIO(content)).resize((TILE, TILE), Image.LANCZOS)
+    for polygon in outlines(mask[0]):
+        around = [(x * TILE / 100, y * TILE / 100) for x, y in [*polygon, polygon[0]]]
+        ImageDraw.Draw(saved).line(around, PAPER, 2)
+    sheet = Image.new("RGB", (2 * (TILE + GAP) + 2 * TILE, TILE), PAPER)
+    sheet.paste(tile(cat.pixels), (0, 0))
+    sheet.paste(saved, (TILE + GAP, 0))
+    marks = read_marks(content)
+    told = [marks.source_type.rpartition("/")[2], *marks.credentials]
+    for i, line in enumerate(told):
+        at, font = (2 * (TILE + GAP) + 8, 18 + 26 * i), ImageFont.load_default(14)
+        ImageDraw.Draw(sheet).text(at, line, INK, font, "lm")
+    return sheet
+
+
 @cache
 def of_tune(cat: Subject, ball: Subject) -> tuple[Image.Image, Image.Image]:
     """A search over two pictures at cfg 2, the node's drawing, and both pictures without eta and with the
@@ -364,6 +399,7 @@ def main() -> None:
             cat.pixels, heat, edited, point(studio, cat.inversion.trajectory, 0)
         ),
         "docs/EtaSamplerSelect/etas.jpg": lambda: of_sampler_select(studio),
+        "docs/EtaSaveEdited/saved.jpg": lambda: of_saved(cat),
         "docs/EtaSaveInversion/played.jpg": lambda: of_saving(studio)[0],
         "docs/EtaSchedule/curves.png": lambda: of_schedule(cat),
         "docs/EtaSigmas/sigmas.png": lambda: of_sigmas(cat),

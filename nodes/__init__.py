@@ -13,6 +13,7 @@ from . import (
     picture_nodes,
     prompt_nodes,
     sampler_nodes,
+    save_nodes,
     schedule_nodes,
     tune_nodes,
 )
@@ -32,6 +33,7 @@ class EtaInversionExtension(ComfyExtension):
             evidence_nodes,
             approve_nodes,
             picture_nodes,
+            save_nodes,
             tune_nodes,
         )
         return [node for module in modules for node in module.NODES]

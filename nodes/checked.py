@@ -13,7 +13,7 @@ from comfy_api.latest import io
 from ..eta_core.choices import one_of
 
 # Lists that grow while the host runs, and inputs whose own check knows the reason.
-CHECKED_ELSEWHERE = ("file", "steps", "start", "giver")
+CHECKED_ELSEWHERE = ("file", "source_file", "steps", "start", "giver")
 
 
 def check_inputs(schema: io.Schema, given: Mapping[str, object]) -> None:

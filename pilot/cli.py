@@ -3,6 +3,7 @@
     python pilot run ITEMS --out DIR [--workflow FILE] [--mask auto|given|both|none]
                      [--set NODE.input=VALUE ...]
     python pilot report DIR
+    python pilot verify-picture FILE
     python pilot pie ITEMS --checkpoint NAME --out DIR
 
 ITEMS is a CSV, JSON or JSONL file, or a folder with items.csv, items.json, items.jsonl or PIE-Bench's
@@ -21,6 +22,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from eta_core import files
 from eta_core.evidence.policy import POLICIES, parse_policy
 
 from . import items, journal, models, pie_table, report, workflow
@@ -115,6 +117,13 @@ def _parser() -> argparse.ArgumentParser:
         "--show", type=int, default=report.SHOWN, help="worst cases with pictures; default: %(default)s"
     )
     report_parser.set_defaults(command=_report)
+    picture_parser = commands.add_parser(
+        "verify-picture",
+        help="what an edited picture says of its making; status 1 where its credentials do not hold",
+        allow_abbrev=False,
+    )
+    picture_parser.add_argument("picture", type=Path, metavar="FILE")
+    picture_parser.set_defaults(command=_verify_picture)
     pie_parser = commands.add_parser("pie", help="PIE-Bench's table, a run for each row", allow_abbrev=False)
     _about_items(pie_parser)
     pie_parser.add_argument(
@@ -187,6 +196,18 @@ def _run(options: argparse.Namespace) -> None:
         options.retry_errors,
     )
     _report(options)
+
+
+def _verify_picture(options: argparse.Namespace) -> None:
+    try:
+        found = files.read_marks(options.picture.read_bytes())
+    except ValueError as error:
+        raise PilotError(f"{options.picture.name}: {error}") from None
+    print(f"digital source type: {found.source_type or 'none'}")
+    for i, line in enumerate(found.credentials):
+        print("credentials: " + line if i == 0 else "  " + line)
+    if found.is_broken:
+        raise PilotError(f"{options.picture.name}: its credentials do not hold")
 
 
 def _listed(options: argparse.Namespace) -> list[items.Item]:

@@ -5,8 +5,9 @@ sampling.
 """
 
 from . import approvals
+from .edited_file import FROM_GRAPH, NO_FILE, Saved, save_edited, source_file
 from .families.text import rows_of_text
-from .folders import saved_files, saved_path
+from .folders import input_pictures, picture_path, saved_files, saved_path
 from .inversion_file import load as load_inversion
 from .inversion_file import save as save_inversion
 from .latents import fit_mask, in_model_space, latent_mask, latent_tensor, stacked, to_latent
@@ -35,12 +36,15 @@ from .word_maps import MapRecorder
 
 __all__ = [
     "CATEGORY",
+    "FROM_GRAPH",
+    "NO_FILE",
     "SCHEDULERS",
     "SOURCE",
     "Branch",
     "MapRecorder",
     "MethodPlan",
     "Network",
+    "Saved",
     "approvals",
     "as_encoded",
     "beside",
@@ -62,6 +66,7 @@ __all__ = [
     "fit_mask",
     "image_embeddings",
     "in_model_space",
+    "input_pictures",
     "is_encoded_part",
     "latent_channels",
     "latent_mask",
@@ -70,15 +75,18 @@ __all__ = [
     "make_grid",
     "middle",
     "needs_negative",
+    "picture_path",
     "plan_methods",
     "progress",
     "rows_of_text",
     "sample",
+    "save_edited",
     "save_inversion",
     "say",
     "saved_files",
     "saved_path",
     "signature",
+    "source_file",
     "stacked",
     "text_embedding",
     "text_fingerprint",

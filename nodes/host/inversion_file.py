@@ -6,12 +6,8 @@ without an error can be sampled.
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import hashlib
 import json
-import os
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -26,7 +22,7 @@ from ...eta_core.frame import frame_named
 from ...eta_core.plain_json import read_json
 from ...eta_core.schedule import Grid
 from ...eta_core.trajectory import Trajectory
-from .folders import new_path
+from .folders import DEPTH, SUFFIX, check_prefix, save_new
 from .models import FLOWS, STRUCTURE
 
 FORMAT = "eta-inversion-1"
@@ -107,42 +103,9 @@ def save(prefix: str, trajectory: Trajectory, positive: list) -> str:
     text = json.dumps(about)
     metadata = {"format": FORMAT, "about": text, "digest": _digest(text, tensors)}
     megabytes = sum(tensor.nbytes for tensor in tensors.values()) / 1e6
-    try:
-        path, name = new_path(prefix)
-        half = path.with_name(f"{uuid.uuid4().hex}.part")
-        try:
-            save_file(tensors, half, metadata)
-            while not _take(half, path):
-                path, name = new_path(prefix)
-        finally:
-            half.unlink(missing_ok=True)
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"filename_prefix '{prefix[:80]}': {_why(error, megabytes)}") from None
-    return name
-
-
-def _take(half: Path, path: Path) -> bool:
-    """Give a whole file its name, unless another saver was faster."""
-    try:
-        os.link(half, path)
-    except FileExistsError:
-        return False
-    except OSError:  # no links on this file system: the name is taken first
-        with contextlib.suppress(FileExistsError):
-            path.open("xb").close()
-            os.replace(half, path)
-            return True
-        return False
-    return True
-
-
-def _why(error: Exception, megabytes: float) -> str:
-    number = getattr(error, "errno", None)
-    if number == errno.ENOSPC or "No space left" in str(error):
-        return f"the disk is full; the inversion takes {megabytes:.0f} MB, make room and save again"
-    if number == errno.ENAMETOOLONG:
-        return "the name is too long for this file system; use a shorter one"
-    return f"the file cannot be written ({error})"
+    check_prefix(prefix, DEPTH)
+    subfolder, name = save_new(prefix, SUFFIX, lambda path: save_file(tensors, path, metadata), megabytes)
+    return f"{(Path(subfolder) / name).as_posix()} [output]"
 
 
 def _plain(conditioning: list) -> tuple[dict[str, Tensor], dict]:

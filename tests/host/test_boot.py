@@ -26,4 +26,5 @@ def test_every_node_is_there(host):
         "EtaCrop",
         "EtaStitch",
         "EtaKeep",
+        "EtaSaveEdited",
     }

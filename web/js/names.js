@@ -3,7 +3,7 @@
 import { app } from "../../../scripts/app.js";
 import { field, namesFilledIn } from "./shared/widget.js";
 
-const SAVING = ["EtaSaveInversion"];
+const SAVING = ["EtaSaveInversion", "EtaSaveEdited"];
 
 app.registerExtension({
     name: "eta-inversion.names",

@@ -1,0 +1,12 @@
+"""The name under which this pack stands in the files that it writes."""
+
+import re
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
+NAME = "Eta Inversion for ComfyUI"
+
+
+def version() -> str:
+    """As the registry has it."""
+    return re.findall(r'^version = "(.+)"$', PROJECT.read_text(encoding="utf-8"), re.M)[0]
