@@ -1,7 +1,7 @@
 """The command line.
 
     python pilot run ITEMS --out DIR [--workflow FILE] [--mask auto|given|both|none]
-                     [--set NODE.input=VALUE ...]
+                     [--set NODE.input=VALUE ...] [--full-size]
     python pilot report DIR
     python pilot verify-picture FILE
     python pilot pie ITEMS --checkpoint NAME --out DIR
@@ -107,6 +107,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NODE",
         help="title or id of the node whose picture is the edit, where there are several",
     )
+    run_parser.add_argument(
+        "--full-size",
+        action="store_true",
+        help=(
+            "edit the part around the region and put it back into the whole picture; the part has the area "
+            "of a square of --max-side"
+        ),
+    )
     run_parser.add_argument("--retry-errors", action="store_true", help="do the items that failed once more")
     run_parser.set_defaults(command=_run)
     report_parser = commands.add_parser(
@@ -194,6 +202,7 @@ def _run(options: argparse.Namespace) -> None:
         options.mask,
         options.edited,
         options.retry_errors,
+        options.full_size,
     )
     _report(options)
 
@@ -232,6 +241,7 @@ def _pilot(
     mask: str,
     edited: str = "",
     retry: bool = False,
+    full_size: bool = False,
 ) -> None:
     limits, policy_text = (
         _limits(options),
@@ -244,8 +254,10 @@ def _pilot(
     masks = ("auto", "given") if mask == "both" else (mask,)
     tasks = _tasks(listed, mask)
     clip = Clip(options.clip, options.clip_vision)
-    forms = Forms(graph, clip, edited)
-    example = workflow.form(graph, masks[0], False, clip, edited)  # a workflow that takes no item stops here
+    side = options.max_side if full_size else None
+    forms = Forms(graph, clip, edited, side)
+    # a workflow that takes no item stops here
+    example = workflow.form(graph, masks[0], False, clip, edited, side)
     workflow.check_models(example.graph, object_info)
     settings = {
         "workflow": path.name,
@@ -257,7 +269,7 @@ def _pilot(
         "policy": Path(options.policy).name,
         "limits": policy_text,
         "clip": [options.clip, options.clip_vision],
-    }
+    } | ({"full_size": True} if full_size else {})
     with journal.Journal(out) as book:
         run = journal.settle(out, settings)
         if retry:

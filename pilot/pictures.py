@@ -24,26 +24,35 @@ class PictureError(Exception):
 
 @dataclass(frozen=True)
 class Prepared:
-    """An item's picture (RGB) and mask (L or None), of one size. given: (width, height) in the file."""
+    """An item's picture (RGB) and mask (L or None), of one size. given: (width, height) in the file.
+
+    small: a small copy of a picture of full size.
+    """
 
     picture: Image.Image
     mask: Image.Image | None
     given: tuple[int, int]
+    small: Image.Image | None = None
 
 
-def prepare(item: Item, max_side: int) -> Prepared:
+def prepare(item: Item, max_side: int, full_size: bool = False) -> Prepared:
     """The item's picture, its longer side scaled down to `max_side`, cut in its middle to multiples of CELL.
 
     It is never scaled up. The mask is scaled and cut alike: a mask of black and white stays so, and a pixel
-    that covers any of it belongs to it. Raises PictureError.
+    that covers any of it belongs to it. full_size: the picture as it is; its small copy is scaled to
+    multiples of CELL, and not cut. Raises PictureError.
     """
-    picture, given = _open(item.folder, item.picture, "RGB", max_side)
+    picture, given = _open(item.folder, item.picture, "RGB", 0 if full_size else max_side)
     scaled = _scaled(picture.size, max_side)
-    mask = _mask(item, given, scaled)
     if min(scaled) < CELL:
         raise PictureError(
             f"{item.picture} is {_by(given)} pixels, {_by(scaled)} after scaling: too small to edit"
         )
+    if full_size:
+        width, height = (max(round(side / CELL), 1) * CELL for side in scaled)
+        small = picture.resize((width, height), Image.Resampling.LANCZOS)
+        return Prepared(picture, _mask(item, given, picture.size), given, small)
+    mask = _mask(item, given, scaled)
     return Prepared(_middle(picture.resize(scaled, Image.Resampling.LANCZOS)), mask and _middle(mask), given)
 
 
@@ -60,7 +69,8 @@ def _middle(picture: Image.Image) -> Image.Image:
 
 
 def _open(folder: Path, name: str, mode: str, max_side: int) -> tuple[Image.Image, tuple[int, int]]:
-    """The picture, upright, perhaps already reduced to no less than `max_side`, and its size in the file.
+    """The picture, upright, perhaps already reduced to no less than `max_side` (0: whole), and its size in
+    the file.
 
     An error names the file as the item does: it goes into a report that may be shown to others.
     """
@@ -75,7 +85,8 @@ def _open(folder: Path, name: str, mode: str, max_side: int) -> tuple[Image.Imag
                     "down"
                 )
             given = opened.size
-            opened.draft(mode, (max_side, max_side))  # JPEG: decoded small, in little memory
+            if max_side:
+                opened.draft(mode, (max_side, max_side))  # JPEG: decoded small, in little memory
             opened.load()
             ImageOps.exif_transpose(opened, in_place=True)
             turned = (opened.width > opened.height) != (given[0] > given[1])
@@ -138,7 +149,7 @@ def whole(content: bytes, size: tuple[int, int] | None, name: str) -> Image.Imag
             if given[0] * given[1] > MOST_MEGAPIXELS * 1e6:
                 raise PictureError(f"{name} is {_by(given)} pixels, more than {MOST_MEGAPIXELS} megapixels")
             if size is not None and given not in [
-                tuple(side - side % cell for side in size) for cell in CELLS
+                tuple(side - side % cell for side in size) for cell in (1, *CELLS)
             ]:
                 raise PictureError(f"{name} is {_by(given)} pixels, the item's picture {_by(size)}")
             opened.load()

@@ -18,6 +18,7 @@ from eta_core.evidence.report import plain, report_of_json
 
 from . import journal, workflow
 from .answers import Entry
+from .graph import Graph
 from .items import Item
 from .pictures import PictureError, Prepared, png, prepare, whole
 from .server import FOLDER, BadAnswer, Refused, Server, Unreachable
@@ -77,8 +78,9 @@ class Flight:
 class Forms:
     """A workflow's form for each kind of item."""
 
-    def __init__(self, graph: workflow.Graph, clip: Clip, edited: str):
-        self._of = cache(lambda mask, has_mask: workflow.form(graph, mask, has_mask, clip, edited))
+    def __init__(self, graph: Graph, clip: Clip, edited: str, side: int | None = None):
+        self._of = cache(lambda mask, has_mask: workflow.form(graph, mask, has_mask, clip, edited, side))
+        self.side = side
 
     def of(self, task: Task) -> tuple[str, Form]:
         """The mask that is used, and the form. Raises WorkflowError."""
@@ -170,21 +172,22 @@ class Pilot:
             if task.item.error:
                 raise PictureError(task.item.error)
             used, form = self._forms.of(task)
-            prepared = prepare(task.item, self._max_side)
+            prepared = prepare(task.item, self._max_side, self._forms.side is not None)
             row |= self._of_picture(task, prepared) | {"mask": used, "scored": form.scored}
             row["seed"] = self._seed if task.item.seed is None else task.item.seed
             again = f"-{n}" if (n := self._renamed[task.key]) else ""  # past the server's cache
-            names = [f"{self._run['id'][:8]}-{task.key}-{which}{again}.png" for which in ("picture", "mask")]
-            graph = form.filled(
-                _values(task.item, row["seed"], *(f"{FOLDER}/{name} [temp]" for name in names))
-            )
+            pictures = {"picture": prepared.picture, "small": prepared.small, "mask": prepared.mask}
+            names = {which: f"{self._run['id'][:8]}-{task.key}-{which}{again}.png" for which in pictures}
+            files = {which: f"{FOLDER}/{name} [temp]" for which, name in names.items()}
+            values = files | dict(zip(("width", "height"), prepared.picture.size))
+            graph = form.filled(_values(task.item, row["seed"], values))
             says = json.dumps([task.key, graph], sort_keys=True)
             prompt_id = str(uuid.uuid5(uuid.UUID(self._run["id"]), says))
             adopted = self._is_known(prompt_id)
             if not adopted:
-                for name, picture in zip(names, (prepared.picture, prepared.mask)):
+                for which, picture in pictures.items():
                     if picture:
-                        self._server.upload(name, png(picture))
+                        self._server.upload(names[which], png(picture))
                 prompt_id = self._server.submit(prompt_id, graph)
                 if prompt_id in self._flights:
                     raise BadAnswer(f"the server gave it the id of another item ({prompt_id[:80]})")
@@ -322,7 +325,9 @@ class Pilot:
             images = entry.output(node_id).images
             for i, image in enumerate(images if name == "edited" else images[:1]):
                 title = f"edited_{i + 1}" if i else name
-                contents[title] = png(whole(self._server.view(image), flight.size, title))
+                # at full size the words are looked for on a small copy
+                size = None if name == "heatmap" and self._forms.side is not None else flight.size
+                contents[title] = png(whole(self._server.view(image), size, title))
         report = report_of_json(str((entry.output(workflow.FIGURES).text or [""])[0]))
         edited = sum(name.startswith("edited") for name in contents)
         if edited != len(report.pictures):
@@ -397,10 +402,8 @@ def _row(task: Task) -> dict:
     return {"key": task.key, "mode": task.mask} | {name: getattr(item, name) for name in says} | {"files": {}}
 
 
-def _values(item: Item, seed: int, picture: str, mask: str) -> dict:
-    return {
-        "picture": picture,
-        "mask": mask,
+def _values(item: Item, seed: int, picture: dict[str, str | int]) -> dict:
+    return picture | {
         "source": item.source_prompt,
         "target": item.target_prompt,
         "words": item.words,

@@ -8,16 +8,29 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from eta_core.plain_json import read_json
 
-from .graph import graph_of
+from . import full_size
+from .graph import Graph, behind, graph_of, is_link, links_of, named, names_of, node_of, of_type, title_of
 
-FIELDS = ("picture", "mask", "source", "target", "words", "target_words", "has_words", "seed")
+FIELDS = (
+    "picture",
+    "small",
+    "width",
+    "height",
+    "mask",
+    "source",
+    "target",
+    "words",
+    "target_words",
+    "has_words",
+    "seed",
+)
 PLACE = re.compile(r"\{(" + "|".join(FIELDS) + r")\}")
 MASKS = ("auto", "given", "none")  # the workflow's own, the item's, no mask
 TEXTS = {  # nodes that encode a prompt -> their inputs for it
@@ -41,8 +54,6 @@ GIVEN, METRICS, CLIP, CLIP_VISION, MASK_PICTURE = (
 SHOWN = (EDITED, MASK, HEATMAP, FIGURES)
 SAVING = ("SaveImage", "EtaSaveEdited")
 NEEDED = ("EtaMetrics", "PreviewAny", "PreviewImage", "MaskToImage", "LoadImageMask")
-
-Graph = dict[str, dict]
 
 
 class WorkflowError(Exception):
@@ -134,9 +145,9 @@ def override(graph: Graph, settings: Iterable[str]) -> Graph:
         name, dot, field = where.rpartition(".")
         if not (equals and dot):
             raise WorkflowError(f"'{setting}' must be written NODE.input=VALUE, as in EtaInversion.steps=20")
-        nodes = [graph[node_id] for node_id in _named(graph, name)]
+        nodes = [graph[node_id] for node_id in named(graph, name)]
         if not nodes:
-            raise WorkflowError(f"'{setting}': no node is called {name}; there are {_names(graph, graph)}")
+            raise WorkflowError(f"'{setting}': no node is called {name}; there are {names_of(graph, graph)}")
         for node in nodes:
             if field not in node["inputs"]:
                 inputs = ", ".join(node["inputs"]) or "no inputs"
@@ -156,16 +167,19 @@ def _value(text: str) -> object:
         return text
 
 
-def form(graph: Graph, mask: str, has_mask: bool, clip: Clip, edited: str = "") -> Form:
+def form(
+    graph: Graph, mask: str, has_mask: bool, clip: Clip, edited: str = "", side: int | None = None
+) -> Form:
     """Where everything goes.
 
     mask: one of MASKS. has_mask: whether the item has a mask for the figures. edited: the node whose picture
-    is the edit, where the workflow has several. Raises WorkflowError naming what cannot be found.
+    is the edit, where the workflow has several. side: pictures come at their full size, and the part that is
+    edited has the area of a square of this side. Raises WorkflowError naming what cannot be found.
     """
     graph = _unasked({node_id: node | {"inputs": dict(node["inputs"])} for node_id, node in graph.items()})
     picture = _unjudged(graph, _edited_picture(graph, edited))
-    used = _behind(graph, [picture])
-    samplers, inversions = (_of_type(graph, kind, used) for kind in ("EtaSampler", "EtaInversion"))
+    used = behind(graph, [picture])
+    samplers, inversions = (of_type(graph, kind, used) for kind in ("EtaSampler", "EtaInversion"))
     if not (samplers and inversions):
         raise WorkflowError(
             "the edited picture comes from no Eta Inversion and Eta Sampler: a pilot runs workflows of these"
@@ -174,11 +188,16 @@ def form(graph: Graph, mask: str, has_mask: bool, clip: Clip, edited: str = "") 
     _check_regions(graph, used)
     own = _own_mask(graph, samplers)
     scored = "given" if has_mask else "auto" if own else "none"
-    graph[GIVEN] = _node("LoadImageMask", image=Slot("{mask}"), channel="red")
-    source = _source_picture(graph, inversions)
+    graph[GIVEN] = node_of("LoadImageMask", image=Slot("{mask}"), channel="red")
+    if side is not None and not of_type(graph, "EtaCrop", used):
+        (loader,) = _loaders(graph, inversions)
+        photograph = full_size.Photograph(Slot("{small}"), Slot("{width}"), Slot("{height}"), side)
+        picture = full_size.enlarge(graph, loader, picture, own, photograph)
+    source = _source_picture(graph, picture, inversions)
+    own = _of_whole(graph, _own_mask(graph, samplers))
     _measure(graph, source, picture, [GIVEN, 0] if has_mask else own, clip)
-    _show(graph, picture, own)
-    kept = _behind(graph, [[name, 0] for name in SHOWN if name in graph])
+    _show(graph, picture, own if side is None else full_size.changed(graph, picture) or own)
+    kept = behind(graph, [[name, 0] for name in SHOWN if name in graph])
     keeps_size = graph[source[0]]["class_type"] == "LoadImage"
     return Form({node_id: node for node_id, node in graph.items() if node_id in kept}, scored, keeps_size)
 
@@ -196,9 +215,9 @@ def _place(graph: Graph, mask: str, picture: list, samplers: list[str], inversio
     if "{seed}" not in taken:
         for node_id in samplers:
             graph[node_id]["inputs"]["seed"] = Slot("{seed}")
-    _place_mask(graph, mask, samplers, loader, _behind(graph, [picture]))
+    _place_mask(graph, mask, samplers, loader, behind(graph, [picture]))
     if "{words}" not in taken:
-        _place_words(graph, _of_type(graph, "AttentionMask", _behind(graph, [picture])))
+        _place_words(graph, of_type(graph, "AttentionMask", behind(graph, [picture])))
 
 
 def _measure(graph: Graph, source: list, edited: list, mask: list | None, clip: Clip) -> None:
@@ -211,79 +230,28 @@ def _measure(graph: Graph, source: list, edited: list, mask: list | None, clip: 
     if mask:
         inputs["mask"] = mask
     if clip.text and clip.vision:
-        graph[CLIP] = _node("CLIPLoader", clip_name=clip.text, type="stable_diffusion")
-        graph[CLIP_VISION] = _node("CLIPVisionLoader", clip_name=clip.vision)
+        graph[CLIP] = node_of("CLIPLoader", clip_name=clip.text, type="stable_diffusion")
+        graph[CLIP_VISION] = node_of("CLIPVisionLoader", clip_name=clip.vision)
         inputs |= {"clip": [CLIP, 0], "clip_vision": [CLIP_VISION, 0]}
-    graph[METRICS] = _node("EtaMetrics", **inputs)
-    graph[FIGURES] = _node("PreviewAny", source=[METRICS, 0])
+    graph[METRICS] = node_of("EtaMetrics", **inputs)
+    graph[FIGURES] = node_of("PreviewAny", source=[METRICS, 0])
 
 
 def _show(graph: Graph, edited: list, mask: list | None) -> None:
-    graph[EDITED] = _node("PreviewImage", images=edited)
+    graph[EDITED] = node_of("PreviewImage", images=edited)
     if mask:
-        graph[MASK_PICTURE] = _node("MaskToImage", mask=mask)
-        graph[MASK] = _node("PreviewImage", images=[MASK_PICTURE, 0])
-    attention = _of_type(graph, "AttentionMask", _behind(graph, [edited]))
+        graph[MASK_PICTURE] = node_of("MaskToImage", mask=mask)
+        graph[MASK] = node_of("PreviewImage", images=[MASK_PICTURE, 0])
+    attention = of_type(graph, "AttentionMask", behind(graph, [edited]))
     if attention:
-        graph[HEATMAP] = _node("PreviewImage", images=[attention[0], 1])
+        graph[HEATMAP] = node_of("PreviewImage", images=[attention[0], 1])
 
 
 def wants_words(found: Form) -> bool:
     return any(node["class_type"] == "AttentionMask" for node in found.graph.values())
 
 
-def _node(kind: str, **inputs) -> dict:
-    return {"class_type": kind, "inputs": inputs, "_meta": {"title": kind}}
-
-
 # --- what is where --------------------------------------------------------------------------------
-
-
-def _is_link(value: object) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) == 2
-        and isinstance(value[0], str)
-        and isinstance(value[1], int)
-    )
-
-
-def _links(node: dict) -> Iterator[list]:
-    return (value for value in node["inputs"].values() if _is_link(value))
-
-
-def _behind(graph: Graph, links: Iterable[list]) -> set[str]:
-    """Ids of all nodes that `links` depend on."""
-    found: set[str] = set()
-    ahead = [link[0] for link in links]
-    while ahead:
-        node_id = ahead.pop()
-        if node_id in graph and node_id not in found:
-            found.add(node_id)
-            ahead += [link[0] for link in _links(graph[node_id])]
-    return found
-
-
-def _of_type(graph: Graph, kind: str, among: Collection[str]) -> list[str]:
-    return [node_id for node_id in graph if node_id in among and graph[node_id]["class_type"] == kind]
-
-
-def _title(node: dict) -> str:
-    return node.get("_meta", {}).get("title") or node["class_type"]
-
-
-def _named(graph: Graph, name: str) -> list[str]:
-    return [node_id for node_id, node in graph.items() if name in (node_id, _title(node), node["class_type"])]
-
-
-def _names(graph: Graph, node_ids: Collection[str]) -> str:
-    """The nodes as a user knows them."""
-    return ", ".join(
-        f"{node['class_type']} {node_id}"
-        + (f" '{_title(node)}'" if _title(node) != node["class_type"] else "")
-        for node_id, node in graph.items()
-        if node_id in node_ids
-    )
 
 
 def _edited_picture(graph: Graph, name: str) -> list:
@@ -291,25 +259,25 @@ def _edited_picture(graph: Graph, name: str) -> list:
     shows = {
         node_id: node["inputs"]["images"]
         for node_id, node in graph.items()
-        if _is_link(node["inputs"].get("images"))
+        if is_link(node["inputs"].get("images"))
     }
     if name:
-        named = _named(graph, name)
-        if len(named) != 1:
+        called = named(graph, name)
+        if len(called) != 1:
             raise WorkflowError(
-                f"--edited {name} names {len(named)} nodes ({_names(graph, named or graph)}): name one, or "
-                "its id"
+                f"--edited {name} names {len(called)} nodes ({names_of(graph, called or graph)}): name one, "
+                "or its id"
             )
-        return shows.get(named[0], [named[0], 0])
+        return shows.get(called[0], [called[0], 0])
     edits = {node_id: found for node_id, link in shows.items() if (found := _edits_in(graph, link))}
     saving = [node_id for node_id in edits if graph[node_id]["class_type"] in SAVING]
-    titled = [node_id for node_id in saving if _title(graph[node_id]).lower().startswith("edited")]
+    titled = [node_id for node_id in saving if title_of(graph[node_id]).lower().startswith("edited")]
     found = titled or [node_id for node_id in saving if len(edits[node_id]) == 1]
     if len(found) == 1:
         return shows[found[0]]
     what = "saves several" if found else "saves no single one, and has"
     candidates = (
-        _names(graph, found or edits or _of_type(graph, "EtaSampler", graph))
+        names_of(graph, found or edits or of_type(graph, "EtaSampler", graph))
         or "no Eta Inversion and Eta Sampler"
     )
     raise WorkflowError(
@@ -330,14 +298,14 @@ def _edits_in(graph: Graph, link: list) -> set[str]:
         if node["class_type"] == "EtaSampler":
             found |= {link[0]} if link[1] == 0 else set()
         else:
-            ahead += _links(node)
+            ahead += links_of(node)
     return found
 
 
 def _unjudged(graph: Graph, link: list) -> list:
     """The picture before an EtaVerdict, which may hold it back: the pilot's own policy judges it."""
     node = graph.get(link[0], {})
-    if node.get("class_type") == "EtaVerdict" and _is_link(node["inputs"].get("image")):
+    if node.get("class_type") == "EtaVerdict" and is_link(node["inputs"].get("image")):
         return _unjudged(graph, node["inputs"]["image"])
     return link
 
@@ -349,9 +317,9 @@ def _unasked(graph: Graph) -> Graph:
     """Without EtaApprove, which would wait for a person at the page: the pilot's are reviewed afterwards."""
 
     def passed(value: Any) -> Any:
-        while _is_link(value) and graph.get(value[0], {}).get("class_type") == "EtaApprove":
+        while is_link(value) and graph.get(value[0], {}).get("class_type") == "EtaApprove":
             through = graph[value[0]]["inputs"].get(ASKED.get(value[1], ""))
-            if not _is_link(through):
+            if not is_link(through):
                 return value
             value = through
         return value
@@ -363,17 +331,24 @@ def _unasked(graph: Graph) -> Graph:
 
 def _place_picture(graph: Graph, inversions: list[str]) -> str:
     """Puts the picture into the one LoadImage that EtaInversion's latent comes from -> its id."""
-    found = _of_type(
-        graph, "LoadImage", _behind(graph, [graph[n]["inputs"]["latent_image"] for n in inversions])
-    )
+    found = _loaders(graph, inversions)
     if len(found) != 1:
-        what = f"{len(found)} LoadImage nodes ({_names(graph, found)})" if found else "no LoadImage"
+        what = f"{len(found)} LoadImage nodes ({names_of(graph, found)})" if found else "no LoadImage"
         raise WorkflowError(
             f"Eta Inversion's picture comes from {what}: it must be one; or say --set "
             f"'TITLE.image={{picture}}'"
         )
     graph[found[0]]["inputs"]["image"] = Slot("{picture}")
     return found[0]
+
+
+def _loaders(graph: Graph, inversions: list[str]) -> list[str]:
+    """What loads the photograph: the node that the user has put it into, or all behind the inversions."""
+    found = of_type(
+        graph, "LoadImage", behind(graph, [graph[n]["inputs"]["latent_image"] for n in inversions])
+    )
+    chosen = [n for n in found if graph[n]["inputs"].get("image") == Slot("{picture}")]
+    return chosen or found
 
 
 def _place_prompt(graph: Graph, nodes: list[str], which: str) -> None:
@@ -384,18 +359,18 @@ def _place_prompt(graph: Graph, nodes: list[str], which: str) -> None:
         for place in _encoders(graph, graph[node_id]["inputs"].get("positive"), which)
     }
     if len(encoders) != 1:
-        what = _names(graph, {node_id for node_id, _ in encoders}) or "no node that encodes text"
+        what = names_of(graph, {node_id for node_id, _ in encoders}) or "no node that encodes text"
         raise WorkflowError(
             f"the {which} prompt comes from {what}: it must be one; or say --set 'TITLE.text={{{which}}}'"
         )
     ((node_id, fields),) = encoders
     if any(isinstance(graph[node_id]["inputs"].get(field), Slot) for field in fields):
         raise WorkflowError(
-            f"{_names(graph, [node_id])} encodes both prompts: give the target prompt an encoder of its own"
+            f"{names_of(graph, [node_id])} encodes both prompts: give the target prompt an encoder of its own"
         )
     graph[node_id]["inputs"].update(dict.fromkeys(fields, Slot(f"{{{which}}}")))
     for node in graph.values():
-        if _is_link(node["inputs"].get(f"{which}_prompt")):
+        if is_link(node["inputs"].get(f"{which}_prompt")):
             node["inputs"][f"{which}_prompt"] = Slot(f"{{{which}}}")
 
 
@@ -404,7 +379,7 @@ def _encoders(graph: Graph, link: Any, which: str) -> set[tuple[str, tuple[str, 
 
     Through ControlNets and the like, the side is followed by which it came out.
     """
-    if not _is_link(link) or link[0] not in graph:
+    if not is_link(link) or link[0] not in graph:
         return set()
     node_id, output = link
     node = graph[node_id]
@@ -413,14 +388,14 @@ def _encoders(graph: Graph, link: Any, which: str) -> set[tuple[str, tuple[str, 
     if node["class_type"] in TEXTS:
         return {(node_id, TEXTS[node["class_type"]])}
     sides = [node["inputs"].get(side) for side in ("positive", "negative")]
-    links = [sides[output]] if all(map(_is_link, sides)) and output < 2 else _links(node)
+    links = [sides[output]] if all(map(is_link, sides)) and output < 2 else links_of(node)
     return {place for link in links for place in _encoders(graph, link, which)}
 
 
 def _place_words(graph: Graph, attention: list[str]) -> None:
     if len(attention) > 1:
         raise WorkflowError(
-            f"whose words? The workflow has {_names(graph, attention)}; say --set 'TITLE.words={{words}}'"
+            f"whose words? The workflow has {names_of(graph, attention)}; say --set 'TITLE.words={{words}}'"
         )
     for node_id in attention:
         graph[node_id]["inputs"]["words"] = Slot("{words}")
@@ -428,7 +403,7 @@ def _place_words(graph: Graph, attention: list[str]) -> None:
 
 def _place_mask(graph: Graph, mask: str, samplers: list[str], loader: str | None, used: set[str]) -> None:
     """The item's mask wherever the workflow's own went on its way to the edit, or no mask at all."""
-    own = [[node_id, 0] for node_id in _of_type(graph, "AttentionMask", graph)] + [[loader, 1]] * (
+    own = [[node_id, 0] for node_id in of_type(graph, "AttentionMask", graph)] + [[loader, 1]] * (
         loader is not None
     )
     nodes = [graph[node_id] for node_id in used]
@@ -457,16 +432,28 @@ def _own_mask(graph: Graph, samplers: list[str]) -> list | None:
     found = [
         graph[node_id]["inputs"]["mask"]
         for node_id in samplers
-        if _is_link(graph[node_id]["inputs"].get("mask"))
+        if is_link(graph[node_id]["inputs"].get("mask"))
     ]
     return found[0] if found else None
 
 
-def _source_picture(graph: Graph, inversions: list[str]) -> list:
-    """What is encoded for EtaInversion."""
+def _of_whole(graph: Graph, mask: list | None) -> list | None:
+    """The mask of the photograph, where `mask` is that of a part of it."""
+    while (
+        mask and graph[mask[0]]["class_type"] == "EtaCrop" and is_link(graph[mask[0]]["inputs"].get("mask"))
+    ):
+        mask = graph[mask[0]]["inputs"]["mask"]
+    return mask
+
+
+def _source_picture(graph: Graph, edited: list, inversions: list[str]) -> list:
+    """What the edit is put back into, or what is encoded for EtaInversion."""
+    last = graph[edited[0]]
+    if last["class_type"] in full_size.RETURNS and is_link(last["inputs"].get("source")):
+        return last["inputs"]["source"]
     links = [graph[node_id]["inputs"]["latent_image"] for node_id in inversions]
-    for node_id in sorted(_behind(graph, links)):
-        if graph[node_id]["class_type"].startswith("VAEEncode") and _is_link(
+    for node_id in sorted(behind(graph, links)):
+        if graph[node_id]["class_type"].startswith("VAEEncode") and is_link(
             graph[node_id]["inputs"].get("pixels")
         ):
             return graph[node_id]["inputs"]["pixels"]
@@ -477,14 +464,14 @@ def _source_picture(graph: Graph, inversions: list[str]) -> list:
 
 def _check_regions(graph: Graph, used: set[str]) -> None:
     """An item has one target prompt: one of a region must have been placed by hand."""
-    for node_id in _of_type(graph, "EtaRegionEdit", used):
+    for node_id in of_type(graph, "EtaRegionEdit", used):
         encoders = _encoders(graph, graph[node_id]["inputs"].get("positive"), "target")
         fixed = {
             n for n, fields in encoders if not any(isinstance(graph[n]["inputs"][f], Slot) for f in fields)
         }
         if fixed:
             raise WorkflowError(
-                f"{_names(graph, fixed)} is a second target prompt, of Eta Region Edit: say --set "
+                f"{names_of(graph, fixed)} is a second target prompt, of Eta Region Edit: say --set "
                 f"'TITLE.text={{target}}', or any text with {{words}}"
             )
 
@@ -527,5 +514,5 @@ def settings_of(graph: Graph) -> dict[str, dict]:
     return {
         f"{node['class_type']} {node_id}": plain
         for node_id, node in ours.items()
-        if (plain := {k: v for k, v in node["inputs"].items() if not _is_link(v) and not isinstance(v, Slot)})
+        if (plain := {k: v for k, v in node["inputs"].items() if not is_link(v) and not isinstance(v, Slot)})
     }

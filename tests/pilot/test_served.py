@@ -11,8 +11,10 @@ import uuid
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
+from scipy import ndimage
 
 from devtools import pie_set
 from devtools.demo import scenes
@@ -250,6 +252,37 @@ def test_what_is_done_is_not_done_again_and_what_failed_only_when_asked(argument
     assert cli.main([*command, "--retry-errors"]) == 0
     again = [(row["name"], row["mode"]) for row in journal.rows(out) if row["status"] == "ok"]
     assert again == [("a.png", "auto"), ("b.png", "auto")] and one in journal.rows(out)
+
+
+def test_pictures_of_full_size_come_back_whole_and_exact_outside_the_region(arguments, tmp_path):
+    """Found by words, given, and without either, where what changed is found."""
+    large = scenes.render(scenes.TEST + 7, "cat", "grass")
+    size = (531, 407)
+    Image.fromarray(large.image).resize(size).save(tmp_path / "large.png")
+    Image.fromarray(large.mask.astype(np.uint8) * 255).resize(size, Image.NEAREST).save(tmp_path / "mask.png")
+    rows = [
+        CAT | {"picture": "large.png", "mask": "mask.png"},
+        CAT | {"picture": "large.png", "target_prompt": "a cat on the grass in the sky"},
+    ]
+    out, settings = tmp_path / "out", ("--set", "EtaInversion.steps=4", "--mask", "both", "--full-size")
+    assert cli.main(arguments("run", listed(tmp_path, rows), "--out", out, *settings)) == 0
+    found = journal.rows(out)
+    assert [(row["mask"], row.get("error", "")) for row in found] == [
+        ("auto", ""),
+        ("given", ""),
+        ("none", ""),
+    ]
+    for row in found:
+        source, edited = (np.asarray(Image.open(out / row["files"][name])) for name in ("source", "edited"))
+        assert tuple(row["size"]) == size and edited.shape == source.shape == (407, 531, 3)
+        changed = (source != edited).any(-1)
+        assert 0 < changed.mean() < 0.7
+        if row["mask"] != "none":
+            region = np.asarray(Image.open(out / row["files"]["mask"]).convert("L")) > 0
+            rim = ndimage.binary_dilation(region, np.ones((3, 3)), iterations=2)
+            assert not (changed & ~rim).any() and rim.mean() < 0.7
+            # in the rim so little shows that mask.png has 0
+            assert np.abs(source.astype(int) - edited)[~region].max() <= 1
 
 
 @pytest.mark.parametrize("in_cache", ["everything", "the pictures"])
