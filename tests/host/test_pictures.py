@@ -5,6 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
+from devtools.demo.studio import DemoStudio
+
 
 def picture(seed: int, height: int = 160, width: int = 208) -> torch.Tensor:
     """Eight-bit noise as LoadImage gives it."""
@@ -58,3 +60,39 @@ def test_keep_takes_batches_and_leaves_the_rest(host, region):
     assert torch.equal(image[shown == 0], source.repeat(2, 1, 1, 1)[shown == 0])
     with pytest.raises(ValueError, match="2 pictures"):
         host.call("EtaKeep", source=edited, edited=source, align=False, limit=5.0, **SEAM)
+
+
+@pytest.fixture(scope="module")
+def trained(host) -> DemoStudio:
+    studio = DemoStudio(host)
+    studio.narrow()
+    return studio
+
+
+def test_ten_edits_in_a_row_leave_the_outside_as_it_was(host, trained):
+    """Each in a region of its own, by the model, saved and loaded again: what one edit left alone stays."""
+    original = (picture(7, 152, 216)[0] * 255).round().byte().numpy()
+    Image.fromarray(original).save(host.base / "input" / "row_0.png")
+    touched = np.zeros(original.shape[:2], bool)
+    before, generator = original, np.random.default_rng(0)
+    for number in range(10):
+        (source, _) = host.call("LoadImage", image=f"row_{number}.png")
+        top, left = generator.integers(0, (152 - 24, 216 - 32))
+        mask = torch.zeros(1, 152, 216)
+        mask[:, top : top + 24, left : left + 32] = 1
+        part, region, place = host.call(
+            "EtaCrop", image=source, mask=mask, megapixels=0.01, multiple=16, context=0.5
+        )
+        inversion = trained.invert(latent_image=trained.encode(part), steps=2)
+        edited = trained.decode(trained.edit(inversion, mask=region))
+        image, shown = host.call("EtaStitch", source=source, edited=edited, place=place, **SEAM)
+        host.call("SaveImage", images=image, filename_prefix=f"row_{number}")
+        (file,) = (host.base / "output").glob(f"row_{number}_*.png")
+        after = np.asarray(Image.open(file).convert("RGB"))
+        may_change = (shown[0] > 0).numpy()
+        assert (after[~may_change] == before[~may_change]).all()
+        assert (after[may_change] != before[may_change]).any()
+        touched, before = touched | may_change, after
+        Image.fromarray(after).save(host.base / "input" / f"row_{number + 1}.png")
+    assert 0.2 < touched.mean() < 0.95
+    assert (before[~touched] == original[~touched]).all()
