@@ -15,7 +15,7 @@ from functools import cache
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 
 from eta_core.files import read_marks
 from eta_core.outline import outlines
@@ -23,9 +23,10 @@ from eta_core.outline import outlines
 from . import certificate
 from .bench.cases import REGION, method_of
 from .demo import scenes
+from .demo.prepare import given_back
 from .demo.studio import DemoStudio, open_studio, pixels_of
 from .environment import ROOT
-from .template_list import EDIT, ETA
+from .template_list import COFFEE, EDIT, ETA, RETOLD
 
 WEB = ROOT / "web"
 STEPS = 50
@@ -304,6 +305,20 @@ def of_verdict(cat: Subject) -> Image.Image:
     return grid([(cat.pixels, *edits)], ("picture", *heads))
 
 
+def planted() -> Image.Image:
+    """The coffee of the example photograph made green, as an editor gives it back."""
+    photograph = Image.open(WEB / "pictures" / COFFEE).convert("RGB")
+    cup = Image.new("L", photograph.size, 0)
+    ImageDraw.Draw(cup).ellipse((262, 122, 474, 248), fill=255)
+    hue, saturation, value = photograph.convert("HSV").split()
+    warm = Image.eval(saturation, lambda level: min(255, max(0, 3 * (level - 70))))
+    turned = Image.eval(hue, lambda level: (level + 34) % 256)
+    pale = Image.eval(saturation, lambda level: round(0.55 * level))
+    green = Image.merge("HSV", (turned, pale, Image.eval(value, lambda level: round(0.85 * level))))
+    where = ImageChops.multiply(cup, warm).filter(ImageFilter.GaussianBlur(1.5))
+    return given_back(Image.composite(green.convert("RGB"), photograph, where))
+
+
 def of_saved(cat: Subject) -> Image.Image:
     """The photograph, the file that was saved of its edit, with the outline it tells, and what it tells."""
     host, mask = cat.studio.host, cat.region()[0]
@@ -399,6 +414,7 @@ def main() -> None:
             cat.pixels, heat, edited, point(studio, cat.inversion.trajectory, 0)
         ),
         "docs/EtaSamplerSelect/etas.jpg": lambda: of_sampler_select(studio),
+        f"pictures/{RETOLD}": planted,
         "docs/EtaSaveEdited/saved.jpg": lambda: of_saved(cat),
         "docs/EtaSaveInversion/played.jpg": lambda: of_saving(studio)[0],
         "docs/EtaSchedule/curves.png": lambda: of_schedule(cat),

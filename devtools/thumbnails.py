@@ -12,6 +12,7 @@ from PIL import Image
 
 from pilot.graph import graph_of
 
+from .demo import scenes
 from .demo.prepare import TABLE, prepare
 from .demo.studio import open_studio
 from .environment import ROOT
@@ -31,6 +32,8 @@ def main(names: list[str]) -> None:
         for node in graph.values():
             if node["class_type"] == "EtaApprove":
                 node["inputs"]["without_answer"] = "approve"  # no page waits for this run
+            if node["class_type"] == "EtaCrop":
+                node["inputs"]["megapixels"] = scenes.SIZE**2 / 2**20  # what the embedded model knows
         outcome = host.run(graph)
         if not outcome.success:
             sys.exit(f"{path.stem}: {outcome.error}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import folder_paths
@@ -15,9 +15,12 @@ from torch import Tensor
 
 from ...eta_core import files
 from .folders import picture_path, save_new
+from .messages import warn
 
 CREDENTIALS = "eta_credentials"  # the folder below the host's user folder with certificate.pem and key.pem
 FROM_GRAPH, NO_FILE = "from Load Image", "none"
+RETURNING = {"EtaKeep": "source", "EtaStitch": "source"}  # nodes that put an edit back -> into what
+MASK_EDITORS = "clipspace"  # the folder of the pictures into which the page's mask editor has painted
 LOADING = {"LoadImage": "image", "LoadImageOutput": "image"}  # nodes that load a photograph -> their input
 ENDINGS = {"png": "png", "webp": "webp", "jpeg": "jpg"}
 
@@ -25,16 +28,37 @@ ENDINGS = {"png": "png", "webp": "webp", "jpeg": "jpg"}
 def source_file(dynprompt, node_id: str | None, name: str, choice: str) -> files.Original | None:
     """The photograph that was edited: the file chosen, or that of the one Load Image above input `name`.
 
-    Raises ValueError where there is none or several, and where it cannot be read.
+    An alpha channel that the graph uses as a mask is none of the photograph's. Raises ValueError where there
+    is none or several, and where it cannot be read.
     """
     if choice == NO_FILE:
         return None
-    return files.read_original(
-        _loaded(dynprompt, node_id, name) if choice == FROM_GRAPH else picture_path(choice)
-    )
+    file = _loaded(dynprompt, node_id, name) if choice == FROM_GRAPH else choice
+    path = picture_path(file)
+    if MASK_EDITORS in path.parts:
+        warn(
+            f"{path.name} is the mask editor's copy of your photograph, without its EXIF: choose the "
+            "photograph's own file in source_file",
+            node_id,
+        )
+    original = files.read_original(path)
+    return replace(original, alpha=None) if _is_mask(dynprompt, file) else original
 
 
-def _loaded(dynprompt, node_id: str | None, name: str) -> Path:
+def _is_mask(dynprompt, file: str) -> bool:
+    """Whether a node takes this file's alpha channel for a mask."""
+    graph = {} if dynprompt is None else dynprompt.get_original_prompt()
+    loaders = {
+        node_id
+        for node_id, node in graph.items()
+        if node["class_type"] in LOADING and node["inputs"].get(LOADING[node["class_type"]]) == file
+    }
+    links = (value for node in graph.values() for value in node["inputs"].values() if is_link(value))
+    return any(link[0] in loaders and link[1] == 1 for link in links)
+
+
+def _loaded(dynprompt, node_id: str | None, name: str) -> str:
+    """What the one node that loads the photograph above an input is given."""
     nodes = {} if dynprompt is None or node_id is None else dict(_above(dynprompt, node_id, name))
     found = {key: node["inputs"].get(LOADING[node["class_type"]]) for key, node in nodes.items()}
     which = ", ".join(f"{found[key]} (node {key})" for key in found)
@@ -47,11 +71,11 @@ def _loaded(dynprompt, node_id: str | None, name: str) -> Path:
     (value, *_) = found.values()
     if not isinstance(value, str):
         raise ValueError("the Load Image above gets its file name by a link: choose the file in source_file")
-    return picture_path(value)
+    return value
 
 
 def _above(dynprompt, node_id: str, name: str) -> Iterator[tuple[str, dict]]:
-    """The nodes above an input that load a photograph."""
+    """The nodes above an input that load a photograph: where an edit was put back, the one it is put into."""
     queue, seen = [dynprompt.get_node(node_id)["inputs"].get(name)], set()
     while queue:
         link = queue.pop(0)
@@ -62,7 +86,8 @@ def _above(dynprompt, node_id: str, name: str) -> Iterator[tuple[str, dict]]:
         if node["class_type"] in LOADING:
             yield link[0], node
         else:
-            queue += node["inputs"].values()
+            into = RETURNING.get(node["class_type"])
+            queue += [node["inputs"].get(into)] if into else node["inputs"].values()
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,27 @@ def test_where_two_photographs_are_above_the_file_is_chosen(save):
     assert done.success and not Image.open(path).getexif()
 
 
+def test_the_photograph_is_what_an_edit_was_put_back_into(save):
+    seam = dict(grow=0, feather=0, match_colour=0.0, grain=0.0, align=False, limit=5.0)
+    kept = {"source": ["1", 0], "edited": ["3", 0]} | seam
+    done, (path,) = save(BOTH | {"4": {"class_type": "EtaKeep", "inputs": kept}}, images=["4", 0])
+    assert done.success and Image.open(path).getexif()[Base.Make] == "Phone"
+
+
+def test_alpha_is_kept_where_it_is_transparency_and_not_where_it_is_a_mask(host, save, pixels, caplog):
+    """The mask editor saves what is painted as alpha; the edit would come out with a hole in it."""
+    seen = Image.fromarray(pixels)
+    seen.putalpha(Image.fromarray(pixels[..., 0]))
+    (host.base / "input" / "clipspace").mkdir(exist_ok=True)
+    seen.save(host.base / "input" / "clipspace" / "masked.png")
+    load = {"1": {"class_type": "LoadImage", "inputs": {"image": "clipspace/masked.png"}}}
+    _, (path,) = save(load)
+    assert Image.open(path).mode == "RGBA" and "the mask editor's copy" in caplog.text
+    for choice in ("from Load Image", "clipspace/masked.png"):
+        _, (path,) = save(load, mask=["1", 1], source_file=choice)
+        assert Image.open(path).mode == "RGB"
+
+
 def test_a_file_that_came_later_can_be_chosen(host, save, pixels):
     Image.fromarray(pixels).save(host.base / "input" / "saved_late.png", dpi=(72, 72))
     done, (path,) = save(source_file="saved_late.png")

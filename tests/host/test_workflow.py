@@ -20,13 +20,16 @@ WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
 BLUEPRINT = ROOT / "subgraphs" / "Eta edit.json"
 MAIN = "Change one thing in a photo"
 QUICK_STEPS = 6
-QUICKER = {  # where many pictures are made
+PART = scenes.SIZE**2 / 2**20
+QUICKER = {  # where many pictures are made, or larger ones than the embedded model knows
+    "A large photograph": {"EtaInversion": {"steps": 12}, "EtaCrop": {"megapixels": PART}},
     "Approve before saving": {"EtaInversion": {"steps": 6}, "EtaApprove": {"without_answer": "approve"}},
     "Compare etas in a grid": {"EtaInversion": {"steps": 4}},
     "Find the eta for your pictures": {"EtaInversion": {"steps": 4}, "EtaTune": {"trials": 4}},
 }
 # workflow -> what the judge sees in each of its edited pictures
 SHOWS = {
+    "A large photograph": [("apple", "wood")],
     "A batch of pictures": [("cat", "snow"), ("red ball", "snow")],
     "Approve before saving": [("dog", "grass")] * 2,
     "Compare etas in a grid": [("dog", "grass")] * 4,
@@ -34,6 +37,7 @@ SHOWS = {
     "Gallery of variants": [("dog", "grass")] * 4,
     "Keep the layout with Plug-and-Play": [("cat", "snow")],
     "Keep the pose with Prompt-to-Prompt": [("dog", "grass")],
+    "Keep the rest of any edit": [("red heart", "wood")],
     "Keep the texture with MasaCtrl": [("fox", "grass")],
     "Measure an edit and hold back what fails": [("dog", "grass")] * 3,
     "Only inside my mask": [("apple", "wood")],

@@ -37,12 +37,14 @@ HEARING = (
 
 EXAMPLES = {
     "A batch of pictures": ("none", "2 LoadImage nodes"),
+    "A large photograph": ("auto", "--mask given"),
     "Change one thing in a photo": ("auto", ""),
     "Compare etas in a grid": ("auto", "--edited"),
     "Approve before saving": ("auto", ""),
     "Find the eta for your pictures": ("auto", "--edited"),
     "Gallery of variants": ("auto", ""),
     "Keep the layout with Plug-and-Play": ("none", ""),
+    "Keep the rest of any edit": ("none", "no Eta Inversion and Eta Sampler"),
     "Keep the pose with Prompt-to-Prompt": ("auto", ""),
     "Keep the texture with MasaCtrl": ("auto", ""),
     "Measure an edit and hold back what fails": ("auto", ""),

@@ -4,7 +4,7 @@ import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
 import { say } from "./shared/words.js";
 
-const SHIPPED = ["eta_cat.webp", "eta_coffee.webp", "eta_coffee_masked.webp"];
+const SHIPPED = ["eta_cat.webp", "eta_coffee.webp", "eta_coffee_masked.webp", "eta_coffee_edited.webp"];
 const LOADER = "LoadImage";
 
 /** @typedef {{ type?: string, widgets_values?: unknown }} SavedNode */
