@@ -16,7 +16,7 @@ FEWEST = 64  # pixels of the ring that say something about a covariance
 MOST_GAIN = 2.0  # colours are stretched or pressed by no more than this
 FLAT = 1e-5  # a variance below it is a flat colour: nothing to stretch
 MAD = 1.4826  # median absolute value -> standard deviation of a normal distribution
-BLOCK = 128  # rows blended at a time, to keep memory small
+BLOCK = 64  # rows blended at a time, to keep memory small
 
 
 @dataclass(frozen=True)
@@ -142,11 +142,14 @@ def _power(matrix: Tensor, power: float) -> Tensor:
 
 
 def _weight(mask: Tensor, away: Tensor, seam: Seam) -> Tensor:
-    """The mask, grown by `grow`, then falling to 0 within `feather` pixels."""
+    """The mask, grown by `grow`, then falling to 0 within `feather` pixels.
+
+    By the smooth step of order 7, flat at both ends to the third derivative: the seam's end cannot be seen.
+    """
     if not seam.reach:
         return mask
     ramp = ((seam.reach + 1 - away) / (seam.feather + 1)).clamp_(0, 1)
-    ramp = ramp * ramp * (3 - 2 * ramp) * (away <= seam.reach)
+    ramp = ramp**4 * (35 - ramp * (84 - ramp * (70 - 20 * ramp))) * (away <= seam.reach)
     if bool(((mask == 0) | (mask == 1)).all()):
         return ramp
     return torch.maximum(mask, ramp * masks.dilate(mask[None], seam.reach)[0])

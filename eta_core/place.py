@@ -111,7 +111,7 @@ def stitch(source: Tensor, parts: Tensor, where: Place, seam: Seam) -> tuple[Ten
     for window in where.windows:
         _check_room(window, (height, width), seam)
     result = source.repeat(variants, 1, 1, 1)
-    shown = torch.zeros(result.shape[:3])
+    shown = None
     for i, part in enumerate(parts):
         variant, number = divmod(i, len(where.windows))
         window = where.windows[number]
@@ -120,7 +120,10 @@ def stitch(source: Tensor, parts: Tensor, where: Place, seam: Seam) -> tuple[Ten
         # Statistics come from the source, so that the order of overlapping parts does not matter to them.
         weight = blend(at.of(result), window.of(source), edited, window.mask, seam)
         del edited  # the size of its window: of a large photograph, the whole
+        shown = torch.zeros(result.shape[:3]) if shown is None else shown
         torch.maximum(at.of(shown), weight, out=at.of(shown))
+        del weight
+    assert shown is not None  # there is a part at least
     return result, shown
 
 
@@ -129,8 +132,10 @@ def resize(pictures: Tensor, size: tuple[int, int]) -> Tensor:
     if tuple(pictures.shape[1:3]) == tuple(size):
         return pictures.clone()
     shrinks = size[0] < pictures.shape[1] or size[1] < pictures.shape[2]
-    planes = pictures.movedim(-1, 1)
-    return F.interpolate(planes, size, mode="bicubic", antialias=shrinks).movedim(1, -1).clamp_(0, 1)
+    result = pictures.new_empty(len(pictures), *size, pictures.shape[-1])
+    for channel, plane in zip(result.unbind(-1), pictures.unbind(-1)):  # one at a time, to keep memory small
+        channel.copy_(F.interpolate(plane[:, None], size, mode="bicubic", antialias=shrinks)[:, 0])
+    return result.clamp_(0, 1)
 
 
 def resize_region(mask: Tensor, size: tuple[int, int]) -> Tensor:

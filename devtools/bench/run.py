@@ -1,5 +1,5 @@
 """The tables of docs/benchmarks.md, measured in the real host on the embedded model:
-python dev.py bench [curves] [methods] [proof] [cost]
+python dev.py bench [curves] [methods] [proof] [full_size] [keep] [cost]
 
 curves   pairs of words swapped in unseen scenes: success by the judge against background PSNR, over the
          strength knob of each of this pack's ways and of the host's
@@ -7,6 +7,7 @@ methods  the same scenes: each editing method, with eta 0 and the paper's two, e
          with the lock
 proof    every way at its best settings against the right answer: success, background, truth, structure,
          naturalness
+keep     planted edits, shifted, zoomed and tinted: what EtaKeep finds of each; 24 megapixels: time, memory
 full_size  scenes drawn large, edited in a crop and put back: what stays exact, and how the seam looks
 cost     network evaluations, time for each against the stock KSampler in the same run, peak memory; growth
          with steps, size, batch and edits
@@ -25,6 +26,7 @@ from ..environment import ROOT
 from .cost import cost
 from .curves import curves
 from .full_size import full_size
+from .keep import search
 from .methods import methods
 from .proof import proof
 
@@ -32,6 +34,7 @@ TABLES = {
     "cost": cost,
     "curves": curves,
     "full_size": full_size,
+    "keep": search,
     "methods": methods,
     "proof": proof,
 }  # cost first: it wants the checkpoint itself
@@ -42,7 +45,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "tables", nargs="*", metavar="curves|methods|cost|proof|full_size", help="default: all"
+        "tables", nargs="*", metavar="curves|methods|cost|proof|full_size|keep", help="default: all"
     )
     parser.add_argument(
         "--scenes", type=int, default=10, help="of curves and methods; shared out over ten swaps"
