@@ -24,11 +24,13 @@ HEIGHTS = {
     "AttentionMask": 620,
     "Canny": 120,
     "CheckpointLoaderSimple": 120,
+    "CLIPLoader": 140,
     "CLIPTextEncode": 120,
     "ControlNetApplyAdvanced": 220,
     "ControlNetLoader": 80,
     "EtaApprove": 700,
     "EtaCompare": 560,
+    "EtaFlowEdit": 490,
     "EtaInversion": 450,
     "EtaKeep": 380,
     "EtaMasaCtrl": 190,
@@ -48,11 +50,14 @@ HEIGHTS = {
     "LatentBatch": 80,
     "LoadImage": 460,
     "LoraLoaderModelOnly": 110,
+    "ModelSamplingAuraFlow": 80,
     "PreviewAny": 160,
     "PreviewImage": 420,
     "SaveImage": 440,
+    "UNETLoader": 110,
     "VAEDecode": 70,
     "VAEEncode": 70,
+    "VAELoader": 80,
 }
 
 

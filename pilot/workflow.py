@@ -30,10 +30,14 @@ TEXTS = {  # nodes that encode a prompt -> their inputs for it
 PAIR = {0: "source_prompt", 1: "target_prompt"}  # EtaPromptPair's outputs -> the input each one encodes
 OPTIONAL_MASKS = {
     "EtaSampler": ("mask",),
+    "EtaFlowEdit": ("mask",),
     "EtaKeep": ("mask",),
     "EtaMasaCtrl": ("source_mask", "target_mask"),
     "EtaPromptToPrompt": ("blend_mask",),
 }
+SOURCES = {"EtaInversion": "positive", "EtaFlowEdit": "source"}  # what takes the picture -> its source prompt
+SAMPLERS = ("EtaSampler", "EtaFlowEdit")
+NEITHER = "no Eta Inversion and Eta Sampler, and no Eta Flow Edit"
 EDITED, MASK, HEATMAP, FIGURES = "pilot_edited", "pilot_mask", "pilot_heatmap", "pilot_figures"
 GIVEN, METRICS, CLIP, CLIP_VISION, MASK_PICTURE = (
     f"pilot_{name}" for name in ("given_mask", "metrics", "clip", "clip_vision", "mask_picture")
@@ -165,17 +169,18 @@ def form(graph: Graph, mask: str, has_mask: bool, clip: Clip, edited: str = "") 
     graph = _unasked({node_id: node | {"inputs": dict(node["inputs"])} for node_id, node in graph.items()})
     picture = _unjudged(graph, _edited_picture(graph, edited))
     used = _behind(graph, [picture])
-    samplers, inversions = (_of_type(graph, kind, used) for kind in ("EtaSampler", "EtaInversion"))
-    if not (samplers and inversions):
-        raise WorkflowError(
-            "the edited picture comes from no Eta Inversion and Eta Sampler: a pilot runs workflows of these"
-        )
-    _place(graph, mask, picture, samplers, inversions)
+    samplers, takers = (
+        [node_id for kind in kinds for node_id in _of_type(graph, kind, used)]
+        for kinds in (SAMPLERS, SOURCES)
+    )
+    if not (samplers and takers):
+        raise WorkflowError(f"the edited picture comes from {NEITHER}: a pilot runs workflows of these")
+    _place(graph, mask, picture, samplers, takers)
     _check_regions(graph, used)
     own = _own_mask(graph, samplers)
     scored = "given" if has_mask else "auto" if own else "none"
     graph[GIVEN] = _node("LoadImageMask", image=Slot("{mask}"), channel="red")
-    source = _source_picture(graph, inversions)
+    source = _source_picture(graph, takers)
     _measure(graph, source, picture, [GIVEN, 0] if has_mask else own, clip)
     _show(graph, picture, own)
     kept = _behind(graph, [[name, 0] for name in SHOWN if name in graph])
@@ -183,16 +188,17 @@ def form(graph: Graph, mask: str, has_mask: bool, clip: Clip, edited: str = "") 
     return Form({node_id: node for node_id, node in graph.items() if node_id in kept}, scored, keeps_size)
 
 
-def _place(graph: Graph, mask: str, picture: list, samplers: list[str], inversions: list[str]) -> None:
+def _place(graph: Graph, mask: str, picture: list, samplers: list[str], takers: list[str]) -> None:
     """Put a Slot into every input that an item fills. Where the user has put one, no other is looked for."""
     taken = " ".join(
         value.text for node in graph.values() for value in node["inputs"].values() if isinstance(value, Slot)
     )
-    loader = None if "{picture}" in taken else _place_picture(graph, inversions)
+    loader = None if "{picture}" in taken else _place_picture(graph, takers)
     if "{source}" not in taken:
-        _place_prompt(graph, inversions, "source")
+        prompts = [graph[node_id]["inputs"].get(SOURCES[graph[node_id]["class_type"]]) for node_id in takers]
+        _place_prompt(graph, prompts, "source")
     if "{target}" not in taken:
-        _place_prompt(graph, samplers, "target")
+        _place_prompt(graph, [graph[node_id]["inputs"].get("positive") for node_id in samplers], "target")
     if "{seed}" not in taken:
         for node_id in samplers:
             graph[node_id]["inputs"]["seed"] = Slot("{seed}")
@@ -309,8 +315,8 @@ def _edited_picture(graph: Graph, name: str) -> list:
         return shows[found[0]]
     what = "saves several" if found else "saves no single one, and has"
     candidates = (
-        _names(graph, found or edits or _of_type(graph, "EtaSampler", graph))
-        or "no Eta Inversion and Eta Sampler"
+        _names(graph, found or edits or [n for kind in SAMPLERS for n in _of_type(graph, kind, graph)])
+        or NEITHER
     )
     raise WorkflowError(
         f"which picture is the edit? The workflow {what}: {candidates}; name the node with --edited "
@@ -319,7 +325,7 @@ def _edited_picture(graph: Graph, name: str) -> list:
 
 
 def _edits_in(graph: Graph, link: list) -> set[str]:
-    """The Eta Samplers whose edited latent, not their reconstruction, a link depends on."""
+    """The samplers whose edited latent, not their reconstruction, a link depends on."""
     ahead, seen, found = [link], [], set()
     while ahead:
         link = ahead.pop()
@@ -327,7 +333,7 @@ def _edits_in(graph: Graph, link: list) -> set[str]:
         if node is None or link in seen:
             continue
         seen.append(link)
-        if node["class_type"] == "EtaSampler":
+        if node["class_type"] in SAMPLERS:
             found |= {link[0]} if link[1] == 0 else set()
         else:
             ahead += _links(node)
@@ -361,28 +367,22 @@ def _unasked(graph: Graph) -> Graph:
     return graph
 
 
-def _place_picture(graph: Graph, inversions: list[str]) -> str:
-    """Puts the picture into the one LoadImage that EtaInversion's latent comes from -> its id."""
-    found = _of_type(
-        graph, "LoadImage", _behind(graph, [graph[n]["inputs"]["latent_image"] for n in inversions])
-    )
+def _place_picture(graph: Graph, takers: list[str]) -> str:
+    """Puts the picture into the one LoadImage that the edit's latent comes from -> its id."""
+    found = _of_type(graph, "LoadImage", _behind(graph, [graph[n]["inputs"]["latent_image"] for n in takers]))
     if len(found) != 1:
         what = f"{len(found)} LoadImage nodes ({_names(graph, found)})" if found else "no LoadImage"
         raise WorkflowError(
-            f"Eta Inversion's picture comes from {what}: it must be one; or say --set "
+            f"the edited latent's picture comes from {what}: it must be one; or say --set "
             f"'TITLE.image={{picture}}'"
         )
     graph[found[0]]["inputs"]["image"] = Slot("{picture}")
     return found[0]
 
 
-def _place_prompt(graph: Graph, nodes: list[str], which: str) -> None:
-    """Puts a prompt into the node that encodes what goes into `positive`."""
-    encoders = {
-        place
-        for node_id in nodes
-        for place in _encoders(graph, graph[node_id]["inputs"].get("positive"), which)
-    }
+def _place_prompt(graph: Graph, prompts: list, which: str) -> None:
+    """Puts a prompt into the node that encodes these conditionings."""
+    encoders = {place for prompt in prompts for place in _encoders(graph, prompt, which)}
     if len(encoders) != 1:
         what = _names(graph, {node_id for node_id, _ in encoders}) or "no node that encodes text"
         raise WorkflowError(
@@ -462,16 +462,16 @@ def _own_mask(graph: Graph, samplers: list[str]) -> list | None:
     return found[0] if found else None
 
 
-def _source_picture(graph: Graph, inversions: list[str]) -> list:
-    """What is encoded for EtaInversion."""
-    links = [graph[node_id]["inputs"]["latent_image"] for node_id in inversions]
+def _source_picture(graph: Graph, takers: list[str]) -> list:
+    """What is encoded for the edit."""
+    links = [graph[node_id]["inputs"]["latent_image"] for node_id in takers]
     for node_id in sorted(_behind(graph, links)):
         if graph[node_id]["class_type"].startswith("VAEEncode") and _is_link(
             graph[node_id]["inputs"].get("pixels")
         ):
             return graph[node_id]["inputs"]["pixels"]
     raise WorkflowError(
-        "no VAE Encode makes Eta Inversion's latent: the figures need the picture it was made of"
+        "no VAE Encode makes the latent that is edited: the figures need the picture it was made of"
     )
 
 
