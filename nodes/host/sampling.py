@@ -310,8 +310,8 @@ def _refuse_memory(model) -> None:
     network = getattr(model.get_model_object("diffusion_model"), "model", None)
     if threshold := getattr(network, "residual_diff_threshold_multi", 0):
         raise ValueError(
-            f"Nunchaku's first-block cache is on (cache_threshold {threshold:g}): it puts older predictions in "
-            "the place of new ones, which no inversion plays back. Set cache_threshold to 0"
+            f"Nunchaku's first-block cache is on (cache_threshold {threshold:g}): it puts older predictions "
+            "in the place of new ones, which no inversion plays back. Set cache_threshold to 0"
         )
     model_options = model.model_options
     if "easycache" in model_options["transformer_options"]:

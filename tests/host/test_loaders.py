@@ -1,4 +1,4 @@
-"""Loaders of other packs, on stand-ins of the same shape: neither GGUF's nor Nunchaku's pack is installed here.
+"""Loaders of other packs, on stand-ins of the same shape: neither GGUF's nor Nunchaku's is installed here.
 
 Read for them: city96/ComfyUI-GGUF (ops.py, nodes.py) and nunchaku-ai/ComfyUI-nunchaku (wrappers, models).
 """
