@@ -6,6 +6,9 @@ the others into the input folder (web/js/pictures.js). Settings that are not nam
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 from .templates import Node, Output, Sheet
 
 SD15 = "v1-5-pruned-emaonly-fp16.safetensors"
@@ -29,6 +32,51 @@ MODELS = {
         "directory": "loras",
     },
 }
+
+
+def split(repository: str, folder: str, name: str) -> dict:
+    """A file of one of the host's own repositories, as the host's templates name it."""
+    return {
+        "name": name,
+        "url": f"{HUGGING_FACE}/Comfy-Org/{repository}/resolve/main/split_files/{folder}/{name}",
+        "directory": folder,
+    }
+
+
+class Family(NamedTuple):
+    """Network, text encoder and VAE of a family, as the host's own template for it loads them.
+
+    kind: CLIPLoader's `type`. shift: that of ModelSamplingAuraFlow, where the host's template has one that
+    is not the family's own.
+    """
+
+    network: dict
+    encoder: dict
+    kind: str
+    vae: dict
+    shift: float | None = None
+
+
+Z_IMAGE = Family(
+    split("z_image_turbo", "diffusion_models", "z_image_turbo_bf16.safetensors"),
+    split("z_image_turbo", "text_encoders", "qwen_3_4b.safetensors"),
+    "lumina2",
+    split("z_image_turbo", "vae", "ae.safetensors"),
+)
+QWEN_IMAGE = Family(
+    split("Qwen-Image_ComfyUI", "diffusion_models", "qwen_image_2512_fp8_e4m3fn.safetensors"),
+    split("Qwen-Image_ComfyUI", "text_encoders", "qwen_2.5_vl_7b_fp8_scaled.safetensors"),
+    "qwen_image",
+    split("Qwen-Image_ComfyUI", "vae", "qwen_image_vae.safetensors"),
+    shift=3.1,
+)
+KLEIN = Family(
+    split("flux2-klein", "diffusion_models", "flux-2-klein-base-4b.safetensors"),
+    split("flux2-klein", "text_encoders", "qwen_3_4b.safetensors"),
+    "flux2",
+    split("flux2-dev", "vae", "flux2-vae.safetensors"),
+)
+
 CAT, COFFEE, TABLE = "eta_cat.webp", "eta_coffee.webp", "eta_coffee_masked.webp"
 RETOLD = "eta_coffee_edited.webp"  # COFFEE as an editor gives it back: a planted edit, zoomed and tinted
 SOURCE, TARGET = ("#232", "#353"), ("#223", "#335")
@@ -38,6 +86,9 @@ EDIT = {"cfg": 2.0, "start": 0.6, "background_lock": 1.0}
 ETA = {"preset": "constant", "end_eta": 1.0}
 REGION = {"threshold": 0.4, "grow": 4}
 STEPS = 30  # docs/benchmarks.md measured 20, the paper takes 50
+# For flow models, as the bench edited on the embedded one; cfg is what the host's own template takes.
+FLOW_EDIT = {"start": 1.0, "background_lock": 1.0}
+FLOW_ETA = {"preset": "flow_gentle"}
 
 FILES = """
 **Files.** Checkpoint: Stable Diffusion 1.5; the page offers the download. SDXL works as well. """
@@ -45,14 +96,45 @@ CAT_BY = "Photograph: Chelsea, by Stéfan van der Walt, CC0."
 COFFEE_BY = "Photograph: Coffee, by Rachel Michetti, courtesy of Pikolo Espresso Bar, CC0."
 
 
+class Loaded(NamedTuple):
+    model: Output
+    clip: Output
+    vae: Output
+
+
+def checkpoint(sheet: Sheet) -> Loaded:
+    loader = sheet.add("CheckpointLoaderSimple", models=[MODELS[SD15]], ckpt_name=SD15)
+    return Loaded(*(loader.out(name) for name in ("MODEL", "CLIP", "VAE")))
+
+
+def of_family(family: Family) -> Callable[[Sheet], Loaded]:
+    def load(sheet: Sheet) -> Loaded:
+        network, encoder, vae = family.network, family.encoder, family.vae
+        model = sheet.add("UNETLoader", models=[network], unet_name=network["name"]).out()
+        if family.shift is not None:
+            model = sheet.add("ModelSamplingAuraFlow", model=model, shift=family.shift).out()
+        clip = sheet.add("CLIPLoader", models=[encoder], clip_name=encoder["name"], type=family.kind)
+        return Loaded(model, clip.out(), sheet.add("VAELoader", models=[vae], vae_name=vae["name"]).out())
+
+    return load
+
+
 class Begun:
     """The first columns of most workflows: model and photograph, both prompts, the inversion."""
 
-    def __init__(self, sheet: Sheet, source: str, target: str, *pictures: str):
+    def __init__(
+        self,
+        sheet: Sheet,
+        source: str,
+        target: str,
+        *pictures: str,
+        load: Callable[[Sheet], Loaded] = checkpoint,
+        **inversion: str | int,
+    ):
         """pictures: files of the input folder; several are inverted as a batch."""
         self.sheet = sheet
         sheet.column("1. Model and photograph")
-        self.loader = sheet.add("CheckpointLoaderSimple", models=[MODELS[SD15]], ckpt_name=SD15)
+        self.model, self.clip, self.vae = load(sheet)
         titles = ["Your photograph"] if len(pictures) < 2 else [f"Photograph {i + 1}" for i in range(9)]
         self.loaded = [
             sheet.add("LoadImage", title, image=name) for title, name in zip(titles, pictures or (CAT,))
@@ -65,27 +147,15 @@ class Begun:
             "EtaPromptPair", clip=self.clip, source_prompt=source, target_prompt=target, colour=SOURCE
         )
         self.negative = sheet.add("CLIPTextEncode", "Negative prompt", clip=self.clip, text="")
-        latent = sheet.add("VAEEncode", pixels=self.picture, vae=self.vae)
+        self.latent = sheet.add("VAEEncode", pixels=self.picture, vae=self.vae).out()
         sheet.column("3. Invert, find the region")
         self.inversion = sheet.add(
             "EtaInversion",
             model=self.model,
             positive=self.pair.out("source"),
-            latent_image=latent.out(),
-            steps=STEPS,
+            latent_image=self.latent,
+            **{"steps": STEPS} | inversion,
         )
-
-    @property
-    def model(self) -> Output:
-        return self.loader.out("MODEL")
-
-    @property
-    def clip(self) -> Output:
-        return self.loader.out("CLIP")
-
-    @property
-    def vae(self) -> Output:
-        return self.loader.out("VAE")
 
     def region(self, **settings) -> Node:
         inputs = {"words": self.pair.out("source_words"), **REGION, **settings}
@@ -113,10 +183,13 @@ class Begun:
     def decode(self, latent: Output, title: str = "Decode the edit") -> Output:
         return self.sheet.add("VAEDecode", title, samples=latent, vae=self.vae).out()
 
-    def compare(self, edited: Output, eta: Output, **more: Output) -> None:
-        self.sheet.add(
-            "EtaCompare", before=self.picture, after=edited, eta=eta, inversion=self.inversion.out(), **more
-        )
+    def keep(self, edited: Output, mask: Output) -> Output:
+        """The edit in the photograph: the lock has left colours and places as they were."""
+        whole = {"match_colour": 0.0, "align": False}
+        return self.sheet.add("EtaKeep", source=self.picture, edited=edited, mask=mask, **whole).out("image")
+
+    def compare(self, edited: Output, **more: Output) -> None:
+        self.sheet.add("EtaCompare", before=self.picture, after=edited, **more)
 
     def save(self, pictures: Output, title: str = "Edited", prefix: str = "eta/edited") -> None:
         self.sheet.add("SaveImage", title, images=pictures, filename_prefix=prefix)
@@ -124,7 +197,7 @@ class Begun:
     def result(self, edited: Node, eta: Output) -> None:
         self.sheet.column("5. Look and save", 420)
         pictures = self.decode(edited.out(0))
-        self.compare(pictures, eta)
+        self.compare(pictures, eta=eta, inversion=self.inversion.out())
         self.save(pictures)
 
 
@@ -136,13 +209,71 @@ def change_one_thing(sheet: Sheet) -> None:
     edited = begun.edit(eta, mask=mask.out("mask"))
     sheet.column("5. Keep the rest, look, save", 420)
     pictures = begun.decode(edited.out("latent"))
-    whole = {"match_colour": 0.0, "align": False}  # the lock leaves colours and places as they were
-    kept = sheet.add("EtaKeep", source=begun.picture, edited=pictures, mask=mask.out("mask"), **whole).out(
-        "image"
-    )
+    kept = begun.keep(pictures, mask.out("mask"))
     reconstruction = begun.decode(edited.out("reconstruction"), "Decode the reconstruction")
-    begun.compare(kept, eta, reconstruction=reconstruction)
+    begun.compare(kept, eta=eta, inversion=begun.inversion.out(), reconstruction=reconstruction)
     begun.save(kept)
+
+
+def by_inversion(family: Family, cfg: float) -> Callable[[Sheet], None]:
+    """The main workflow on a base model of a flow family."""
+
+    def draw(sheet: Sheet) -> None:
+        begun = Begun(
+            sheet,
+            "a photo of a cat",
+            "a photo of a dog",
+            load=of_family(family),
+            steps=20,
+            scheduler="simple",
+            inverter="warm",
+        )
+        mask = begun.region()
+        sheet.column("4. Edit")
+        eta = begun.schedule(**FLOW_ETA)
+        edited = begun.edit(eta, mask=mask.out("mask"), cfg=cfg, **FLOW_EDIT)
+        sheet.column("5. Keep the rest, look, save", 420)
+        kept = begun.keep(begun.decode(edited.out("latent")), mask.out("mask"))
+        begun.compare(kept, eta=eta, inversion=begun.inversion.out())
+        begun.save(kept)
+
+    return draw
+
+
+def by_flow_edit(family: Family, steps: int) -> Callable[[Sheet], None]:
+    """An edit on a distilled model: the inversion there finds the region and no more."""
+
+    def draw(sheet: Sheet) -> None:
+        begun = Begun(
+            sheet,
+            "a photo of a cat",
+            "a photo of a dog",
+            load=of_family(family),
+            steps=steps,
+            scheduler="simple",
+            inverter="edit_friendly",
+        )
+        mask = begun.region()
+        sheet.column("4. Edit")
+        edited = sheet.add(
+            "EtaFlowEdit",
+            model=begun.model,
+            latent_image=begun.latent,
+            source=begun.pair.out("source"),
+            positive=begun.pair.out("target"),
+            negative=begun.negative.out(),
+            mask=mask.out("mask"),
+            steps=steps,
+            scheduler="simple",
+            source_cfg=1.0,
+            cfg=1.0,
+        )
+        sheet.column("5. Keep the rest, look, save", 420)
+        kept = begun.keep(begun.decode(edited.out("latent")), mask.out("mask"))
+        begun.compare(kept, inversion=begun.inversion.out())
+        begun.save(kept)
+
+    return draw
 
 
 def only_inside_my_mask(sheet: Sheet) -> None:
@@ -335,10 +466,7 @@ def approve(sheet: Sheet) -> None:
     edited = begun.edit(eta, mask=region.out("mask"), variants=2)
     sheet.column("6. Keep the rest, measure", 360)
     pictures = begun.decode(edited.out("latent"))
-    whole = {"match_colour": 0.0, "align": False}  # the lock leaves colours and places as they were
-    kept = sheet.add("EtaKeep", source=begun.picture, edited=pictures, mask=region.out("mask"), **whole).out(
-        "image"
-    )
+    kept = begun.keep(pictures, region.out("mask"))
     figures = sheet.add("EtaMetrics", source=begun.picture, edited=kept, mask=region.out("mask"))
     sheet.column("7. Approve the edits, save", 420)
     approved = sheet.add(
@@ -354,9 +482,8 @@ def approve(sheet: Sheet) -> None:
 
 def find_the_eta(sheet: Sheet) -> None:
     sheet.column("1. Model and photographs")
-    loader = sheet.add("CheckpointLoaderSimple", models=[MODELS[SD15]], ckpt_name=SD15)
+    model, clip, vae = checkpoint(sheet)
     pictures = [sheet.add("LoadImage", f"Photograph {i}", image=name) for i, name in ((1, CAT), (2, CAT))]
-    model, clip, vae = (loader.out(name) for name in ("MODEL", "CLIP", "VAE"))
     pairs, regions, inversions = [], [], []
     sheet.column("2. Say what changes in each")
     latents = []
@@ -472,7 +599,7 @@ def with_controlnet(sheet: Sheet) -> None:
     )
     sheet.column("6. Look and save", 420)
     pictures = begun.decode(edited.out(0))
-    begun.compare(pictures, eta)
+    begun.compare(pictures, eta=eta, inversion=begun.inversion.out())
     begun.save(pictures)
 
 
@@ -493,6 +620,24 @@ PROMPTS = (
     "2. **Eta Prompt Pair**: the source prompt says what the photograph shows. The target prompt is the same "
     "sentence with one thing changed."
 )
+TRY_FLOW = (
+    "**If it is not right yet.** The old shape shines through: take the preset `flow_strong`, or raise "
+    "`cfg`. The new thing is cut off: raise `grow`. Too much is free: raise `threshold`. The edit does not "
+    "fit its surroundings: take 50 `steps`. Another try: change `seed`."
+)
+UNMEASURED = """
+**A place to begin.** The guidance is that of the host's own template. Nothing was measured on this family's
+weights.
+"""
+
+
+def files(names: str, host: str) -> str:
+    """The last lines of a family's note."""
+    return f"""
+**Files.** {names}: the page offers the downloads. ComfyUI {host} or newer. {CAT_BY}
+"""
+
+
 TRY = (
     "**If it is not right yet.** Nothing changes: raise `cfg` towards 7.5, then `start` towards 1. The old "
     "shape shines through: raise `start`. The new thing is cut off: raise `grow`. Too much is free: raise "
@@ -512,6 +657,43 @@ TEMPLATES = {
 {FILES}{CAT_BY}
 """,
         change_one_thing,
+    ),
+    "Edit with Qwen-Image": (
+        f"""{PHOTO}
+{PROMPTS}
+3. **Eta Inversion** takes the photograph to noise in 20 steps of the base model.
+   **Attention Mask** shows where the words that changed look.
+4. **Eta Sampler** edits inside the region. **Eta Keep** puts the edit back into the photograph.
+
+{TRY_FLOW}
+{UNMEASURED}{files("Qwen-Image 2512, its text encoder and its VAE", "0.3.75")}""",
+        by_inversion(QWEN_IMAGE, 4.0),
+    ),
+    "Edit with Flux 2 Klein": (
+        f"""{PHOTO}
+{PROMPTS}
+3. **Eta Inversion** takes the photograph to noise in 20 steps of the base model.
+   **Attention Mask** shows where the words that changed look.
+4. **Eta Sampler** edits inside the region. **Eta Keep** puts the edit back into the photograph.
+5. For the distilled Klein (4 steps, cfg 1) take the workflow *Edit with Z-Image Turbo* and load Klein's
+   files there.
+
+{TRY_FLOW}
+{UNMEASURED}{files("Flux.2 Klein base 4B, its text encoder and its VAE", "0.33")}""",
+        by_inversion(KLEIN, 5.0),
+    ),
+    "Edit with Z-Image Turbo": (
+        f"""{PHOTO}
+{PROMPTS}
+3. **Eta Inversion** only finds the region here. It reads where the prompt's words look in the
+   photograph under noise (`edit_friendly`, one evaluation a step).
+4. **Eta Flow Edit** edits without an inversion: a distilled model of 8 steps cannot be played back
+   closely. Both guidances stay 1. **Eta Keep** puts the edit back into the photograph.
+
+**If it is not right yet.** Nothing changes: raise `start` towards 1. Too much changes: lower `start`. The
+new thing is cut off: raise `grow`. Too much is free: raise `threshold`. Another try: change `seed`.
+{UNMEASURED}{files("Z-Image-Turbo, its text encoder and its VAE", "0.3.75")}""",
+        by_flow_edit(Z_IMAGE, 8),
     ),
     "Only inside my mask": (
         f"""{PHOTO}

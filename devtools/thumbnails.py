@@ -1,6 +1,7 @@
 """The thumbnails of the example workflows, each run as it is: python -m devtools.thumbnails [NAME ...]
 
-Writes example_workflows/NAME.jpg: the picture as it was and as it came out, by the embedded model.
+Writes example_workflows/NAME.jpg: the picture as it was and as it came out, by the embedded model. A workflow
+of a family that loads files of its own is run on the embedded flow model, and its thumbnail says so.
 """
 
 from __future__ import annotations
@@ -8,11 +9,13 @@ from __future__ import annotations
 import json
 import sys
 
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from pilot.graph import graph_of
 
 from .demo import scenes
+from .demo.build import build_flow
+from .demo.pack import FLOW
 from .demo.prepare import TABLE, prepare
 from .demo.studio import open_studio
 from .environment import ROOT
@@ -21,6 +24,9 @@ from .host import Host, Outcome
 FOLDER = ROOT / "example_workflows"
 TILE, GAP = 256, 6
 MOST = 3  # pictures of a result
+OUTPUTS = {"UNETLoader": 0, "ModelSamplingAuraFlow": 0, "CLIPLoader": 1, "VAELoader": 2}  # -> a checkpoint's
+STAND_IN = "embedded_flow.safetensors"
+LABEL, STRIP = "this workflow on a toy flow model", 24
 
 
 def main(names: list[str]) -> None:
@@ -34,12 +40,30 @@ def main(names: list[str]) -> None:
                 node["inputs"]["without_answer"] = "approve"  # no page waits for this run
             if node["class_type"] == "EtaCrop":
                 node["inputs"]["megapixels"] = scenes.SIZE**2 / 2**20  # what the embedded model knows
+        label = stand_in(host, graph)
         outcome = host.run(graph)
         if not outcome.success:
             sys.exit(f"{path.stem}: {outcome.error}")
         pictures = [*before(host, graph), *after(host, graph, outcome)[:MOST]]
-        sheet(pictures).save(path.with_suffix(".jpg"), quality=88, optimize=True)
+        sheet(pictures, label).save(path.with_suffix(".jpg"), quality=88, optimize=True)
         print(path.stem, len(pictures), flush=True)
+
+
+def stand_in(host: Host, graph: dict) -> str:
+    """Puts the embedded flow model in the place of a family's files -> what the thumbnail says of it."""
+    taken = {key: OUTPUTS[node["class_type"]] for key, node in graph.items() if node["class_type"] in OUTPUTS}
+    if not taken:
+        return ""
+    build_flow(host.base / "models" / "checkpoints" / STAND_IN, FLOW)
+    for key in taken:
+        del graph[key]
+    for node in graph.values():
+        for name, value in node["inputs"].items():
+            if isinstance(value, list) and value[0] in taken:
+                node["inputs"][name] = ["flow", taken[value[0]]]
+    loader = {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": STAND_IN}}
+    graph["flow"] = loader | {"_meta": {"title": "Stand-in"}}
+    return LABEL
 
 
 def before(host: Host, graph: dict) -> list[Image.Image]:
@@ -62,8 +86,12 @@ def after(host: Host, graph: dict, outcome: Outcome) -> list[Image.Image]:
     ]
 
 
-def sheet(pictures: list[Image.Image]) -> Image.Image:
-    drawn = Image.new("RGB", ((TILE + GAP) * len(pictures) - GAP, TILE), "white")
+def sheet(pictures: list[Image.Image], label: str) -> Image.Image:
+    width = (TILE + GAP) * len(pictures) - GAP
+    drawn = Image.new("RGB", (width, TILE + (STRIP if label else 0)), "white")
+    ImageDraw.Draw(drawn).text(
+        (width / 2, TILE + STRIP / 2), label, "black", ImageFont.load_default(16), "mm"
+    )
     for i, picture in enumerate(pictures):
         tile = picture.convert("RGB").resize((TILE, TILE), Image.Resampling.LANCZOS)
         drawn.paste(tile, (i * (TILE + GAP), 0))

@@ -43,10 +43,14 @@ TEXTS = {  # nodes that encode a prompt -> their inputs for it
 PAIR = {0: "source_prompt", 1: "target_prompt"}  # EtaPromptPair's outputs -> the input each one encodes
 OPTIONAL_MASKS = {
     "EtaSampler": ("mask",),
+    "EtaFlowEdit": ("mask",),
     "EtaKeep": ("mask",),
     "EtaMasaCtrl": ("source_mask", "target_mask"),
     "EtaPromptToPrompt": ("blend_mask",),
 }
+SOURCES = {"EtaInversion": "positive", "EtaFlowEdit": "source"}  # what takes the picture -> its source prompt
+SAMPLERS = ("EtaSampler", "EtaFlowEdit")
+NEITHER = "no Eta Inversion and Eta Sampler, and no Eta Flow Edit"
 EDITED, MASK, HEATMAP, FIGURES = "pilot_edited", "pilot_mask", "pilot_heatmap", "pilot_figures"
 GIVEN, METRICS, CLIP, CLIP_VISION, MASK_PICTURE = (
     f"pilot_{name}" for name in ("given_mask", "metrics", "clip", "clip_vision", "mask_picture")
@@ -179,21 +183,21 @@ def form(
     graph = _unasked({node_id: node | {"inputs": dict(node["inputs"])} for node_id, node in graph.items()})
     picture = _unjudged(graph, _edited_picture(graph, edited))
     used = behind(graph, [picture])
-    samplers, inversions = (of_type(graph, kind, used) for kind in ("EtaSampler", "EtaInversion"))
-    if not (samplers and inversions):
-        raise WorkflowError(
-            "the edited picture comes from no Eta Inversion and Eta Sampler: a pilot runs workflows of these"
-        )
-    _place(graph, mask, picture, samplers, inversions)
+    samplers, takers = (
+        [node_id for kind in kinds for node_id in of_type(graph, kind, used)] for kinds in (SAMPLERS, SOURCES)
+    )
+    if not (samplers and takers):
+        raise WorkflowError(f"the edited picture comes from {NEITHER}: a pilot runs workflows of these")
+    _place(graph, mask, picture, samplers, takers)
     _check_regions(graph, used)
     own = _own_mask(graph, samplers)
     scored = "given" if has_mask else "auto" if own else "none"
     graph[GIVEN] = node_of("LoadImageMask", image=Slot("{mask}"), channel="red")
     if side is not None and not of_type(graph, "EtaCrop", used):
-        (loader,) = _loaders(graph, inversions)
+        (loader,) = _loaders(graph, takers)
         photograph = full_size.Photograph(Slot("{small}"), Slot("{width}"), Slot("{height}"), side)
         picture = full_size.enlarge(graph, loader, picture, own, photograph)
-    source = _source_picture(graph, picture, inversions)
+    source = _source_picture(graph, picture, takers)
     own = _of_whole(graph, _own_mask(graph, samplers))
     _measure(graph, source, picture, [GIVEN, 0] if has_mask else own, clip)
     _show(graph, picture, own if side is None else full_size.changed(graph, picture) or own)
@@ -202,16 +206,17 @@ def form(
     return Form({node_id: node for node_id, node in graph.items() if node_id in kept}, scored, keeps_size)
 
 
-def _place(graph: Graph, mask: str, picture: list, samplers: list[str], inversions: list[str]) -> None:
+def _place(graph: Graph, mask: str, picture: list, samplers: list[str], takers: list[str]) -> None:
     """Put a Slot into every input that an item fills. Where the user has put one, no other is looked for."""
     taken = " ".join(
         value.text for node in graph.values() for value in node["inputs"].values() if isinstance(value, Slot)
     )
-    loader = None if "{picture}" in taken else _place_picture(graph, inversions)
+    loader = None if "{picture}" in taken else _place_picture(graph, takers)
     if "{source}" not in taken:
-        _place_prompt(graph, inversions, "source")
+        prompts = [graph[node_id]["inputs"].get(SOURCES[graph[node_id]["class_type"]]) for node_id in takers]
+        _place_prompt(graph, prompts, "source")
     if "{target}" not in taken:
-        _place_prompt(graph, samplers, "target")
+        _place_prompt(graph, [graph[node_id]["inputs"].get("positive") for node_id in samplers], "target")
     if "{seed}" not in taken:
         for node_id in samplers:
             graph[node_id]["inputs"]["seed"] = Slot("{seed}")
@@ -277,8 +282,8 @@ def _edited_picture(graph: Graph, name: str) -> list:
         return shows[found[0]]
     what = "saves several" if found else "saves no single one, and has"
     candidates = (
-        names_of(graph, found or edits or of_type(graph, "EtaSampler", graph))
-        or "no Eta Inversion and Eta Sampler"
+        names_of(graph, found or edits or [n for kind in SAMPLERS for n in of_type(graph, kind, graph)])
+        or NEITHER
     )
     raise WorkflowError(
         f"which picture is the edit? The workflow {what}: {candidates}; name the node with --edited "
@@ -287,7 +292,7 @@ def _edited_picture(graph: Graph, name: str) -> list:
 
 
 def _edits_in(graph: Graph, link: list) -> set[str]:
-    """The Eta Samplers whose edited latent, not their reconstruction, a link depends on."""
+    """The samplers whose edited latent, not their reconstruction, a link depends on."""
     ahead, seen, found = [link], [], set()
     while ahead:
         link = ahead.pop()
@@ -295,7 +300,7 @@ def _edits_in(graph: Graph, link: list) -> set[str]:
         if node is None or link in seen:
             continue
         seen.append(link)
-        if node["class_type"] == "EtaSampler":
+        if node["class_type"] in SAMPLERS:
             found |= {link[0]} if link[1] == 0 else set()
         else:
             ahead += links_of(node)
@@ -329,35 +334,29 @@ def _unasked(graph: Graph) -> Graph:
     return graph
 
 
-def _place_picture(graph: Graph, inversions: list[str]) -> str:
-    """Puts the picture into the one LoadImage that EtaInversion's latent comes from -> its id."""
-    found = _loaders(graph, inversions)
+def _place_picture(graph: Graph, takers: list[str]) -> str:
+    """Puts the picture into the one LoadImage that the edit's latent comes from -> its id."""
+    found = _loaders(graph, takers)
     if len(found) != 1:
         what = f"{len(found)} LoadImage nodes ({names_of(graph, found)})" if found else "no LoadImage"
         raise WorkflowError(
-            f"Eta Inversion's picture comes from {what}: it must be one; or say --set "
+            f"the edited latent's picture comes from {what}: it must be one; or say --set "
             f"'TITLE.image={{picture}}'"
         )
     graph[found[0]]["inputs"]["image"] = Slot("{picture}")
     return found[0]
 
 
-def _loaders(graph: Graph, inversions: list[str]) -> list[str]:
-    """What loads the photograph: the node that the user has put it into, or all behind the inversions."""
-    found = of_type(
-        graph, "LoadImage", behind(graph, [graph[n]["inputs"]["latent_image"] for n in inversions])
-    )
+def _loaders(graph: Graph, takers: list[str]) -> list[str]:
+    """What loads the photograph: the node that the user has put it into, or all behind the edits."""
+    found = of_type(graph, "LoadImage", behind(graph, [graph[n]["inputs"]["latent_image"] for n in takers]))
     chosen = [n for n in found if graph[n]["inputs"].get("image") == Slot("{picture}")]
     return chosen or found
 
 
-def _place_prompt(graph: Graph, nodes: list[str], which: str) -> None:
-    """Puts a prompt into the node that encodes what goes into `positive`."""
-    encoders = {
-        place
-        for node_id in nodes
-        for place in _encoders(graph, graph[node_id]["inputs"].get("positive"), which)
-    }
+def _place_prompt(graph: Graph, prompts: list, which: str) -> None:
+    """Puts a prompt into the node that encodes these conditionings."""
+    encoders = {place for prompt in prompts for place in _encoders(graph, prompt, which)}
     if len(encoders) != 1:
         what = names_of(graph, {node_id for node_id, _ in encoders}) or "no node that encodes text"
         raise WorkflowError(
@@ -446,19 +445,19 @@ def _of_whole(graph: Graph, mask: list | None) -> list | None:
     return mask
 
 
-def _source_picture(graph: Graph, edited: list, inversions: list[str]) -> list:
-    """What the edit is put back into, or what is encoded for EtaInversion."""
+def _source_picture(graph: Graph, edited: list, takers: list[str]) -> list:
+    """What the edit is put back into, or what is encoded for the edit."""
     last = graph[edited[0]]
     if last["class_type"] in full_size.RETURNS and is_link(last["inputs"].get("source")):
         return last["inputs"]["source"]
-    links = [graph[node_id]["inputs"]["latent_image"] for node_id in inversions]
+    links = [graph[node_id]["inputs"]["latent_image"] for node_id in takers]
     for node_id in sorted(behind(graph, links)):
         if graph[node_id]["class_type"].startswith("VAEEncode") and is_link(
             graph[node_id]["inputs"].get("pixels")
         ):
             return graph[node_id]["inputs"]["pixels"]
     raise WorkflowError(
-        "no VAE Encode makes Eta Inversion's latent: the figures need the picture it was made of"
+        "no VAE Encode makes the latent that is edited: the figures need the picture it was made of"
     )
 
 

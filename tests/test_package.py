@@ -51,7 +51,7 @@ def test_what_a_user_needs_is_shipped_and_nothing_else(shipped):
 def test_the_package_is_small_and_has_no_weights(shipped):
     assert not [path for path in shipped if path.endswith((".safetensors", ".pt", ".ckpt"))]
     sizes = {path: (ROOT / path).stat().st_size for path in shipped}
-    assert max(sizes.values()) < 300_000 and sum(sizes.values()) < 3_000_000, sizes
+    assert max(sizes.values()) < 300_000 and sum(sizes.values()) < 4_000_000, sizes
 
 
 def test_shipped_code_needs_no_file_that_is_left_out(shipped):
@@ -70,7 +70,7 @@ def test_the_readmes_pictures_are_shipped(shipped):
 
 def test_every_template_stands_in_the_table_of_templates():
     text = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
-    listed = re.findall(r"^\| (.+?) \|.*\| 0\.3\.75, 0\.33\.0 \|$", text, re.MULTILINE)
+    listed = re.findall(r"^\| (.+?) \|.*\| (?:0\.3\.75, )?0\.33\.0 \|$", text, re.MULTILINE)
     assert listed == sorted(path.stem for path in (ROOT / "example_workflows").glob("*.json"))
 
 

@@ -112,12 +112,20 @@ def _backed_up(kept) -> Tensor:
 
 
 def _digest_weights(weights: Mapping[str, Tensor]) -> str:
-    """The first values of plain weights; of others (quantized, lazy) their names, shapes and types."""
+    """The first values of plain weights; of others (quantized, lazy) their names, shapes and types.
+
+    A GGUF tensor counts as both: it is an ordinary tensor of packed bytes.
+    """
     names = sorted(weights)
-    chosen = [(name, weights[name]) for name in names[:: max(1, len(names) // 24)]]
-    values = _digest(weight.flatten()[:64] for _, weight in chosen if _is_plain(weight))
+    chosen = [_unpacked(weights[name]) for name in names[:: max(1, len(names) // 24)]]
+    values = _digest(weight.flatten()[:64] for weight in chosen if _is_plain(weight))
     others = [f"{key} {tuple(w.shape)} {w.dtype};" for key, w in weights.items() if not _is_plain(w)]
     return f"{values}{hashlib.sha256(''.join(others).encode()).hexdigest()[:8]}" if others else values
+
+
+def _unpacked(weight: Tensor) -> Tensor:
+    """A GGUF tensor's bytes; any other weight as it is."""
+    return weight.as_subclass(Tensor) if hasattr(weight, "tensor_type") else weight
 
 
 def _is_plain(weight: Tensor) -> bool:

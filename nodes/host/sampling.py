@@ -288,7 +288,7 @@ def sample(
     samplers seed them too. rows: most rows of a network call for each picture, for the host's memory
     estimate.
     """
-    _refuse_memory(model.model_options)
+    _refuse_memory(model)
     check_can_invert(model)
     guider = BranchGuider(model, branches, len(z))
     latent = out_of_model_space(model, z)
@@ -304,8 +304,16 @@ def sample(
     return sampler.result
 
 
-def _refuse_memory(model_options: dict) -> None:
-    """ValueError for patches that carry something from one call to the next: no two runs would agree."""
+def _refuse_memory(model) -> None:
+    """ValueError for what carries something from one call to the next: no two runs would agree."""
+    # Nunchaku's Flux, seen through its wrapper for the host
+    network = getattr(model.get_model_object("diffusion_model"), "model", None)
+    if threshold := getattr(network, "residual_diff_threshold_multi", 0):
+        raise ValueError(
+            f"Nunchaku's first-block cache is on (cache_threshold {threshold:g}): it puts older predictions "
+            "in the place of new ones, which no inversion plays back. Set cache_threshold to 0"
+        )
+    model_options = model.model_options
     if "easycache" in model_options["transformer_options"]:
         raise ValueError(
             "EasyCache (LazyCache) is on this model: it puts older predictions in the place of new ones, "

@@ -60,21 +60,38 @@ def vit():
     return model
 
 
+BLOCKS = ("layers", "encoder.layer")
+PARTS = {  # DINO's names -> those of transformers 5, and of 4
+    "norm1": ("layernorm_before", "layernorm_before"),
+    "norm2": ("layernorm_after", "layernorm_after"),
+    "attn.proj": ("attention.o_proj", "attention.output.dense"),
+    "mlp.fc1": ("mlp.fc1", "intermediate.dense"),
+    "mlp.fc2": ("mlp.fc2", "output.dense"),
+    "query": ("attention.q_proj", "attention.attention.query"),
+    "key": ("attention.k_proj", "attention.attention.key"),
+    "value": ("attention.v_proj", "attention.attention.value"),
+}
+
+
+def theirs(vit, part: str, i: int = 0) -> str:
+    """The name of a part in block i of the ViT of this transformers."""
+    version = 0 if hasattr(vit, "layers") else 1
+    return f"{BLOCKS[version]}.{i}.{PARTS[part][version]}"
+
+
 def as_dino(vit) -> dict[str, torch.Tensor]:
     """The weights of transformers' ViT by the names of DINO's own file."""
-    theirs = vit.state_dict()
+    state = vit.state_dict()
     ours = {
-        "cls_token": theirs["embeddings.cls_token"],
-        "pos_embed": theirs["embeddings.position_embeddings"],
+        "cls_token": state["embeddings.cls_token"],
+        "pos_embed": state["embeddings.position_embeddings"],
     }
-    names = {"norm1": "layernorm_before", "norm2": "layernorm_after", "attn.proj": "attention.output.dense"}
-    names |= {"mlp.fc1": "intermediate.dense", "mlp.fc2": "output.dense"}
     for kind in ("weight", "bias"):
-        ours[f"patch_embed.proj.{kind}"] = theirs[f"embeddings.patch_embeddings.projection.{kind}"]
+        ours[f"patch_embed.proj.{kind}"] = state[f"embeddings.patch_embeddings.projection.{kind}"]
         for i in range(12):
-            block = f"encoder.layer.{i}"
-            ours |= {f"blocks.{i}.{a}.{kind}": theirs[f"{block}.{b}.{kind}"] for a, b in names.items()}
-            qkv = [theirs[f"{block}.attention.attention.{part}.{kind}"] for part in ("query", "key", "value")]
+            for part in ("norm1", "norm2", "attn.proj", "mlp.fc1", "mlp.fc2"):
+                ours[f"blocks.{i}.{part}.{kind}"] = state[f"{theirs(vit, part, i)}.{kind}"]
+            qkv = [state[f"{theirs(vit, part, i)}.{kind}"] for part in ("query", "key", "value")]
             ours[f"blocks.{i}.attn.qkv.{kind}"] = torch.cat(qkv)
     return ours
 
@@ -82,9 +99,8 @@ def as_dino(vit) -> dict[str, torch.Tensor]:
 @torch.no_grad()
 def test_dino_keys_are_those_of_transformers_vit(vit):
     picture, kept = pictures(1), []
-    hook = vit.encoder.layer[11].attention.attention.key.register_forward_hook(
-        lambda *call: kept.append(call[-1])
-    )
+    last = vit.get_submodule(theirs(vit, "key", 11))
+    hook = last.register_forward_hook(lambda *call: kept.append(call[-1]))
     small = resize(picture.movedim(-1, 1), [224, 224], antialias=True)
     vit(normalize(small, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
     hook.remove()

@@ -220,6 +220,27 @@ def test_the_measured_source_is_what_was_encoded(graph):
     assert inputs(filled(graph), workflow.METRICS)["source"] == ["14", 0]
 
 
+def flow_edit(graph: dict) -> dict:
+    """The graph with Eta Flow Edit in the place of Eta Inversion and Eta Sampler."""
+    for node_id in ("7", "8", "9"):
+        del graph[node_id]
+    prompts = dict(source=["3", 0], positive=["4", 0], negative=["5", 0])
+    graph["10"] = node("EtaFlowEdit", model=["1", 0], latent_image=["6", 0], seed=0, **prompts)
+    return graph
+
+
+def test_an_edit_without_an_inversion_takes_an_item_too(graph):
+    found = filled(flow_edit(graph), "given", True)
+    assert inputs(found, "2")["image"] == VALUES["picture"]
+    assert [inputs(found, n)["text"] for n in "345"] == ["a cat", "a dog", "ugly"]
+    assert inputs(found, "10")["seed"] == VALUES["seed"] and inputs(found, "10")["mask"] == [
+        workflow.GIVEN,
+        0,
+    ]
+    assert inputs(found, workflow.METRICS)["source"] == ["2", 0]
+    assert "mask" not in inputs(filled(flow_edit(main_graph()), "none"), "10")
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
