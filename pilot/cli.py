@@ -4,6 +4,10 @@
                      [--set NODE.input=VALUE ...]
     python pilot report DIR
     python pilot pie ITEMS --checkpoint NAME --out DIR
+    python pilot reviewers add NAME --role reviewer|lead --run DIR
+    python pilot review DIR [--eyes 1|2] [--share PERCENT]
+    python pilot verify DIR [--head HASH]
+    python pilot export DIR --out FOLDER
 
 ITEMS is a CSV, JSON or JSONL file, or a folder with items.csv, items.json, items.jsonl or PIE-Bench's
 mapping_file.json. `run` needs a running ComfyUI with this pack (--server); the same command again goes on
@@ -25,6 +29,8 @@ from eta_core.evidence.policy import POLICIES, parse_policy
 
 from . import items, journal, models, pie_table, report, workflow
 from .privacy import shown_setting, shown_values
+from .review import audit, commands
+from .review.store import ReviewError
 from .run import Forms, Patience, Pilot, PilotError, Task
 from .server import SECONDS, Refused, Server, Unreachable
 from .workflow import Clip, WorkflowError
@@ -41,6 +47,8 @@ STOPS = (
     Unreachable,
     Refused,
     models.ModelsError,
+    audit.AuditError,
+    ReviewError,
     OSError,
 )
 BY_CTRL_C = 130
@@ -71,8 +79,8 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    run_parser = commands.add_parser("run", help="edit, measure and judge every item", allow_abbrev=False)
+    parsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    run_parser = parsers.add_parser("run", help="edit, measure and judge every item", allow_abbrev=False)
     _about_items(run_parser)
     run_parser.add_argument(
         "--workflow",
@@ -105,9 +113,20 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NODE",
         help="title or id of the node whose picture is the edit, where there are several",
     )
+    run_parser.add_argument(
+        "--operator",
+        default="",
+        metavar="NAME",
+        help="who runs the edits: written down, and kept from approving them",
+    )
+    run_parser.add_argument(
+        "--require-rights",
+        action="store_true",
+        help="an item without consent and rights, or with rights that have ended, is not run",
+    )
     run_parser.add_argument("--retry-errors", action="store_true", help="do the items that failed once more")
     run_parser.set_defaults(command=_run)
-    report_parser = commands.add_parser(
+    report_parser = parsers.add_parser(
         "report", help="write report.html of a run once more", allow_abbrev=False
     )
     report_parser.add_argument("out", type=Path, metavar="DIR")
@@ -115,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
         "--show", type=int, default=report.SHOWN, help="worst cases with pictures; default: %(default)s"
     )
     report_parser.set_defaults(command=_report)
-    pie_parser = commands.add_parser("pie", help="PIE-Bench's table, a run for each row", allow_abbrev=False)
+    pie_parser = parsers.add_parser("pie", help="PIE-Bench's table, a run for each row", allow_abbrev=False)
     _about_items(pie_parser)
     pie_parser.add_argument(
         "--checkpoint", required=True, help="its name on the server; the published rows are SD1.4's"
@@ -129,6 +148,7 @@ def _parser() -> argparse.ArgumentParser:
         help="only these: " + ", ".join(f'"{name}"' for name in pie_table.ROWS),
     )
     pie_parser.set_defaults(command=_pie)
+    commands.add(parsers)
     return parser
 
 
@@ -185,6 +205,8 @@ def _run(options: argparse.Namespace) -> None:
         options.mask,
         options.edited,
         options.retry_errors,
+        options.operator.strip(),
+        options.require_rights,
     )
     _report(options)
 
@@ -211,6 +233,8 @@ def _pilot(
     mask: str,
     edited: str = "",
     retry: bool = False,
+    operator: str = "",
+    require_rights: bool = False,
 ) -> None:
     limits, policy_text = (
         _limits(options),
@@ -236,7 +260,7 @@ def _pilot(
         "policy": Path(options.policy).name,
         "limits": policy_text,
         "clip": [options.clip, options.clip_vision],
-    }
+    } | ({"require_rights": True} if require_rights else {})
     with journal.Journal(out) as book:
         run = journal.settle(out, settings)
         if retry:
@@ -244,8 +268,23 @@ def _pilot(
         nodes = workflow.settings_of(example.graph).items()
         run |= {"items": options.items.name, "nodes": {node: shown_values(values) for node, values in nodes}}
         _describe(run, server, example, options.models)
+        if operator:
+            run["operators"] = sorted({*run.get("operators", []), operator})
         journal.save(out, run)
-        Pilot(server, book, run, tasks, forms, policy, options.seed, options.max_side, limits).run()
+        audit.begin_run(out, run, operator)
+        Pilot(
+            server,
+            book,
+            run,
+            tasks,
+            forms,
+            policy,
+            options.seed,
+            options.max_side,
+            limits,
+            operator,
+            require_rights,
+        ).run()
 
 
 def _tasks(listed: list[items.Item], mask: str) -> list[Task]:

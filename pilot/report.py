@@ -10,10 +10,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from eta_core.evidence.metrics import METRICS, Metric, metric_named
-from eta_core.evidence.policy import POLICIES, VERDICTS, Policy, parse_policy
+from eta_core.evidence.policy import VERDICTS, Policy
 
 from . import journal, page, pie_table
 from .page import Html, tag
+from .review.candidates import policy_of
 from .run import duration
 
 SHOWN = 60
@@ -57,7 +58,7 @@ def write(folder: Path, shown: int = SHOWN) -> str:
 
 
 def page_of(folder: Path, run: dict, rows: list[dict], shown: int = SHOWN) -> Html:
-    policy = _policy(run["settings"])
+    policy = policy_of(run["settings"])
     modes = by_mode(rows)
     return page.whole(
         f"Pilot: {folder.resolve().name}",
@@ -116,14 +117,6 @@ def worst_first(rows: Iterable[dict]) -> list[dict]:
         )
 
     return sorted((row for row in rows if row["status"] == "ok"), key=order)
-
-
-def _policy(settings: dict) -> Policy:
-    limits = settings.get("limits")
-    try:
-        return parse_policy(limits) if limits else POLICIES.get(settings.get("policy", ""), {})
-    except ValueError as error:
-        raise journal.JournalError(f"the policy that {journal.RUN} holds cannot be read: {error}") from None
 
 
 # --- what the page shows --------------------------------------------------------------------------
