@@ -133,6 +133,7 @@ def _parser() -> argparse.ArgumentParser:
     report_parser.add_argument(
         "--show", type=int, default=report.SHOWN, help="worst cases with pictures; default: %(default)s"
     )
+    report_parser.add_argument("--db", default="", metavar="URL", help="of the reviews, as in pilot review")
     report_parser.set_defaults(command=_report)
     pie_parser = parsers.add_parser("pie", help="PIE-Bench's table, a run for each row", allow_abbrev=False)
     _about_items(pie_parser)
@@ -336,7 +337,7 @@ def _policy_text(name: str) -> str:
 
 
 def _report(options: argparse.Namespace) -> None:
-    print(report.write(options.out, getattr(options, "show", report.SHOWN)))
+    print(report.write(options.out, getattr(options, "show", report.SHOWN), getattr(options, "db", "")))
 
 
 def _pie(options: argparse.Namespace) -> None:

@@ -62,7 +62,7 @@ def draw(keys: list[str], seed: str, share: float) -> list[str]:
 
 def candidate(folder: Path, run: dict, row: dict, drawn: bool) -> Candidate:
     shown = {name: path for name, path in row["files"].items() if name != "heatmap"}
-    hashes = {name: _hash(folder / path) for name, path in sorted(shown.items())}
+    hashes = {name: _hash(folder, path) for name, path in sorted(shown.items())}
     bound = {
         "files": hashes,
         "policy": digest(repr(sorted(policy_of(run["settings"]).items()))),
@@ -82,9 +82,12 @@ def policy_of(settings: dict) -> Policy:
         raise journal.JournalError(f"the policy that {journal.RUN} holds cannot be read: {error}") from None
 
 
-def _hash(path: Path) -> str:
-    """sha256 of a file, read again only when it was written again."""
+def _hash(folder: Path, name: str) -> str:
+    """sha256 of a file of the run, read again only when it was written again; empty where there is none."""
+    path = folder / name
     try:
+        if not path.resolve().is_relative_to(folder.resolve()):
+            return ""
         found = path.stat()
     except OSError:
         return ""

@@ -7,7 +7,7 @@ import json
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from aiohttp import web
@@ -23,7 +23,8 @@ from .store import Conflict, Person, ReviewError, Store
 
 PAGE = Path(__file__).resolve().parent / "page"
 FILES = {"/": ("index.html", "text/html"), "/review.js": ("review.js", "text/javascript")}
-FILES |= {"/review.css": ("review.css", "text/css")}
+FILES |= {"/icon.svg": ("icon.svg", "image/svg+xml")}
+FILES |= {"/texts.js": ("texts.js", "text/javascript"), "/review.css": ("review.css", "text/css")}
 LARGEST = 64 * 1024  # bytes of a request
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -38,6 +39,8 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 YEAR = 365 * 24 * 3600
 
 DESK, STORE = web.AppKey("desk", Desk), web.AppKey("store", Store)
+# a name of its own where aiohttp has none of this kind yet
+PERSON: Any = web.RequestKey("person", Person) if hasattr(web, "RequestKey") else "person"
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -110,7 +113,7 @@ async def _guard(request: web.Request, handler: Callable[[web.Request], Awaitabl
         if request.method not in ("GET", "HEAD"):
             _check_origin(request)
         if request.path not in FILES and request.path != "/api/enter":
-            request["person"] = await _person(request)
+            request[PERSON] = await _person(request)
         response = await handler(request)
     except web.HTTPException as error:
         response = _told(error.status, error.text or error.reason)
@@ -172,7 +175,7 @@ async def _file(request: web.Request) -> web.Response:
 
 
 async def _next(request: web.Request) -> web.Response:
-    desk, person = request.app[DESK], request["person"]
+    desk, person = request.app[DESK], request[PERSON]
     shown = await asyncio.to_thread(desk.next, person, request.query.get("after", ""))
     told: dict = {"name": person.name, "role": person.role, "eyes": desk.eyes, "own": desk.own(person)}
     told |= {"item": None, "done": 0, "left": 0} if shown is None else _of(shown)
@@ -216,7 +219,7 @@ def _pictures(one: Candidate) -> dict[str, str]:
 
 async def _vote(request: web.Request) -> web.Response:
     ballot = await _body(request, Ballot)
-    desk, person = request.app[DESK], request["person"]
+    desk, person = request.app[DESK], request[PERSON]
     one = await asyncio.to_thread(desk.vote, person, **_named(ballot))
     row = one.row
     figures = [
@@ -235,7 +238,7 @@ def _named(ballot: Ballot) -> dict:
 
 async def _undo(request: web.Request) -> web.Response:
     await _body(request, Nothing)
-    item = await asyncio.to_thread(request.app[DESK].undo, request["person"])
+    item = await asyncio.to_thread(request.app[DESK].undo, request[PERSON])
     return web.json_response({"item": item})
 
 
@@ -245,7 +248,7 @@ async def _picture(request: web.Request) -> web.Response:
     name = request.match_info["name"]
     if one is None or name not in one.hashes:
         raise web.HTTPNotFound(text="there is no such picture")
-    if same_person(one.row.get("operator", ""), request["person"].name):
+    if same_person(one.row.get("operator", ""), request[PERSON].name):
         raise web.HTTPForbidden(text="who ran the edit may not decide on it")
     path = request.app[STORE].folder / one.row["files"][name]
     if not path.resolve().is_relative_to(request.app[STORE].folder.resolve()):
