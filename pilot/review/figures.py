@@ -1,4 +1,4 @@
-"""What the reviews say of a run: success at the first try and in the end, what it cost, who agrees with whom."""
+"""What the reviews say of a run: success at first and in the end, what it cost, who agrees with whom."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from .desk import OPEN, SPLIT, outcome
 from .store import LEAD, Store, Vote
 
 ABOUT = (
-    "pass@1: of the items that are decided, those whose first result was approved. pass@k: those of which one of the "
-    "results was, after what was sent back was rendered again. What the policy rejected, and errors, count as not "
-    "approved. What passed and was not drawn is left out here. A look is one vote; the seconds of looks are those "
-    "that the item was on screen, and are told beside the seconds of the server."
+    "pass@1: of the items that are decided, those whose first result was approved. pass@k: those of which "
+    "one of the results was, after what was sent back was rendered again. What the policy rejected, and "
+    "errors, count as not approved. What passed and was not drawn is left out. A look is one vote; its "
+    "seconds are those that the item was on screen."
 )
 
 
@@ -33,7 +33,7 @@ class Reviewed:
     eyes: int
 
     def decided(self, row: dict) -> str:
-        """One of ACTIONS, OPEN, SPLIT; "machine" where the policy or an error said no; "" where nobody looked."""
+        """One of ACTIONS, OPEN, SPLIT; "machine" where the policy or an error said no; "": unseen."""
         if row["key"] in self.items:
             return outcome(self.votes.get(row["key"], []), self.eyes)
         return "machine" if row["status"] == "error" or row["verdict"] == "reject" else ""
@@ -78,7 +78,7 @@ def passes(found: Reviewed) -> tuple[int, int, int, int]:
 
 
 def agreement(pairs: Iterable[tuple[str, str]]) -> tuple[int, int, float | None]:
-    """Equal pairs, pairs, and Cohen's kappa (1: always equal, 0: as chance has it; None where it has no value).
+    """Equal pairs, pairs, and Cohen's kappa (1: always equal, 0: as chance has it; None: it has none).
 
     Cohen 1960, "A coefficient of agreement for nominal scales".
     """

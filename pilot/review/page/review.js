@@ -1,3 +1,5 @@
+// @ts-check
+
 import { TEXTS } from "./texts.js";
 
 /**

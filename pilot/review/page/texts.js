@@ -1,3 +1,5 @@
+// @ts-check
+
 /** What the page says. @type {{ en: Record<string, string>, ja: Record<string, string> }} */
 export const TEXTS = {
     en: {
