@@ -30,6 +30,7 @@ from eta_core.evidence.policy import POLICIES, parse_policy
 from . import items, journal, models, pie_table, report, workflow
 from .privacy import shown_setting, shown_values
 from .review import audit, commands
+from .review.desk import AGAIN
 from .review.store import ReviewError
 from .run import Forms, Patience, Pilot, PilotError, Task
 from .server import SECONDS, Refused, Server, Unreachable
@@ -267,7 +268,11 @@ def _pilot(
         if retry:
             book.drop_errors()
         nodes = workflow.settings_of(example.graph).items()
-        run |= {"items": options.items.name, "nodes": {node: shown_values(values) for node, values in nodes}}
+        again = options.items.name == AGAIN and "items" in run  # the list is still that of the first run
+        run |= {
+            "items": run["items"] if again else options.items.name,
+            "nodes": {node: shown_values(values) for node, values in nodes},
+        }
         _describe(run, server, example, options.models)
         if operator:
             run["operators"] = sorted({*run.get("operators", []), operator})

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from eta_core.evidence.policy import POLICIES, Policy, parse_policy
 
@@ -39,9 +40,16 @@ class Candidate:
 
 
 def of_run(folder: Path, share: float = SHARE) -> list[Candidate]:
-    """All of verdict review, and of pass a share that the run's id draws; never what the policy rejects.
+    """The items that people review, as their files are now. Raises JournalError."""
+    run, rows, drawn = chosen(folder, share)
+    return [candidate(folder, run, row, row["key"] in drawn) for row in rows]
 
-    What was sent back for review comes first, then the order of the list. Raises JournalError.
+
+def chosen(folder: Path, share: float) -> tuple[dict, list[dict], set[str]]:
+    """run.json, the rows that people review, and the keys of those that were drawn.
+
+    All of verdict review, and of pass a share that the run's id draws; never what the policy rejects. What
+    comes back from a review is first, then the order of the list. Raises JournalError.
     """
     run = journal.load(folder)
     if run is None:
@@ -49,9 +57,9 @@ def of_run(folder: Path, share: float = SHARE) -> list[Candidate]:
     rows = [journal.filled(row) for row in journal.rows(folder) if row["status"] == "ok"]
     passed = [row["key"] for row in rows if row["verdict"] == "pass"]
     drawn = set(draw(passed, run["id"], share))
-    chosen = [row for row in rows if row["verdict"] == "review" or row["key"] in drawn]
-    chosen.sort(key=lambda row: (not row.get("again_of"), row["number"], row["mode"]))
-    return [candidate(folder, run, row, row["key"] in drawn) for row in chosen]
+    rows = [row for row in rows if row["verdict"] == "review" or row["key"] in drawn]
+    rows.sort(key=lambda row: (not row.get("again_of"), row["number"], row["mode"]))
+    return run, rows, drawn
 
 
 def draw(keys: list[str], seed: str, share: float) -> list[str]:
@@ -60,9 +68,12 @@ def draw(keys: list[str], seed: str, share: float) -> list[str]:
     return sorted(keys, key=lambda key: hashlib.sha256(f"{seed} {key}".encode()).digest())[:count]
 
 
-def candidate(folder: Path, run: dict, row: dict, drawn: bool) -> Candidate:
+def candidate(folder: Path, run: dict, row: dict, drawn: bool, before: Candidate | None = None) -> Candidate:
+    """before: the same row's candidate at an earlier time, which is returned where no file has changed."""
     shown = {name: path for name, path in row["files"].items() if name != "heatmap"}
     hashes = {name: _hash(folder, path) for name, path in sorted(shown.items())}
+    if before is not None and before.row is row and before.hashes == hashes:
+        return before
     bound = {
         "files": hashes,
         "policy": digest(repr(sorted(policy_of(run["settings"]).items()))),
@@ -84,16 +95,22 @@ def policy_of(settings: dict) -> Policy:
 
 def _hash(folder: Path, name: str) -> str:
     """sha256 of a file of the run, read again only when it was written again; empty where there is none."""
-    path = folder / name
+    if not is_inside(name):
+        return ""
+    path = f"{folder}/{name}"
     try:
-        if not path.resolve().is_relative_to(folder.resolve()):
-            return ""
-        found = path.stat()
+        found = os.stat(path)
     except OSError:
         return ""
     return _hash_of(path, found.st_mtime_ns, found.st_size, found.st_ino)
 
 
 @lru_cache(maxsize=100_000)
-def _hash_of(path: Path, *_) -> str:
-    return file_hash(path)
+def _hash_of(path: str, *_) -> str:
+    return file_hash(Path(path))
+
+
+@lru_cache(maxsize=100_000)
+def is_inside(name: str) -> bool:
+    """Whether a file that a row names is one of the run's folder."""
+    return not PureWindowsPath(name).anchor and ".." not in PureWindowsPath(name).parts

@@ -85,8 +85,16 @@ class Desk:
             stamp = _stamp(self._folder)
             if stamp != self._seen:
                 audit.add_verdicts(self._folder)
+                self._chosen = candidates.chosen(self._folder, self.share)
                 self._seen = stamp
-            self._items = {one.key: one for one in candidates.of_run(self._folder, self.share)}
+            run, rows, drawn = self._chosen
+            before = self._items
+            self._items = {
+                row["key"]: candidates.candidate(
+                    self._folder, run, row, row["key"] in drawn, before.get(row["key"])
+                )
+                for row in rows
+            }
         for vote in self._store.votes():
             now = self._bound_now(vote.item)
             if now != vote.binding:
@@ -265,8 +273,6 @@ def _again(row: dict) -> dict:
 
 
 def _stamp(folder: Path) -> object:
-    try:
-        found = (folder / journal.RESULTS).stat()
-        return found.st_mtime_ns, found.st_size
-    except OSError:
-        return None
+    """Changes when results.jsonl or run.json does."""
+    found = [(folder / name).stat() for name in (journal.RESULTS, journal.RUN) if (folder / name).exists()]
+    return [(one.st_mtime_ns, one.st_size, one.st_ino) for one in found]

@@ -17,7 +17,7 @@ from eta_core.evidence.metrics import METRICS
 from eta_core.plain_json import read_json
 
 from ..answers import read
-from .candidates import Candidate
+from .candidates import Candidate, is_inside
 from .desk import LONGEST_COMMENT, OPEN, SPLIT, Desk, Shown, same_person
 from .store import Conflict, Person, ReviewError, Store
 
@@ -251,7 +251,7 @@ async def _picture(request: web.Request) -> web.Response:
     if same_person(one.row.get("operator", ""), request[PERSON].name):
         raise web.HTTPForbidden(text="who ran the edit may not decide on it")
     path = request.app[STORE].folder / one.row["files"][name]
-    if not path.resolve().is_relative_to(request.app[STORE].folder.resolve()):
+    if not is_inside(one.row["files"][name]):
         raise web.HTTPNotFound(text="there is no such picture")
     try:
         content = await asyncio.to_thread(path.read_bytes)
