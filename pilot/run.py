@@ -185,6 +185,8 @@ class Pilot:
             graph = form.filled(
                 _values(task.item, row["seed"], *(f"{FOLDER}/{name} [temp]" for name in names))
             )
+            if task.item.eta is not None:
+                graph = workflow.with_eta(graph, task.item.eta)
             says = json.dumps([task.key, graph], sort_keys=True)
             prompt_id = str(uuid.uuid5(uuid.UUID(self._run["id"]), says))
             adopted = self._is_known(prompt_id)
@@ -404,7 +406,9 @@ def _row(task: Task) -> dict:
     item = task.item
     says = ("number", "name", "category", "source_prompt", "target_prompt", "words")
     said = {name: getattr(item, name) for name in says}
-    more = {name: value for name in ("target_words", *LATER) if (value := getattr(item, name))}
+    more = {
+        name: value for name in ("target_words", *LATER) if (value := getattr(item, name)) not in ("", None)
+    }
     return {"key": task.key, "mode": task.mask} | said | more | {"files": {}}
 
 

@@ -80,6 +80,7 @@ def candidate(folder: Path, run: dict, row: dict, drawn: bool, before: Candidate
         "settings": digest(run["settings"]),
         "mode": row["mode"],
         "seed": row["seed"],
+        "eta": row.get("eta"),
     }
     return Candidate(row, hashes, digest(bound), drawn)
 

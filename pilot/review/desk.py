@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import journal
+from ..workflow import eta_of
 from . import audit, candidates
 from .candidates import Candidate
 from .store import ACTIONS, LEAD, REASONS, Conflict, Person, ReviewError, Store, Vote
@@ -175,6 +176,11 @@ class Desk:
             and seat_for(votes, self.eyes, person) is not None
         )
 
+    def eta(self, one: Candidate) -> float | None:
+        """What an item was rendered with; None where the workflow has no eta that an item may change."""
+        own = one.row.get("eta")
+        return own if own is not None else eta_of(self._chosen[0].get("nodes", {}))
+
     def own(self, person: Person) -> int:
         """How many items are kept from a person because this person ran the edit."""
         return sum(same_person(one.row.get("operator", ""), person.name) for one in self.items())
@@ -188,6 +194,7 @@ class Desk:
         reason: str = "",
         comment: str = "",
         seconds: float = 0.0,
+        eta: float | None = None,
     ) -> Candidate:
         """Record a vote on what the person saw. Raises ReviewError; Conflict where it changed meanwhile."""
         if (
@@ -203,6 +210,10 @@ class Desk:
         one = self.item(key)
         if one is None:
             raise Conflict("this item is not up for review any more")
+        if eta is not None and (action != "again" or self.eta(one) is None or not 0 <= eta <= 1):
+            raise ReviewError(
+                "an eta from 0 to 1 goes with what is sent back, where the workflow's Eta Schedule reads one"
+            )
         if same_person(one.row.get("operator", ""), person.name):
             raise ReviewError("who ran the edit may not decide on it")
         if one.binding != binding:
@@ -224,6 +235,7 @@ class Desk:
             comment=comment.strip(),
             binding=binding,
             seconds=seconds,
+            eta=eta,
         )
         self._store.cast(vote, one.row["name"], dict(one.hashes))
         self._write_again()
@@ -246,8 +258,12 @@ class Desk:
 
     def _write_again(self) -> None:
         """again.jsonl: what was sent back, as items that `pilot run` takes, each with a new seed."""
-        decided = self.outcomes()
-        lines = [_again(one.row) for one in self.items() if decided[one.key] == "again"]
+        votes = self.votes()
+        lines = [
+            _again(one.row, votes[one.key])
+            for one in self.items()
+            if outcome(votes[one.key], self.eyes) == "again"
+        ]
         text = "".join(json.dumps(line) + "\n" for line in lines).encode()
         path = self._folder / AGAIN
         with self._lock:
@@ -255,8 +271,11 @@ class Desk:
                 journal.write(path, text)
 
 
-def _again(row: dict) -> dict:
-    """The item of a row with another seed. Its picture is the run's own copy: it needs no other file."""
+def _again(row: dict, votes: list[Vote]) -> dict:
+    """The item of a row with the last eta asked for, else with another seed.
+
+    Its picture is the run's own copy: it needs no other file.
+    """
     said = {
         name: row[name]
         for name in ("name", "source_prompt", "target_prompt", "category", "words")
@@ -269,7 +288,11 @@ def _again(row: dict) -> dict:
         files["mask"] = row["files"]["given_mask"]
     seed = int(audit.digest([row["key"], row["seed"]])[:8], 16)
     exact = {"exact_words": True} if "target_words" in row else {}
-    return files | said | exact | {"seed": seed, "again_of": row["key"]}
+    etas = [vote.eta for vote in votes if vote.eta is not None]
+    changed = {"seed": row["seed"], "eta": etas[-1]} if etas else {"seed": seed}
+    if not etas and row.get("eta") is not None:
+        changed["eta"] = row["eta"]
+    return files | said | exact | changed | {"again_of": row["key"]}
 
 
 def _stamp(folder: Path) -> object:

@@ -58,6 +58,7 @@ class Ballot(Asked):
     action: Literal["approve", "reject", "again"]
     reason: Annotated[str, Field(max_length=16)] = ""
     comment: Annotated[str, Field(max_length=LONGEST_COMMENT)] = ""
+    eta: Annotated[float, Field(ge=0, le=1, strict=False)] | None = None
     seconds: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False, strict=False)] = 0.0
 
 
@@ -178,7 +179,7 @@ async def _next(request: web.Request) -> web.Response:
     desk, person = request.app[DESK], request[PERSON]
     shown = await asyncio.to_thread(desk.next, person, request.query.get("after", ""))
     told: dict = {"name": person.name, "role": person.role, "eyes": desk.eyes, "own": desk.own(person)}
-    told |= {"item": None, "done": 0, "left": 0} if shown is None else _of(shown)
+    told |= {"item": None, "done": 0, "left": 0} if shown is None else _of(desk, shown)
     if shown is None:
         votes = await asyncio.to_thread(desk.votes)
         told["done"] = sum(vote.reviewer == person.name for some in votes.values() for vote in some)
@@ -187,14 +188,15 @@ async def _next(request: web.Request) -> web.Response:
     return web.json_response(told)
 
 
-def _of(shown: Shown) -> dict:
+def _of(desk: Desk, shown: Shown) -> dict:
     """An item without its verdict and figures: those come with the answer to the vote."""
     row = shown.candidate.row
     item = {
         name: row[name] for name in ("name", "category", "source_prompt", "target_prompt", "words", "size")
     }
     earlier = [
-        {"action": vote.action, "reason": vote.reason, "comment": vote.comment} for vote in shown.earlier
+        {"action": vote.action, "reason": vote.reason, "comment": vote.comment, "eta": vote.eta}
+        for vote in shown.earlier
     ]
     following = shown.following
     return {
@@ -203,6 +205,7 @@ def _of(shown: Shown) -> dict:
             "key": shown.candidate.key,
             "binding": shown.candidate.binding,
             "pictures": _pictures(shown.candidate),
+            "eta": desk.eta(shown.candidate),
             "again": bool(row.get("again_of")),
             "earlier": earlier,
         },

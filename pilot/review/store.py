@@ -70,6 +70,7 @@ class Vote(Base):
     """A vote on an item. seat: first, second, or LEAD; empty, as `live` is, when it does not count any more.
 
     ended: "", "undo" or "void". binding: what it was bound to, see candidates. seconds: on screen.
+    eta: for `again`, the one to render it with; without it, the seed changes.
     """
 
     __tablename__ = "vote"
@@ -89,6 +90,7 @@ class Vote(Base):
     comment: Mapped[str] = mapped_column(Text, default="")
     binding: Mapped[str] = mapped_column(String(64))
     seconds: Mapped[float] = mapped_column(Float, default=0.0)
+    eta: Mapped[float | None] = mapped_column(Float, default=None)
     cast: Mapped[str] = mapped_column(String(40))
     ended: Mapped[str] = mapped_column(String(8), default="")
 
@@ -214,6 +216,8 @@ class Store:
             said["reason"] = vote.reason
         if vote.comment:
             said["comment"] = vote.comment
+        if vote.eta is not None:
+            said["eta"] = vote.eta
         bound = {"seconds": vote.seconds, "binding": vote.binding, "files": hashes}
         try:
             with self._writing() as session:

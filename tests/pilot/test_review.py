@@ -281,6 +281,26 @@ def test_what_is_sent_back_is_a_list_that_pilot_run_takes_and_its_result_comes_f
     assert (tmp_path / AGAIN).read_text() == ""
 
 
+def test_a_reviewer_may_ask_for_another_eta_where_the_workflow_reads_one(tmp_path):
+    make_run(tmp_path, ("review", "review"))
+    desk = open_desk(tmp_path)
+    with pytest.raises(ReviewError, match="an eta from 0 to 1"):
+        vote(desk, ANNA, "again", eta=0.5)
+    run = journal.load(tmp_path)
+    assert run
+    run["nodes"] = {"EtaSchedule 4": {"preset": "constant", "end_eta": 1.0}}
+    journal.save(tmp_path, run)
+    assert desk.next(ANNA) and desk.eta(desk.items()[0]) == 1.0
+    vote(desk, ANNA, "again", eta=0.5)
+    (item,) = items.load(tmp_path / AGAIN)
+    assert (item.eta, item.seed, item.again_of) == (0.5, 0, key(1))
+    with pytest.raises(ReviewError, match="an eta from 0 to 1"):
+        vote(desk, ANNA, "again", eta=1.5)
+    with pytest.raises(ReviewError, match="an eta from 0 to 1"):
+        vote(desk, ANNA, "approve", eta=0.5)
+    assert [line.get("eta") for line in lines(tmp_path, "vote")] == [0.5]
+
+
 # --- the store ------------------------------------------------------------------------------------
 
 

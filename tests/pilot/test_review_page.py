@@ -11,8 +11,9 @@ import pytest
 from aiohttp import web
 
 from devtools.browser import SCREENS
+from pilot import items, journal
 from pilot.review import audit
-from pilot.review.desk import Desk
+from pilot.review.desk import AGAIN, Desk
 from pilot.review.server import application
 from pilot.review.store import Store
 from tests.pilot.reviewed import make_run
@@ -84,6 +85,8 @@ def people(browser, tmp_path_factory):  # noqa: F811
     folder = make_run(
         tmp_path_factory.mktemp("review"), operator="Olga", size=256, names=["<b>item</b> 1.png"]
     )
+    run = journal.load(folder) or {}
+    journal.save(folder, run | {"nodes": {"EtaSchedule 4": {"preset": "constant", "end_eta": 1.0}}})
     store = Store(folder)
     desk = Desk(folder, store, eyes=2)
     roles = {"Anna": "reviewer", "Ben": "reviewer", "Lea": "lead", "Olga": "reviewer"}
@@ -141,6 +144,13 @@ def test_a_run_is_reviewed_by_keys_alone(people):
     third = anna.item()
     anna.page.keyboard.press("s")
     anna.page.wait_for_selector("dialog[open]")
+    assert "it was 1" in anna.page.inner_text("#eta-label")
+    anna.page.keyboard.type("2")
+    anna.page.keyboard.press("Enter")
+    assert "from 0 to 1" in anna.page.inner_text("#dialog-keys")
+    anna.page.keyboard.press("Backspace")
+    anna.page.keyboard.type("0.4")
+    anna.show("send back, English")
     anna.press("Enter")
     anna.press("a")
     assert anna.item() == "" and "3 items wait" not in anna.page.inner_text("#message")
@@ -166,6 +176,8 @@ def test_a_run_is_reviewed_by_keys_alone(people):
     outcomes = {str(int(key[:12], 16)): found for key, found in desk.outcomes().items()}
     fourth = (queue - {"1", second, third}).pop()
     assert outcomes == {"1": "approve", second: "reject", third: "again", fourth: "approve"}
+    (again,) = items.load(folder / AGAIN)
+    assert again.eta == 0.4 and again.again_of == f"{int(third):012x}-auto"
     lines = [json.loads(line) for line in (folder / audit.LOG).read_bytes().splitlines()]
     votes = [
         (line["who"], line["vote"], line.get("reason", "")) for line in lines if line["action"] == "vote"

@@ -450,13 +450,20 @@ def test_a_run_with_rights_and_an_operator_is_reviewed_and_what_is_sent_back_ret
     assert shown.candidate.row["consent"] == rights["consent"]
     assert shown.candidate.hashes["source"] == one.hashes["source"]
     assert shown.candidate.hashes["edited"] != one.hashes["edited"]
+    assert desk.eta(shown.candidate) == 1.0
+    desk.vote(anna, shown.candidate.key, shown.candidate.binding, "again", eta=0.2)
+    assert cli.main(arguments("run", out / "again.jsonl", *options)) == 0
+    before, shown = shown, desk.next(anna)
+    assert shown and shown.candidate.row["again_of"] == before.candidate.key
+    assert (shown.candidate.row["eta"], shown.candidate.row["seed"]) == (0.2, before.candidate.row["seed"])
+    assert shown.candidate.hashes["edited"] != before.candidate.hashes["edited"]
     desk.vote(anna, shown.candidate.key, shown.candidate.binding, "approve")
     assert cli.main(["export", str(out), "--out", str(tmp_path / "given")]) == 0
     found = audit.verify(out)
     lines = [json.loads(line)["action"] for line in (out / audit.LOG).read_bytes().splitlines()]
     assert found.findings == () and Counter(lines) == Counter(
-        {"run": 2, "verdict": 3, "settings": 1, "vote": 2, "export": 1}
+        {"run": 3, "verdict": 4, "settings": 1, "vote": 3, "export": 1}
     )
     run = journal.load(out)
     assert run and (run["operators"], run["items"]) == (["Olga"], tmp_path.name)
-    assert cli.main(["report", str(out)]) == 0 and "pass@2" in (out / "report.html").read_text()
+    assert cli.main(["report", str(out)]) == 0 and "pass@3" in (out / "report.html").read_text()

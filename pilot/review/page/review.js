@@ -4,8 +4,8 @@ import { TEXTS } from "./texts.js";
 
 /**
  * @typedef {{ key: string, binding: string, name: string, category: string, source_prompt: string,
- *     target_prompt: string, again: boolean, pictures: Record<string, string>,
- *     earlier: { action: string, reason: string, comment: string }[] }} Item
+ *     target_prompt: string, again: boolean, eta: number | null, pictures: Record<string, string>,
+ *     earlier: { action: string, reason: string, comment: string, eta: number | null }[] }} Item
  * @typedef {{ name: string, role: string, item: Item | null, done: number, left: number, own: number,
  *     others?: number, seconds_left?: number, following?: Record<string, string> }} Turn
  */
@@ -28,6 +28,7 @@ const left = get("left", HTMLCanvasElement);
 const right = get("right", HTMLCanvasElement);
 const dialog = get("dialog", HTMLDialogElement);
 const comment = get("comment", HTMLTextAreaElement);
+const eta = get("eta", HTMLInputElement);
 
 let language = localStorage.getItem("language") ?? (navigator.language.startsWith("ja") ? "ja" : "en");
 /** @type {Turn | null} */
@@ -329,7 +330,7 @@ function describe() {
     earlier.replaceChildren(
         make("b", {}, say("disagree")),
         ...item.earlier.map((one) => {
-            const why = [one.reason ? say(`reason_${one.reason}`) : "", one.comment].filter(Boolean).join(": ");
+            const why = [one.reason ? say(`reason_${one.reason}`) : "", one.eta === null ? "" : `eta ${one.eta}`, one.comment].filter(Boolean).join(": ");
             const action = /** @type {"approve"} */ (one.action);
             return make("p", { class: action }, make("span", { class: "sign", "aria-hidden": "true" }, SIGNS[action]), ` ${say(action)}`, why ? ` (${why})` : "");
         })
@@ -371,12 +372,15 @@ async function show(after = "") {
     });
 }
 
-/** @param {"approve" | "reject" | "again"} action @param {string} reason @param {string} words */
-async function vote(action, reason = "", words = "") {
+/**
+ * @param {"approve" | "reject" | "again"} action @param {string} reason @param {string} words
+ * @param {number} [newEta]
+ */
+async function vote(action, reason = "", words = "", newEta) {
     const item = turn?.item;
     if (!item || busy) return;
     const seconds = (performance.now() - shownAt - hiddenFor) / 1000;
-    const ballot = { item: item.key, binding: item.binding, action, reason, comment: words, seconds };
+    const ballot = { item: item.key, binding: item.binding, action, reason, comment: words, seconds, eta: newEta };
     const voted = await alone(async () => {
         told(action, await ask("/api/vote", ballot));
         return true;
@@ -466,8 +470,12 @@ function open(action) {
     send.replaceChildren(make("span", { class: "sign", "aria-hidden": "true" }, SIGNS[action]), say(action), make("kbd", {}, "Enter"));
     get("cancel", HTMLButtonElement).replaceChildren(say("cancel"), make("kbd", {}, "Esc"));
     comment.value = "";
+    eta.value = "";
+    const asksEta = action === "again" && turn.item.eta !== null;
+    get("etas", HTMLElement).hidden = !asksEta;
+    get("eta-label", HTMLElement).textContent = say("eta", { eta: turn.item.eta ?? "" });
     dialog.showModal();
-    if (action === "again") comment.focus();
+    if (action === "again") (asksEta ? eta : comment).focus();
     else choices()[0].focus();
 }
 
@@ -482,8 +490,13 @@ function send() {
         tell(say("choose"));
         return;
     }
+    if (!eta.checkValidity()) {
+        get("dialog-keys", HTMLElement).textContent = say("eta_range");
+        tell(say("eta_range"));
+        return;
+    }
     dialog.close();
-    void vote(asking, reason, comment.value.trim());
+    void vote(asking, reason, comment.value.trim(), eta.value === "" ? undefined : Number(eta.value));
 }
 
 /** @param {KeyboardEvent} event */
