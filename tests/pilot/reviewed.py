@@ -65,7 +65,7 @@ def pictures(number: int, seed: int = 0, size: int = 96) -> dict[str, Image.Imag
     """A disc on a wall, grey before and blue after; each item's wall has its own tone."""
     found = {}
     box = [size // 4, size // 4, size * 3 // 4, size * 3 // 4]
-    for name, disc in (("source", (150, 150, 150)), ("edited", (40, 90 + seed % 60, 200))):
+    for name, disc in (("source", (150, 150, 150)), ("edited", (120, 110 + seed % 30, 195))):
         found[name] = Image.new("RGB", (size, size), (200, 180 - number % 80, 150))
         ImageDraw.Draw(found[name]).ellipse(box, fill=disc)
     found["mask"] = Image.new("L", (size, size), 0)

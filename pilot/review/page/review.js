@@ -105,15 +105,19 @@ function pixels(image, width, height) {
     return { canvas, context, data: context.getImageData(0, 0, width, height) };
 }
 
-/** Each channel's distance between before and after, GAIN times. */
+/** The largest distance of a channel between before and after, GAIN times, in grey: every eye reads it. */
 function difference() {
     const after = pictures[edit];
     const [width, height] = [after.naturalWidth, after.naturalHeight];
     const one = pixels(pictures.source, width, height);
     const other = pixels(after, width, height);
     const found = other.data.data;
-    for (let i = 0; i < found.length; i++) {
-        if (i % 4 < 3) found[i] = Math.abs(found[i] - one.data.data[i]) * GAIN;
+    const given = one.data.data;
+    for (let i = 0; i < found.length; i += 4) {
+        const red = Math.abs(found[i] - given[i]);
+        const green = Math.abs(found[i + 1] - given[i + 1]);
+        const blue = Math.abs(found[i + 2] - given[i + 2]);
+        found[i] = found[i + 1] = found[i + 2] = Math.max(red, green, blue) * GAIN;
     }
     other.context.putImageData(other.data, 0, 0);
     return other.canvas;

@@ -120,7 +120,7 @@ export const TEXTS = {
         choose: "先に理由を選んでください（1～6）。",
         cancel: "キャンセル",
         reason_background: "背景が変化",
-        reason_missing: "編集されていない",
+        reason_missing: "未編集",
         reason_artefact: "不自然な描写",
         reason_brand: "ブランド",
         reason_rights: "権利",
