@@ -13,7 +13,7 @@ from pathlib import Path
 
 from .environment import ROOT
 
-SCRIPTS = ROOT / "web" / "js"
+SCRIPTS = (ROOT / "web" / "js", ROOT / "pilot" / "review" / "page")
 TYPESCRIPT = ("npx", "--yes", "--package", "typescript@5.9.3", "--", "tsc")
 
 
@@ -51,7 +51,7 @@ def tool(name: str) -> str:
 
 
 def oxlint() -> list[str]:
-    sources = sorted(str(path) for path in SCRIPTS.rglob("*.js"))
+    sources = sorted(str(path) for folder in SCRIPTS for path in folder.rglob("*.js"))
     return [tool("oxlint"), "--deny", "correctness", "--deny", "no-console", *sources]
 
 

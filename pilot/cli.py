@@ -5,6 +5,10 @@
     python pilot report DIR
     python pilot verify-picture FILE
     python pilot pie ITEMS --checkpoint NAME --out DIR
+    python pilot reviewers add NAME --role reviewer|lead --run DIR
+    python pilot review DIR [--eyes 1|2] [--share PERCENT]
+    python pilot verify DIR [--head HASH]
+    python pilot export DIR --out FOLDER
 
 ITEMS is a CSV, JSON or JSONL file, or a folder with items.csv, items.json, items.jsonl or PIE-Bench's
 mapping_file.json. `run` needs a running ComfyUI with this pack (--server); the same command again goes on
@@ -27,6 +31,9 @@ from eta_core.evidence.policy import POLICIES, parse_policy
 
 from . import items, journal, models, pie_table, report, workflow
 from .privacy import shown_setting, shown_values
+from .review import audit, commands
+from .review.desk import AGAIN
+from .review.store import ReviewError
 from .run import Forms, Patience, Pilot, PilotError, Task
 from .server import SECONDS, Refused, Server, Unreachable
 from .workflow import Clip, WorkflowError
@@ -43,6 +50,8 @@ STOPS = (
     Unreachable,
     Refused,
     models.ModelsError,
+    audit.AuditError,
+    ReviewError,
     OSError,
 )
 BY_CTRL_C = 130
@@ -73,8 +82,8 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    run_parser = commands.add_parser("run", help="edit, measure and judge every item", allow_abbrev=False)
+    parsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    run_parser = parsers.add_parser("run", help="edit, measure and judge every item", allow_abbrev=False)
     _about_items(run_parser)
     run_parser.add_argument(
         "--workflow",
@@ -115,24 +124,36 @@ def _parser() -> argparse.ArgumentParser:
             "of a square of --max-side"
         ),
     )
+    run_parser.add_argument(
+        "--operator",
+        default="",
+        metavar="NAME",
+        help="who runs the edits: written down, and kept from approving them",
+    )
+    run_parser.add_argument(
+        "--require-rights",
+        action="store_true",
+        help="an item without consent and rights, or with rights that have ended, is not run",
+    )
     run_parser.add_argument("--retry-errors", action="store_true", help="do the items that failed once more")
     run_parser.set_defaults(command=_run)
-    report_parser = commands.add_parser(
+    report_parser = parsers.add_parser(
         "report", help="write report.html of a run once more", allow_abbrev=False
     )
     report_parser.add_argument("out", type=Path, metavar="DIR")
     report_parser.add_argument(
         "--show", type=int, default=report.SHOWN, help="worst cases with pictures; default: %(default)s"
     )
+    report_parser.add_argument("--db", default="", metavar="URL", help="of the reviews, as in pilot review")
     report_parser.set_defaults(command=_report)
-    picture_parser = commands.add_parser(
+    picture_parser = parsers.add_parser(
         "verify-picture",
         help="what an edited picture says of its making; status 1 where its credentials do not hold",
         allow_abbrev=False,
     )
     picture_parser.add_argument("picture", type=Path, metavar="FILE")
     picture_parser.set_defaults(command=_verify_picture)
-    pie_parser = commands.add_parser("pie", help="PIE-Bench's table, a run for each row", allow_abbrev=False)
+    pie_parser = parsers.add_parser("pie", help="PIE-Bench's table, a run for each row", allow_abbrev=False)
     _about_items(pie_parser)
     pie_parser.add_argument(
         "--checkpoint", required=True, help="its name on the server; the published rows are SD1.4's"
@@ -146,6 +167,7 @@ def _parser() -> argparse.ArgumentParser:
         help="only these: " + ", ".join(f'"{name}"' for name in pie_table.ROWS),
     )
     pie_parser.set_defaults(command=_pie)
+    commands.add(parsers)
     return parser
 
 
@@ -203,6 +225,8 @@ def _run(options: argparse.Namespace) -> None:
         options.edited,
         options.retry_errors,
         options.full_size,
+        options.operator.strip(),
+        options.require_rights,
     )
     _report(options)
 
@@ -242,6 +266,8 @@ def _pilot(
     edited: str = "",
     retry: bool = False,
     full_size: bool = False,
+    operator: str = "",
+    require_rights: bool = False,
 ) -> None:
     limits, policy_text = (
         _limits(options),
@@ -269,16 +295,39 @@ def _pilot(
         "policy": Path(options.policy).name,
         "limits": policy_text,
         "clip": [options.clip, options.clip_vision],
-    } | ({"full_size": True} if full_size else {})
+    } | {
+        name: True
+        for name, is_set in (("full_size", full_size), ("require_rights", require_rights))
+        if is_set
+    }
     with journal.Journal(out) as book:
         run = journal.settle(out, settings)
         if retry:
             book.drop_errors()
         nodes = workflow.settings_of(example.graph).items()
-        run |= {"items": options.items.name, "nodes": {node: shown_values(values) for node, values in nodes}}
+        again = options.items.name == AGAIN and "items" in run  # the list is still that of the first run
+        run |= {
+            "items": run["items"] if again else options.items.name,
+            "nodes": {node: shown_values(values) for node, values in nodes},
+        }
         _describe(run, server, example, options.models)
+        if operator:
+            run["operators"] = sorted({*run.get("operators", []), operator})
         journal.save(out, run)
-        Pilot(server, book, run, tasks, forms, policy, options.seed, options.max_side, limits).run()
+        audit.begin_run(out, run, operator)
+        Pilot(
+            server,
+            book,
+            run,
+            tasks,
+            forms,
+            policy,
+            options.seed,
+            options.max_side,
+            limits,
+            operator,
+            require_rights,
+        ).run()
 
 
 def _tasks(listed: list[items.Item], mask: str) -> list[Task]:
@@ -330,7 +379,7 @@ def _policy_text(name: str) -> str:
 
 
 def _report(options: argparse.Namespace) -> None:
-    print(report.write(options.out, getattr(options, "show", report.SHOWN)))
+    print(report.write(options.out, getattr(options, "show", report.SHOWN), getattr(options, "db", "")))
 
 
 def _pie(options: argparse.Namespace) -> None:

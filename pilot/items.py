@@ -13,6 +13,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 from string import punctuation
 from typing import Any
@@ -23,8 +24,10 @@ from . import pie_bench
 
 NAMES = ("mapping_file.json", "items.csv", "items.jsonl", "items.json")
 REQUIRED = ("picture", "source_prompt", "target_prompt")
-OPTIONAL = ("words", "target_words", "mask", "category", "seed")
-KNOWN = (*REQUIRED, *OPTIONAL, "name", "exact_words")
+RIGHTS = ("consent", "rights", "rights_until")
+OPTIONAL = ("words", "target_words", "mask", "category", "seed", "eta", *RIGHTS)
+LATER = ("eta", *RIGHTS, "again_of")  # an item without them is the one it was before there were such columns
+KNOWN = (*REQUIRED, *OPTIONAL, "name", "exact_words", "again_of")
 MAX_SEED = 2**64 - 1
 
 
@@ -38,6 +41,9 @@ class Item:
 
     number: its place in the list, from 1. picture and mask are files in `folder`; a mask of PIE-Bench is a
     tuple of run lengths. unread: columns that mean nothing here. repeat: how many equal items come before it.
+    consent: who agreed to the edit, and where that is kept. rights: what allows it. rights_until: its last
+    day (YYYY-MM-DD). eta: takes the place of end_eta in the workflow's Eta Schedule. again_of: key of the
+    result that a reviewer sent back.
     """
 
     number: int
@@ -51,15 +57,22 @@ class Item:
     mask: str | tuple[int, ...] = ""
     category: str = ""
     seed: int | None = None
+    eta: float | None = None
     error: str = ""
     unread: tuple[str, ...] = ()
     repeat: int = 0
+    consent: str = ""
+    rights: str = ""
+    rights_until: str = ""
+    again_of: str = ""
 
     @property
     def key(self) -> str:
         """The item's identity by what it says, not by its place: a list may grow or move between two runs."""
         says = {
-            name: value for name, value in vars(self).items() if name not in ("number", "folder", "unread")
+            name: value
+            for name, value in vars(self).items()
+            if name not in ("number", "folder", "unread") and (value not in ("", None) or name not in LATER)
         }
         return hashlib.sha256(json.dumps(says).encode()).hexdigest()[:12]
 
@@ -197,8 +210,9 @@ def _item(number: int, row: object, folder: Path) -> Item:
     missing = [column for column in REQUIRED if column not in row]
     if missing:
         raise ValueError(f"no column {', '.join(missing)}; the columns are {', '.join(row) or 'none'}")
-    texts = [column for column in (*REQUIRED, *OPTIONAL) if column not in ("mask", "seed")]
+    texts = [column for column in (*REQUIRED, *OPTIONAL, "again_of") if column not in ("mask", "seed", "eta")]
     said = {column: _text(row, column) for column in texts}
+    _check_day(said["rights_until"])
     for column in REQUIRED:
         if not said[column]:
             raise ValueError(f"{column} is empty")
@@ -210,7 +224,12 @@ def _item(number: int, row: object, folder: Path) -> Item:
         said["target_words"] = said["target_words"] or gone(*reversed(prompts))
     unread = tuple(str(column) for column in row if column not in KNOWN)
     name = str(row.get("name") or said["picture"])
-    fields: dict[str, Any] = {**said, "mask": mask, "seed": _seed(row.get("seed"))}
+    fields: dict[str, Any] = {
+        **said,
+        "mask": mask,
+        "seed": _seed(row.get("seed")),
+        "eta": _eta(row.get("eta")),
+    }
     return Item(number, name, folder, unread=unread, **fields)
 
 
@@ -233,6 +252,24 @@ def _text(row: dict, column: str) -> str:
     return value.strip()
 
 
+def _check_day(text: str) -> None:
+    try:
+        if text and date.fromisoformat(text).isoformat() != text:
+            raise ValueError
+    except ValueError:
+        raise ValueError(f"rights_until is {text!r}: it must be a day, such as 2027-12-31") from None
+
+
+def lacks_rights(item: Item, today: date) -> str:
+    """Why an item may not be run where rights are required; empty where it may."""
+    missing = [name for name in ("consent", "rights") if not getattr(item, name)]
+    if missing:
+        return f"rights are required (--require-rights), and the item has no {' and no '.join(missing)}"
+    if item.rights_until and date.fromisoformat(item.rights_until) < today:
+        return f"rights are required (--require-rights), and the item's ended on {item.rights_until}"
+    return ""
+
+
 def _seed(value: object) -> int | None:
     if value is None or value == "":
         return None
@@ -243,6 +280,18 @@ def _seed(value: object) -> int | None:
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed <= MAX_SEED:
         raise ValueError(f"seed is {value!r}: it must be a whole number from 0 to {MAX_SEED}")
     return seed
+
+
+def _eta(value: object) -> float | None:
+    if value is None or value == "":
+        return None
+    try:
+        eta = float(value) if isinstance(value, (str, int, float)) and not isinstance(value, bool) else -1.0
+    except ValueError:
+        eta = -1.0
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta is {value!r}: it must be a number from 0 to 1")
+    return eta
 
 
 def gone(source_prompt: str, target_prompt: str) -> str:

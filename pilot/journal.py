@@ -31,7 +31,7 @@ class Journal:
     def __enter__(self) -> Journal:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = open(self.folder / LOCK, "a")
-        if not _try_lock(self._lock):
+        if not try_lock(self._lock):
             self._lock.close()
             raise JournalError(
                 f"another pilot is at work in {self.folder}: wait for it, or use another --out"
@@ -207,7 +207,8 @@ def write(path: Path, content: bytes) -> None:
     os.replace(half, path)
 
 
-def _try_lock(handle) -> bool:
+def try_lock(handle) -> bool:
+    """Hold a file until it is closed; False where another program holds it."""
     try:
         if os.name == "nt":
             import msvcrt

@@ -6,14 +6,17 @@ import json
 import math
 import statistics
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from eta_core.evidence.metrics import METRICS, Metric, metric_named
-from eta_core.evidence.policy import POLICIES, VERDICTS, Policy, parse_policy
+from eta_core.evidence.policy import VERDICTS, Policy
 
 from . import journal, page, pie_table
 from .page import Html, tag
+from .review import figures
+from .review import store as review_store
+from .review.candidates import policy_of
 from .run import duration
 
 SHOWN = 60
@@ -44,24 +47,33 @@ SCORED = {
 }
 
 
-def write(folder: Path, shown: int = SHOWN) -> str:
-    """Write report.html into a run's folder; returns a short summary. shown: cases with pictures."""
+def write(folder: Path, shown: int = SHOWN, database: str = "") -> str:
+    """Write report.html into a run's folder; returns a short summary.
+
+    shown: cases with pictures. database: of the reviews, where it is not in the folder.
+    """
     rows = [journal.filled(row) for row in journal.rows(folder)]
     if not rows:
         raise journal.JournalError(f"{folder} holds no results of a pilot")
     run = journal.load(folder) or {"settings": {}}
-    text = page_of(folder, run, rows, shown)
+    reviews: list[Html | None] = []
+    if database or review_store.exists(folder):
+        reviews = figures.section(folder, review_store.Store(folder, database))
+    text = page_of(folder, run, rows, shown, reviews)
     journal.write(folder / "report.html", text.encode(errors="replace"))  # a name may hold half a character
     lines = [f"{MODES[mode]}: {_in_words(rates(some))}" for mode, some in by_mode(rows).items()]
     return "\n".join([*lines, f"report: {(folder / 'report.html').resolve()}"])
 
 
-def page_of(folder: Path, run: dict, rows: list[dict], shown: int = SHOWN) -> Html:
-    policy = _policy(run["settings"])
+def page_of(
+    folder: Path, run: dict, rows: list[dict], shown: int = SHOWN, reviews: Sequence[object] = ()
+) -> Html:
+    policy = policy_of(run["settings"])
     modes = by_mode(rows)
     return page.whole(
         f"Pilot: {folder.resolve().name}",
         _opening(run, rows, policy),
+        reviews,
         [_mode(mode, some, policy) for mode, some in modes.items()],
         _pie(modes),
         _errors(rows),
@@ -116,14 +128,6 @@ def worst_first(rows: Iterable[dict]) -> list[dict]:
         )
 
     return sorted((row for row in rows if row["status"] == "ok"), key=order)
-
-
-def _policy(settings: dict) -> Policy:
-    limits = settings.get("limits")
-    try:
-        return parse_policy(limits) if limits else POLICIES.get(settings.get("policy", ""), {})
-    except ValueError as error:
-        raise journal.JournalError(f"the policy that {journal.RUN} holds cannot be read: {error}") from None
 
 
 # --- what the page shows --------------------------------------------------------------------------

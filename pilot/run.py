@@ -10,7 +10,7 @@ import uuid
 from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import date, datetime, timezone
 from functools import cache
 
 from eta_core.evidence.policy import Policy, judge, worst
@@ -19,8 +19,9 @@ from eta_core.evidence.report import plain, report_of_json
 from . import journal, workflow
 from .answers import Entry
 from .graph import Graph
-from .items import Item
+from .items import LATER, Item, lacks_rights
 from .pictures import PictureError, Prepared, png, prepare, whole
+from .review import audit
 from .server import FOLDER, BadAnswer, Refused, Server, Unreachable
 from .workflow import Clip, Form, WorkflowError
 
@@ -111,9 +112,12 @@ class Pilot:
         seed: int,
         max_side: int,
         limits: Patience,
+        operator: str = "",
+        require_rights: bool = False,
     ):
         self._server, self._book, self._run, self._forms, self._policy = server, book, run, forms, policy
         self._seed, self._max_side, self._limits = seed, max_side, limits
+        self._operator, self._require_rights = operator, require_rights
         tasks = list(tasks)
         self._todo = deque(task for task in tasks if task.key not in book.keys)
         self._total, self._done = len(tasks), len(tasks) - len(self._todo)
@@ -167,10 +171,13 @@ class Pilot:
             self._todo.popleft()
 
     def _launch(self, task: Task) -> None:
-        row = _row(task)
+        row = _row(task) | ({"operator": self._operator} if self._operator else {})
         try:
             if task.item.error:
                 raise PictureError(task.item.error)
+            lacks = lacks_rights(task.item, date.today()) if self._require_rights else ""
+            if lacks:
+                raise PictureError(lacks)
             used, form = self._forms.of(task)
             prepared = prepare(task.item, self._max_side, self._forms.side is not None)
             row |= self._of_picture(task, prepared) | {"mask": used, "scored": form.scored}
@@ -181,6 +188,8 @@ class Pilot:
             files = {which: f"{FOLDER}/{name} [temp]" for which, name in names.items()}
             values = files | dict(zip(("width", "height"), prepared.picture.size))
             graph = form.filled(_values(task.item, row["seed"], values))
+            if task.item.eta is not None:
+                graph = workflow.with_eta(graph, task.item.eta)
             says = json.dumps([task.key, graph], sort_keys=True)
             prompt_id = str(uuid.uuid5(uuid.UUID(self._run["id"]), says))
             adopted = self._is_known(prompt_id)
@@ -368,7 +377,9 @@ class Pilot:
         self._record(row | {"status": "error", "error": error})
 
     def _record(self, row: dict) -> None:
-        self._book.append(row | {"finished": datetime.now(timezone.utc).isoformat(timespec="seconds")})
+        row |= {"finished": datetime.now(timezone.utc).isoformat(timespec="seconds")}
+        self._book.append(row)
+        audit.add_verdicts(self._book.folder, [row])
         self._done += 1
         say(f"[{self._done}/{self._total}] {_told(row)}{self._left()}")
 
@@ -399,7 +410,11 @@ def _told(row: dict) -> str:
 def _row(task: Task) -> dict:
     item = task.item
     says = ("number", "name", "category", "source_prompt", "target_prompt", "words")
-    return {"key": task.key, "mode": task.mask} | {name: getattr(item, name) for name in says} | {"files": {}}
+    said = {name: getattr(item, name) for name in says}
+    more = {
+        name: value for name in ("target_words", *LATER) if (value := getattr(item, name)) not in ("", None)
+    }
+    return {"key": task.key, "mode": task.mask} | said | more | {"files": {}}
 
 
 def _values(item: Item, seed: int, picture: dict[str, str | int]) -> dict:

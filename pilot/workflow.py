@@ -475,6 +475,35 @@ def _check_regions(graph: Graph, used: set[str]) -> None:
             )
 
 
+ENDING = ("linear", "constant", "cosine", "custom")  # presets of EtaSchedule that read its end_eta
+
+
+def with_eta(graph: Graph, eta: float) -> Graph:
+    """A filled graph with another end_eta in its Eta Schedules. WorkflowError where one does not read it."""
+    schedules = of_type(graph, "EtaSchedule", graph)
+    deaf = [node_id for node_id in schedules if not _reads_end(graph[node_id]["inputs"])]
+    if deaf or not schedules:
+        what = names_of(graph, deaf) or "no Eta Schedule"
+        raise WorkflowError(
+            f"the item's eta needs an Eta Schedule that reads end_eta ({', '.join(ENDING)}); the workflow "
+            f"has {what}"
+        )
+    changed = {n: graph[n] | {"inputs": graph[n]["inputs"] | {"end_eta": eta}} for n in schedules}
+    return graph | changed
+
+
+def _reads_end(inputs: Mapping[str, Any]) -> bool:
+    curve = inputs.get("preset") == "custom" and inputs.get("curve")
+    return inputs.get("preset") in ENDING and not curve and not is_link(inputs.get("end_eta"))
+
+
+def eta_of(nodes: Mapping[str, Mapping[str, Any]]) -> float | None:
+    """The end_eta of a run's Eta Schedules, by run.json's nodes; None where an item has no say in it."""
+    found = [values for name, values in nodes.items() if name.startswith("EtaSchedule ")]
+    ends = {values.get("end_eta") for values in found if _reads_end(values)}
+    return ends.pop() if len(ends) == 1 and all(map(_reads_end, found)) else None
+
+
 # --- what the report says of it -------------------------------------------------------------------
 
 MODELS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".sft")

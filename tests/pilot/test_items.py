@@ -185,3 +185,20 @@ def test_a_key_depends_on_what_an_item_says_and_not_on_its_place(tmp_path):
 def test_equal_rows_are_items_of_their_own(tmp_path):
     found = as_json(tmp_path, GOOD, GOOD, GOOD, {}, {})
     assert len({item.key for item in found}) == 5
+
+
+@pytest.mark.parametrize(("eta", "said"), [("", None), (None, None), (0, 0.0), ("0.25", 0.25), (1, 1.0)])
+def test_an_eta_of_its_own_is_part_of_an_item(tmp_path, eta, said):
+    row = {"picture": "a.png", "source_prompt": "a cat", "target_prompt": "a dog"}
+    (tmp_path / "items.json").write_text(json.dumps([row, row | {"eta": eta}]))
+    plain, own = items.load(tmp_path)
+    assert own.eta == said and (own.key == plain.key) is False
+    assert (own.repeat == 1) is (said is None)
+
+
+@pytest.mark.parametrize("eta", ["a", -0.1, 1.5, True, [1], "nan", float("nan")])
+def test_what_is_no_eta_is_told(tmp_path, eta):
+    row = {"picture": "a.png", "source_prompt": "a cat", "target_prompt": "a dog", "eta": eta}
+    (tmp_path / "items.json").write_text(json.dumps([row]))
+    (item,) = items.load(tmp_path)
+    assert "it must be a number from 0 to 1" in item.error

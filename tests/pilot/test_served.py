@@ -22,6 +22,9 @@ from devtools.demo.prepare import CHECKPOINT, prepare
 from devtools.environment import PACK, ROOT, child_environ, environment, make_base
 from devtools.server import free_port, server_command, wait_for_server
 from pilot import cli, journal, pie_table, workflow
+from pilot.review import audit
+from pilot.review.desk import Desk
+from pilot.review.store import Person, Store
 from pilot.server import Server
 from pilot.workflow import Clip, WorkflowError, form
 
@@ -456,3 +459,50 @@ def test_the_benchmarks_table_of_runs_with_their_own_and_with_the_given_masks(ar
             theirs.size == (SIDE, SIDE) and theirs.getpixel((0, SIDE // 2)) == 255
         )  # the borders count as edited
         assert (used.tobytes() == theirs.tobytes()) == (row["mode"] == "given")
+
+
+def test_a_run_with_rights_and_an_operator_is_reviewed_and_what_is_sent_back_returns(arguments, tmp_path):
+    picture = scenes.render(scenes.TEST, "cat", "grass").image
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    rights = {"consent": "A. Model, release 17", "rights": "licence 4"}
+    listed = [{"picture": "a.png", **CAT, **rights}, {"picture": "a.png", **CAT}]
+    (tmp_path / "items.json").write_text(json.dumps(listed))
+    wide = {"background_psnr": {"pass": {"min": 99}, "review": {"min": 0}}}
+    (tmp_path / "policy.json").write_text(json.dumps(wide))
+    out = tmp_path / "out"
+    options = ["--out", out, "--operator", "Olga", "--require-rights", "--policy", tmp_path / "policy.json"]
+    options += ["--set", "EtaInversion.steps=2"]
+    assert cli.main(arguments("run", tmp_path, *options)) == 0
+    ok, refused = sorted(journal.rows(out), key=lambda row: row["number"])
+    assert refused["status"] == "error" and "no consent and no rights" in refused["error"]
+    assert (ok["verdict"], ok["operator"], ok["consent"]) == ("review", "Olga", rights["consent"])
+    store = Store(out)
+    desk = Desk(out, store)
+    assert desk.next(Person("olga", "reviewer")) is None
+    anna = Person("Anna", "reviewer")
+    (one,) = desk.items()
+    desk.vote(anna, one.key, one.binding, "again")
+    assert cli.main(arguments("run", out / "again.jsonl", *options)) == 0
+    shown = desk.next(anna)
+    assert shown and shown.candidate.row["again_of"] == one.key
+    assert shown.candidate.row["seed"] != one.row["seed"]
+    assert shown.candidate.row["consent"] == rights["consent"]
+    assert shown.candidate.hashes["source"] == one.hashes["source"]
+    assert shown.candidate.hashes["edited"] != one.hashes["edited"]
+    assert desk.eta(shown.candidate) == 1.0
+    desk.vote(anna, shown.candidate.key, shown.candidate.binding, "again", eta=0.2)
+    assert cli.main(arguments("run", out / "again.jsonl", *options)) == 0
+    before, shown = shown, desk.next(anna)
+    assert shown and shown.candidate.row["again_of"] == before.candidate.key
+    assert (shown.candidate.row["eta"], shown.candidate.row["seed"]) == (0.2, before.candidate.row["seed"])
+    assert shown.candidate.hashes["edited"] != before.candidate.hashes["edited"]
+    desk.vote(anna, shown.candidate.key, shown.candidate.binding, "approve")
+    assert cli.main(["export", str(out), "--out", str(tmp_path / "given")]) == 0
+    found = audit.verify(out)
+    lines = [json.loads(line)["action"] for line in (out / audit.LOG).read_bytes().splitlines()]
+    assert found.findings == () and Counter(lines) == Counter(
+        {"run": 3, "verdict": 4, "settings": 1, "vote": 3, "export": 1}
+    )
+    run = journal.load(out)
+    assert run and (run["operators"], run["items"]) == (["Olga"], tmp_path.name)
+    assert cli.main(["report", str(out)]) == 0 and "pass@3" in (out / "report.html").read_text()

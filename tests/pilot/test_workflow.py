@@ -422,3 +422,32 @@ def test_several_saved_edits_or_none_are_listed(graph):
         graph[node_id] |= {"class_type": "PreviewImage"}
     with pytest.raises(WorkflowError, match="saves no single one, and has: PreviewImage 12.*--edited"):
         filled(graph)
+
+
+def schedule(**inputs: object) -> dict:
+    return {"class_type": "EtaSchedule", "inputs": {"end_eta": 1.0, "curve": ""} | inputs}
+
+
+@pytest.mark.parametrize("preset", workflow.ENDING)
+def test_an_items_eta_ends_the_schedule(preset):
+    graph = {"1": schedule(preset=preset), "2": {"class_type": "Other", "inputs": {"end_eta": 3}}}
+    changed = workflow.with_eta(graph, 0.25)
+    assert changed["1"]["inputs"]["end_eta"] == 0.25 and changed["2"] == graph["2"]
+    assert graph["1"]["inputs"]["end_eta"] == 1.0
+    assert workflow.eta_of({"EtaSchedule 1": graph["1"]["inputs"]}) == 1.0
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [
+        {"1": schedule(preset="paper_strong")},
+        {"1": schedule(preset="custom", curve="0:0, 1:1")},
+        {"1": schedule(preset="constant", end_eta=["2", 0])},
+        {"1": {"class_type": "Other", "inputs": {}}},
+    ],
+)
+def test_an_eta_that_no_schedule_would_read_is_refused(graph):
+    with pytest.raises(WorkflowError, match="needs an Eta Schedule that reads end_eta"):
+        workflow.with_eta(graph, 0.25)
+    nodes = {f"{node['class_type']} {name}": node["inputs"] for name, node in graph.items()}
+    assert workflow.eta_of(nodes) is None

@@ -7,7 +7,7 @@ import pytest
 
 from devtools.check import SCRIPTS, TYPESCRIPT, find, oxlint, typescript
 
-SOURCES = sorted(SCRIPTS.rglob("*.js"))
+SOURCES = sorted(path for folder in SCRIPTS for path in folder.rglob("*.js"))
 
 
 def test_lint():
