@@ -1,6 +1,6 @@
 """Picture files: what the source's carries, the edited file that keeps it, and its marks."""
 
-from .credentials import CredentialsError, Signer, find_signer, sign, why_unsigned
+from .credentials import NO_SIGNER, CredentialsError, Signer, find_signer, sign, why_unsigned
 from .original import Original, read_original
 from .reading import Found, read_marks
 from .written import KINDS, LOSSLESS, Written, write
@@ -8,6 +8,7 @@ from .written import KINDS, LOSSLESS, Written, write
 __all__ = [
     "KINDS",
     "LOSSLESS",
+    "NO_SIGNER",
     "CredentialsError",
     "Found",
     "Original",

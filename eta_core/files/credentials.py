@@ -27,6 +27,7 @@ CERTIFICATE, KEY, ALGORITHM, TIMESTAMP = (
 FILES = {CERTIFICATE: "certificate.pem", KEY: "key.pem"}
 ALGORITHMS = ("es256", "es384", "es512", "ps256", "ps384", "ps512", "ed25519")
 PARENT = "source"
+NO_SIGNER = f"no certificate is configured ({CERTIFICATE} and {KEY}, or ComfyUI's folder for it)"
 
 
 class CredentialsError(Exception):
@@ -102,12 +103,10 @@ def sign(
     return out.getvalue()
 
 
-def why_unsigned(signer: Signer | None, original: Original | None) -> str:
-    """Why a picture gets no credentials; empty where it gets them."""
+def why_unsigned(signer: Signer | None) -> str:
+    """Why pictures get no credentials; empty where they get them."""
     if signer is None:
-        return f"no certificate is configured ({CERTIFICATE} and {KEY}, or the host's folder for it)"
-    if original is None:
-        return "credentials name the source's file, and none is given"
+        return NO_SIGNER
     try:
         _library()
     except CredentialsError as error:

@@ -22,6 +22,7 @@ FROM_GRAPH, NO_FILE = "from Load Image", "none"
 RETURNING = {"EtaKeep": "source", "EtaStitch": "source"}  # nodes that put an edit back -> into what
 MASK_EDITORS = "clipspace"  # the folder of the pictures into which the page's mask editor has painted
 LOADING = {"LoadImage": "image", "LoadImageOutput": "image"}  # nodes that load a photograph -> their input
+NO_PARENT = "credentials name the source's file, and none is given"
 ENDINGS = {"png": "png", "webp": "webp", "jpeg": "jpg"}
 
 
@@ -125,7 +126,7 @@ def save_edited(
     content, unsigned = written.content, ""
     try:
         signer = files.find_signer(os.environ, Path(folder_paths.get_user_directory()) / CREDENTIALS)
-        unsigned = files.why_unsigned(signer, original)
+        unsigned = files.why_unsigned(signer) or (NO_PARENT if original is None else "")
         if signer is not None and original is not None and not unsigned:
             title = f"{Path(prefix).name}.{ENDINGS[kind]}"
             content = files.sign(content, files.KINDS[kind], title, signer, original, region)

@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from .. import items
 from . import audit, candidates, export, server
 from .desk import Desk
 from .store import ROLES, ReviewError, Store
@@ -60,6 +61,11 @@ def add(parsers) -> None:
         "--with-passed",
         action="store_true",
         help="also what the policy passed and the draw left out: no person saw it",
+    )
+    out.add_argument(
+        "--items",
+        type=Path,
+        help="the run's list: pictures keep what the photographs' own files carry (colour profile, EXIF)",
     )
     _about_store(out)
     out.set_defaults(command=_export)
@@ -121,4 +127,6 @@ def _verify(options: argparse.Namespace) -> None:
 
 def _export(options: argparse.Namespace) -> None:
     store = Store(options.run, options.db)
-    print(export.write(Desk(options.run, store), store, options.out, options.with_passed))
+    listed = [] if options.items is None else items.load(options.items)
+    photographs = {item.key: item.folder / item.picture for item in listed}
+    print(export.write(Desk(options.run, store), store, options.out, options.with_passed, photographs))

@@ -5,11 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
-import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
+import numpy as np
+import torch
 from PIL import Image, ImageDraw
+
+from eta_core import files
 
 from .. import journal
 from . import audit
@@ -17,6 +23,7 @@ from .candidates import Candidate, candidate
 from .desk import Desk, outcome
 from .store import ReviewError, Store
 
+EMPTY: Mapping[str, Path] = MappingProxyType({})
 PICTURES = "pictures"
 COLUMNS = (
     "file", "item", "name", "category", "source_prompt", "target_prompt", "seed", "verdict", "approved_by",
@@ -27,16 +34,45 @@ CELL, GAP, ACROSS = 240, 12, 4  # pixels of the contact sheet, and pairs in a ro
 POLICY = "policy"  # approved_by, of what no person saw
 
 
-def deliver(source_path: Path, edited_path: Path, mask_path: Path | None, out_path: Path) -> None:
-    """Write one picture as it is given away. For now the run's own PNG, which holds nothing but pixels."""
-    shutil.copyfile(edited_path, out_path)
+def deliver(
+    source_path: Path, edited_path: Path, mask_path: Path | None, out_path: Path, signer: files.Signer | None
+) -> None:
+    """Write one picture as it is given away: exact pixels, what the source's file carries, and its marks.
+
+    Raises ReviewError where the source cannot be read or the picture not be signed.
+    """
+    try:
+        original = files.read_original(source_path)
+        with Image.open(edited_path) as edited:
+            pixels = np.asarray(edited.convert("RGB"))
+        content = files.write(pixels, "png", files.LOSSLESS, original=original).content
+        if signer is not None:
+            region = None if mask_path is None else _region(mask_path)
+            content = files.sign(content, files.KINDS["png"], out_path.name, signer, original, region)
+    except (ValueError, files.CredentialsError) as error:
+        raise ReviewError(f"{out_path.name} cannot be exported: {error}") from None
+    journal.write(out_path, content)
 
 
-def write(desk: Desk, store: Store, out: Path, with_passed: bool = False) -> str:
+def _region(mask_path: Path) -> torch.Tensor:
+    with Image.open(mask_path) as mask:
+        return torch.from_numpy(np.asarray(mask.convert("L")).copy())
+
+
+def write(
+    desk: Desk, store: Store, out: Path, with_passed: bool = False, photographs: Mapping[str, Path] = EMPTY
+) -> str:
     """Export what was approved into a new or empty folder -> what to tell the user.
 
-    with_passed: also what the policy passed and nobody was shown. Raises ReviewError, OSError.
+    with_passed: also what the policy passed and nobody was shown. photographs: the items' own files by the
+    key of the item, for what they carry. Raises ReviewError, OSError.
     """
+    try:
+        signer = files.find_signer(os.environ)
+        unsigned = files.why_unsigned(signer) if signer else files.NO_SIGNER
+    except files.CredentialsError as error:
+        raise ReviewError(str(error)) from None
+    signer = None if unsigned else signer
     if out.exists() and any(out.iterdir()):
         raise ReviewError(f"{out} is not empty: an export needs a folder of its own")
     desk.sync()
@@ -53,7 +89,8 @@ def write(desk: Desk, store: Store, out: Path, with_passed: bool = False) -> str
     for one, people, when in chosen:
         for name in one.edits:
             path = out / PICTURES / _file_name(one, name)
-            line, pair = _one(store.folder, one, name, path)
+            own = photographs.get(one.key.rpartition("-")[0])
+            line, pair = _one(store.folder, one, name, path, own, signer)
             lines.append(line | {"approved_by": ", ".join(people), "approved_at": when})
             pairs.append((*pair, one.row["name"]))
     lines = [{column: line[column] for column in COLUMNS} for line in lines]
@@ -62,9 +99,11 @@ def write(desk: Desk, store: Store, out: Path, with_passed: bool = False) -> str
     _sheet(pairs, out / "contact-sheet.jpg")
     entry = {"action": "export", "who": "", "role": "", "list": audit.file_hash(out / "export.jsonl")}
     head = store.log(entry | {"pictures": len(lines), "items": [one.key for one, *_ in chosen]})
+    marked = f"not signed: {unsigned}" if unsigned else "signed"
     return (
-        f"{len(lines)} pictures: {out.resolve()}\nhead of the audit log: {head}\nKeep the head outside the "
-        "run's folder: pilot verify DIR --head HASH then shows whether the log was cut or rewritten."
+        f"{len(lines)} pictures, {marked}: {out.resolve()}\nhead of the audit log: {head}\n"
+        "Keep the head outside the run's folder: pilot verify DIR --head HASH then shows whether the log was "
+        "cut or rewritten."
     )
 
 
@@ -78,19 +117,21 @@ def _passed(folder: Path, seen: set[str]) -> list[Candidate]:
     ]
 
 
-def _one(folder: Path, one: Candidate, name: str, path: Path) -> tuple[dict, tuple[Path, Path]]:
-    """Delivers a picture, if its files are still those that were approved."""
-    files = {which: folder / one.row["files"][which] for which in one.hashes}
-    mask = "given_mask" if one.row["scored"] == "given" and "given_mask" in files else "mask"
+def _one(
+    folder: Path, one: Candidate, name: str, path: Path, own: Path | None, signer: files.Signer | None
+) -> tuple[dict, tuple[Path, Path]]:
+    """Delivers a picture, if its files are still those that were approved. own: the photograph's own file."""
+    kept = {which: folder / one.row["files"][which] for which in one.hashes}
+    mask = "given_mask" if one.row["scored"] == "given" and "given_mask" in kept else "mask"
     for which in ("source", name, mask):
-        if which in files and audit.file_hash(files[which]) != one.hashes[which]:
+        if which in kept and audit.file_hash(kept[which]) != one.hashes[which]:
             raise ReviewError(f"{one.row['name']}: its {which} changed during the export; run it again")
-    deliver(files["source"], files[name], files.get(mask), path)
+    deliver(own or kept["source"], kept[name], kept.get(mask), path, signer)
     said = {column: one.row.get(column, "") for column in COLUMNS}
     hashes = {"source_sha256": "source", "edited_sha256": name, "mask_sha256": mask}
     said |= {column: one.hashes.get(which, "") for column, which in hashes.items()}
     said |= {"file": f"{PICTURES}/{path.name}", "item": one.key, "sha256": audit.file_hash(path)}
-    return said, (files["source"], files[name])
+    return said, (kept["source"], kept[name])
 
 
 def _file_name(one: Candidate, name: str) -> str:

@@ -4,10 +4,14 @@ import csv
 import json
 import re
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from pilot import cli, journal, report
+from devtools import certificate
+from eta_core import files
+from eta_core.files.xmp import EDITED_BY_MODEL
+from pilot import cli, items, journal, report
 from pilot.review import audit, export, figures
 from pilot.review.desk import Desk
 from pilot.review.store import ReviewError, Store
@@ -36,7 +40,10 @@ def test_approved_pictures_alone_are_exported_with_their_list_and_head(tmp_path,
         assert (
             line["sha256"] == audit.file_hash(path) and path.resolve().parent == (out / "pictures").resolve()
         )
-        assert path.read_bytes() == (run / "pictures" / line["item"] / "edited.png").read_bytes()
+        edited = run / "pictures" / line["item"] / "edited.png"
+        assert np.array_equal(np.asarray(Image.open(path)), np.asarray(Image.open(edited).convert("RGB")))
+        marks = files.read_marks(path.read_bytes())
+        assert marks.source_type == EDITED_BY_MODEL and "not signed: no certificate" in told
     with open(out / "export.csv", encoding="utf-8-sig", newline="") as table:
         rows = list(csv.DictReader(table))
     assert [row["name"] for row in rows] == ["'=1+1", "item-3.png"]
@@ -56,6 +63,31 @@ def test_approved_pictures_alone_are_exported_with_their_list_and_head(tmp_path,
     assert cli.main(["verify", str(run), "--head", head]) == 0
     assert cli.main(["export", str(run), "--out", str(out)]) == 1
     assert "is not empty" in capsys.readouterr().err
+
+
+def test_pictures_keep_what_their_photographs_carry_and_are_signed(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("c2pa", reason="c2pa-python is optional")
+    pytest.importorskip("cryptography", reason="cryptography makes the throw-away certificate")
+    certificate.write(tmp_path / "signer")
+    monkeypatch.setenv("ETA_C2PA_CERTIFICATE", str(tmp_path / "signer" / "certificate.pem"))
+    monkeypatch.setenv("ETA_C2PA_KEY", str(tmp_path / "signer" / "key.pem"))
+    Image.new("RGB", (60, 40), "red").save(tmp_path / "cat.jpg", dpi=(300, 300))
+    row = {"picture": "cat.jpg", "source_prompt": "a cat", "target_prompt": "a dog"}
+    (tmp_path / "items.jsonl").write_text(json.dumps(row))
+    (item,) = items.load(tmp_path / "items.jsonl")
+    run = tmp_path / "run"
+    with journal.Journal(make_run(run, [], size=48)) as book:
+        book.append(result(run, 1, "review") | {"key": f"{item.key}-auto"})
+    vote(open_desk(run), ANNA)
+    command = ["export", str(run), "--out", str(tmp_path / "out"), "--items", str(tmp_path / "items.jsonl")]
+    assert cli.main(command) == 0 and "1 pictures, signed" in capsys.readouterr().out
+    (path,) = (tmp_path / "out" / "pictures").iterdir()
+    assert Image.open(path).info["dpi"] == pytest.approx((300, 300), abs=0.02)
+    marks = files.read_marks(path.read_bytes())
+    assert not marks.is_broken and "made from cat.jpg (parentOf)" in marks.credentials
+    monkeypatch.delenv("ETA_C2PA_KEY")
+    assert cli.main([*command[:3], str(tmp_path / "again")]) == 1
+    assert "ETA_C2PA_KEY" in capsys.readouterr().err and not (tmp_path / "again").exists()
 
 
 def test_a_picture_rendered_again_after_its_approval_is_not_exported(tmp_path):
