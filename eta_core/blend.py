@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -65,9 +66,14 @@ def blend(target: Tensor, source: Tensor, edited: Tensor, mask: Tensor, seam: Se
     source [H, W, C]: what colours and grain are compared with. mask [H, W] in 0..1. Where the result is 0,
     further than the seam's reach from the mask, `target` keeps its very bits.
     """
-    weight, ring = _weight_and_ring(mask, seam)
-    match = colour_map(source[..., :3][ring], edited[..., :3][ring]).part(seam.colour)
-    sigma = seam.grain * _missing_grain(source, edited, ring) if seam.grain else 0.0
+    weight, rings, wanted, given = torch.empty_like(mask), [], [], []
+    for rows, shows, ring in _weight_and_ring(mask, seam):
+        weight[rows] = shows
+        wanted.append(source[rows, :, :3][ring])
+        given.append(edited[rows, :, :3][ring])
+        rings += [ring] if seam.grain else []
+    match = colour_map(torch.cat(wanted), torch.cat(given)).part(seam.colour)
+    sigma = seam.grain * _missing_grain(source, edited, torch.cat(rings)) if seam.grain else 0.0
     noise = torch.Generator().manual_seed(0)
     for start in range(0, len(target), BLOCK):
         rows = slice(start, start + BLOCK)
@@ -83,20 +89,19 @@ def blend(target: Tensor, source: Tensor, edited: Tensor, mask: Tensor, seam: Se
     return weight
 
 
-def _weight_and_ring(mask: Tensor, seam: Seam) -> tuple[Tensor, Tensor]:
-    """How much of the edit shows [H, W], and which pixels lie just outside of that [H, W].
+def _weight_and_ring(mask: Tensor, seam: Seam) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Rows, how much of the edit shows in them [h, W], and which pixels lie just outside of that [h, W].
 
     Block by block: the distances of a whole large picture would take as much memory as the picture.
     """
-    weight, ring, halo = torch.empty_like(mask), torch.empty_like(mask, dtype=torch.bool), seam.reach + RING
+    halo = seam.reach + RING
     for start in range(0, len(mask), BLOCK):
         stop = min(start + BLOCK, len(mask))
         around = mask[max(0, start - halo) : stop + halo]
         inner = slice(min(start, halo), min(start, halo) + stop - start)
         away = distance(around > 0, halo)
-        weight[start:stop] = _weight(around, away, seam)[inner]
-        ring[start:stop] = ((away > seam.reach) & (away <= halo))[inner]
-    return weight, ring
+        ring = (away > seam.reach) & (away <= halo)
+        yield slice(start, stop), _weight(around, away, seam)[inner], ring[inner]
 
 
 def distance(region: Tensor, most: int) -> Tensor:

@@ -92,6 +92,7 @@ def keep(
             rows = aligned[start : start + BLOCK]
             rows.copy_(drift(rows).clamp_(0, 1))
     mask = mask * inside
+    del inside  # of a large photograph, memory that counts
     picture = source.clone()
     shown = _blended(picture, source, aligned, mask, seam) if bool(mask.any()) else torch.zeros_like(mask)
     return Kept(picture, mask, aligned, shown, move, agree)

@@ -344,7 +344,7 @@ def test_an_item_that_takes_too_long_is_stopped_and_ctrl_c_takes_back_the_rest(p
 @pytest.mark.parametrize("loss", ["interrupted", "pictures gone"])
 def test_what_a_killed_run_left_unusable_on_the_server_is_made_again(pilot, host, server, tmp_path, loss):
     out = tmp_path / "out"
-    steps = {"interrupted": 30, "pictures gone": 2}[loss]
+    steps = {"interrupted": 12, "pictures gone": 2}[loss]
     items = listed(tmp_path, [cat(tmp_path, "a.png"), cat(tmp_path, "b.png", 8)])
     command = ("run", items, "--out", out, "--set", f"EtaInversion.steps={steps}")
     process = pilot(*command)
