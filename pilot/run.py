@@ -184,7 +184,8 @@ class Pilot:
             if not adopted:
                 for name, picture in zip(names, (prepared.picture, prepared.mask)):
                     if picture:
-                        self._server.upload(name, png(picture))
+                        # newer hosts read white in a grey picture as 254 of 255
+                        self._server.upload(name, png(picture.convert("RGB")))
                 prompt_id = self._server.submit(prompt_id, graph)
                 if prompt_id in self._flights:
                     raise BadAnswer(f"the server gave it the id of another item ({prompt_id[:80]})")
