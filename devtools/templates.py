@@ -34,7 +34,7 @@ HEIGHTS = {
     "EtaFlowEdit": 490,
     "EtaInversion": 450,
     "EtaKeep": 380,
-    "EtaMasaCtrl": 190,
+    "EtaMasaCtrl": 260,
     "EtaMetrics": 440,
     "EtaPlugAndPlay": 170,
     "EtaPromptPair": 300,

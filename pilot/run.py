@@ -196,7 +196,8 @@ class Pilot:
             if not adopted:
                 for which, picture in pictures.items():
                     if picture:
-                        self._server.upload(names[which], png(picture))
+                        # newer hosts read white in a grey picture as 254 of 255
+                        self._server.upload(names[which], png(picture.convert("RGB")))
                 prompt_id = self._server.submit(prompt_id, graph)
                 if prompt_id in self._flights:
                     raise BadAnswer(f"the server gave it the id of another item ({prompt_id[:80]})")

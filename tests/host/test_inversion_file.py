@@ -22,9 +22,11 @@ def files(host):
 
 
 @pytest.fixture(scope="module")
-def saved(studio, inversion) -> Path:
-    studio.host.call("EtaSaveInversion", inversion=inversion, filename_prefix="inversion_file/inversion")
-    *_, path = sorted((studio.host.base / "output/inversion_file").glob(f"*{SUFFIX}"))
+def saved(studio, inversion, request) -> Path:
+    """In a folder of the module's own."""
+    folder = request.module.__name__.rpartition(".")[2]
+    studio.host.call("EtaSaveInversion", inversion=inversion, filename_prefix=f"{folder}/inversion")
+    (path,) = (studio.host.base / "output" / folder).glob(f"*{SUFFIX}")
     return path
 
 
