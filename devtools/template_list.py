@@ -623,11 +623,12 @@ PROMPTS = (
 )
 TRY_FLOW = (
     "**If it is not right yet.** The old shape shines through: take the preset `flow_strong`, or raise "
-    "`cfg` towards 5. The new thing is cut off: raise `grow`. Too much is free: raise `threshold`. The edit does not "
-    "fit its surroundings: take 50 `steps`. Another try: change `seed`."
+    "`cfg` towards 5. The new thing is cut off: raise `grow`. Too much is free: raise `threshold`. The edit "
+    "does not fit its surroundings: take 50 `steps`. Another try: change `seed`."
 )
 UNMEASURED = """
-**A place to begin.** The settings were best on a toy flow model. Nothing was measured on this family's weights.
+**A place to begin.** The settings were best on a toy flow model. Nothing was measured on this family's
+weights.
 """
 
 
