@@ -337,12 +337,16 @@ def _tasks(listed: list[items.Item], mask: str) -> list[Task]:
         raise PilotError("--mask given: no item has a mask; give the items one, or use --mask auto")
     if mask == "both" and len(given) < len(listed):
         print(f"{len(listed) - len(given)} items have no mask: they are run by --mask auto alone")
-    return [
-        Task(item, which)
-        for item in listed
-        for which in (("auto", "given") if mask == "both" else (mask,))
-        if mask != "both" or which == "auto" or item in given
-    ]
+    return [Task(item, which) for item in listed for which in _masks(item, mask)]
+
+
+def _masks(item: items.Item, mask: str) -> tuple[str, ...]:
+    """What an item is run with under --mask."""
+    if item.use_mask:
+        return (item.use_mask,)
+    if mask == "both":
+        return ("auto", "given") if item.mask else ("auto",)
+    return (mask,)
 
 
 def _limits(options: argparse.Namespace) -> Patience:

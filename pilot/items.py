@@ -25,8 +25,13 @@ from . import pie_bench
 NAMES = ("mapping_file.json", "items.csv", "items.jsonl", "items.json")
 REQUIRED = ("picture", "source_prompt", "target_prompt")
 RIGHTS = ("consent", "rights", "rights_until")
-OPTIONAL = ("words", "target_words", "mask", "category", "seed", "eta", *RIGHTS)
-LATER = ("eta", *RIGHTS, "again_of")  # an item without them is the one it was before there were such columns
+OPTIONAL = ("words", "target_words", "mask", "use_mask", "category", "seed", "eta", *RIGHTS)
+LATER = (
+    "use_mask",
+    "eta",
+    *RIGHTS,
+    "again_of",
+)  # an item without them is the one it was before there were such columns
 KNOWN = (*REQUIRED, *OPTIONAL, "name", "exact_words", "again_of")
 MAX_SEED = 2**64 - 1
 
@@ -43,7 +48,8 @@ class Item:
     tuple of run lengths. unread: columns that mean nothing here. repeat: how many equal items come before it.
     consent: who agreed to the edit, and where that is kept. rights: what allows it. rights_until: its last
     day (YYYY-MM-DD). eta: takes the place of end_eta in the workflow's Eta Schedule. again_of: key of the
-    result that a reviewer sent back.
+    result that a reviewer sent back. use_mask: "given" for an item that is run with its mask, whatever the
+    run's --mask says.
     """
 
     number: int
@@ -65,6 +71,7 @@ class Item:
     rights: str = ""
     rights_until: str = ""
     again_of: str = ""
+    use_mask: str = ""
 
     @property
     def key(self) -> str:
@@ -218,6 +225,10 @@ def _item(number: int, row: object, folder: Path) -> Item:
             raise ValueError(f"{column} is empty")
     given = row.get("mask")
     mask = tuple(given) if isinstance(given, list) else _text(row, "mask")
+    if said["use_mask"] not in ("", "given") or (said["use_mask"] and not mask):
+        raise ValueError(
+            f"use_mask is {said['use_mask']!r}: it must be given, and go with a mask, or be empty"
+        )
     if not row.get("exact_words"):
         prompts = said["source_prompt"], said["target_prompt"]
         said["words"] = said["words"] or gone(*prompts)

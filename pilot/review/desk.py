@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import statistics
 import threading
@@ -10,6 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from PIL import Image
+
 from .. import journal
 from ..workflow import eta_of
 from . import audit, candidates
@@ -17,6 +21,7 @@ from .candidates import Candidate
 from .store import ACTIONS, LEAD, REASONS, Conflict, Person, ReviewError, Store, Vote
 
 AGAIN = "again.jsonl"
+MASKS = "masks"  # the folder of those that reviewers drew
 HELD_SECONDS, LONGEST_LOOK, LONGEST_COMMENT = 180.0, 600.0, 2000
 GUESSED_SECONDS = 10.0  # for a look, before there is one
 OPEN, SPLIT = "open", "split"  # outcomes besides ACTIONS
@@ -195,6 +200,7 @@ class Desk:
         comment: str = "",
         seconds: float = 0.0,
         eta: float | None = None,
+        mask: bytes = b"",
     ) -> Candidate:
         """Record a vote on what the person saw. Raises ReviewError; Conflict where it changed meanwhile."""
         if (
@@ -214,6 +220,8 @@ class Desk:
             raise ReviewError(
                 "an eta from 0 to 1 goes with what is sent back, where the workflow's Eta Schedule reads one"
             )
+        if mask and action != "again":
+            raise ReviewError("a mask goes with what is sent back")
         if same_person(one.row.get("operator", ""), person.name):
             raise ReviewError("who ran the edit may not decide on it")
         if one.binding != binding:
@@ -236,10 +244,30 @@ class Desk:
             binding=binding,
             seconds=seconds,
             eta=eta,
+            mask=self._keep_mask(mask, one) if mask else "",
         )
         self._store.cast(vote, one.row["name"], dict(one.hashes))
         self._write_again()
         return one
+
+    def _keep_mask(self, content: bytes, one: Candidate) -> str:
+        """A mask that a reviewer drew, as a file of the run -> its sha256. Raises ReviewError."""
+        size = tuple(one.row["size"])
+        try:
+            with Image.open(io.BytesIO(content), formats=("PNG",)) as opened:
+                if opened.size != size:
+                    given = f"{opened.width}x{opened.height}"
+                    raise ReviewError(f"the mask is {given} pixels, the picture {size[0]}x{size[1]}")
+                drawn = opened.convert("L").point([0] * 128 + [255] * 128)
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise ReviewError(f"the mask is no PNG that can be read: {error}") from None
+        if drawn.getbbox() is None:
+            raise ReviewError("the mask is empty: paint where the edit may act")
+        out = io.BytesIO()
+        drawn.save(out, "PNG")
+        name = hashlib.sha256(out.getvalue()).hexdigest()
+        journal.write(self._folder / MASKS / f"{name}.png", out.getvalue())
+        return name
 
     def undo(self, person: Person) -> str:
         """Take a person's last vote back -> its item. Raises ReviewError where there is none, or too late."""
@@ -272,7 +300,7 @@ class Desk:
 
 
 def _again(row: dict, votes: list[Vote]) -> dict:
-    """The item of a row with the last eta asked for, else with another seed.
+    """The item of a row with the last eta and mask asked for, else with another seed.
 
     Its picture is the run's own copy: it needs no other file.
     """
@@ -289,7 +317,13 @@ def _again(row: dict, votes: list[Vote]) -> dict:
     seed = int(audit.digest([row["key"], row["seed"]])[:8], 16)
     exact = {"exact_words": True} if "target_words" in row else {}
     etas = [vote.eta for vote in votes if vote.eta is not None]
-    changed = {"seed": row["seed"], "eta": etas[-1]} if etas else {"seed": seed}
+    masks = [vote.mask for vote in votes if vote.mask]
+    changed: dict = {"seed": row["seed"] if etas or masks else seed}
+    if etas:
+        changed["eta"] = etas[-1]
+    if masks:
+        files["mask"] = f"{MASKS}/{masks[-1]}.png"
+        changed["use_mask"] = "given"
     if not etas and row.get("eta") is not None:
         changed["eta"] = row["eta"]
     return files | said | exact | changed | {"again_of": row["key"]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import socket
 from collections.abc import Awaitable, Callable
@@ -24,8 +25,9 @@ from .store import Conflict, Person, ReviewError, Store
 PAGE = Path(__file__).resolve().parent / "page"
 FILES = {"/": ("index.html", "text/html"), "/review.js": ("review.js", "text/javascript")}
 FILES |= {"/icon.svg": ("icon.svg", "image/svg+xml")}
-FILES |= {"/texts.js": ("texts.js", "text/javascript"), "/review.css": ("review.css", "text/css")}
-LARGEST = 64 * 1024  # bytes of a request
+FILES |= {"/draw.js": ("draw.js", "text/javascript"), "/texts.js": ("texts.js", "text/javascript")}
+FILES |= {"/review.css": ("review.css", "text/css")}
+LARGEST = 4 * 1024 * 1024  # bytes of a request, which may hold a mask
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -59,6 +61,7 @@ class Ballot(Asked):
     reason: Annotated[str, Field(max_length=16)] = ""
     comment: Annotated[str, Field(max_length=LONGEST_COMMENT)] = ""
     eta: Annotated[float, Field(ge=0, le=1, strict=False)] | None = None
+    mask: str = ""  # a PNG in base64
     seconds: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False, strict=False)] = 0.0
 
 
@@ -236,7 +239,11 @@ async def _vote(request: web.Request) -> web.Response:
 
 def _named(ballot: Ballot) -> dict:
     said = ballot.model_dump()
-    return {"key": said.pop("item")} | said
+    try:
+        mask = base64.b64decode(said.pop("mask"), validate=True)
+    except ValueError:
+        raise web.HTTPBadRequest(text="the mask is no base64") from None
+    return {"key": said.pop("item"), "mask": mask} | said
 
 
 async def _undo(request: web.Request) -> web.Response:

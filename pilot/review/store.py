@@ -70,7 +70,7 @@ class Vote(Base):
     """A vote on an item. seat: first, second, or LEAD; empty, as `live` is, when it does not count any more.
 
     ended: "", "undo" or "void". binding: what it was bound to, see candidates. seconds: on screen.
-    eta: for `again`, the one to render it with; without it, the seed changes.
+    eta, mask: for `again`, what to render it with (mask: sha256 of its file); without both, the seed changes.
     """
 
     __tablename__ = "vote"
@@ -91,6 +91,7 @@ class Vote(Base):
     binding: Mapped[str] = mapped_column(String(64))
     seconds: Mapped[float] = mapped_column(Float, default=0.0)
     eta: Mapped[float | None] = mapped_column(Float, default=None)
+    mask: Mapped[str] = mapped_column(String(64), default="")
     cast: Mapped[str] = mapped_column(String(40))
     ended: Mapped[str] = mapped_column(String(8), default="")
 
@@ -218,6 +219,8 @@ class Store:
             said["comment"] = vote.comment
         if vote.eta is not None:
             said["eta"] = vote.eta
+        if vote.mask:
+            said["mask"] = vote.mask
         bound = {"seconds": vote.seconds, "binding": vote.binding, "files": hashes}
         try:
             with self._writing() as session:

@@ -1,5 +1,6 @@
 """A review without its page: who may vote on what, what votes decide, what a new picture voids."""
 
+import io
 import json
 import os
 import sqlite3
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pilot import items, journal
+from pilot import cli, items, journal
 from pilot.review import audit, candidates
 from pilot.review.desk import AGAIN, Desk
 from pilot.review.store import LEAD, Conflict, Person, ReviewError, Store, token_hash
@@ -279,6 +280,34 @@ def test_what_is_sent_back_is_a_list_that_pilot_run_takes_and_its_result_comes_f
     assert shown and shown.candidate.key == key(9)
     desk.undo(ANNA)
     assert (tmp_path / AGAIN).read_text() == ""
+
+
+def drawn(size: tuple[int, int], box: tuple[int, ...] = ()) -> bytes:
+    mask, out = Image.new("RGBA", size, (0, 0, 0, 255)), io.BytesIO()
+    if box:
+        mask.paste((255, 255, 255, 255), box)
+    mask.save(out, "PNG")
+    return out.getvalue()
+
+
+def test_an_item_is_sent_back_with_a_mask_that_was_drawn(tmp_path):
+    desk = open_desk(make_run(tmp_path, ["review"], size=48))
+    for mask, said in (
+        (drawn((48, 48)), "the mask is empty"),
+        (drawn((40, 48), (0, 0, 9, 9)), "is 40x48 pixels, the picture 48x48"),
+        (b"\x89PNG", "no PNG that can be read"),
+    ):
+        with pytest.raises(ReviewError, match=said):
+            vote(desk, ANNA, "again", mask=mask)
+    with pytest.raises(ReviewError, match="goes with what is sent back"):
+        vote(desk, ANNA, "approve", mask=drawn((48, 48), (0, 0, 9, 9)))
+    vote(desk, ANNA, "again", mask=drawn((48, 48), (8, 4, 30, 20)))
+    (item,) = items.load(tmp_path / "again.jsonl")
+    assert (item.use_mask, item.seed, item.again_of) == ("given", 0, key(1))
+    with Image.open(tmp_path / str(item.mask)) as mask:
+        assert mask.getbbox() == (8, 4, 30, 20)
+    assert [line["mask"] for line in lines(tmp_path, "vote")] == [Path(str(item.mask)).stem]
+    assert [task.mask for task in cli._tasks([item], "auto")] == ["given"]
 
 
 def test_a_reviewer_may_ask_for_another_eta_where_the_workflow_reads_one(tmp_path):

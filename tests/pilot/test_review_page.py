@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 from aiohttp import web
+from PIL import Image
 
 from devtools.browser import SCREENS
 from pilot import items, journal
@@ -105,6 +106,31 @@ def people(browser, tmp_path_factory):  # noqa: F811
             person.context.close()
 
 
+def redraw(person: Person) -> None:
+    """A new mask: a stroke through the middle of the picture, from a quarter to three quarters."""
+    page = person.page
+    page.keyboard.press("Tab")
+    page.focus("#redraw")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#drawing[open]")
+    box = page.locator("#drawn").bounding_box()
+    page.keyboard.press("c")
+    page.keyboard.press("Enter")
+    assert page.inner_text("#drawing-title").startswith("何も塗られていません")
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    quarter = min(box["width"], box["height"]) / 4
+    page.mouse.move(x - quarter, y)
+    page.mouse.down()
+    page.mouse.move(x + quarter, y, steps=5)
+    page.mouse.up()
+    assert page.inner_text("#drawing-title").startswith("編集してよい部分")
+    person.show("mask redrawn, Japanese")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#drawing", state="hidden")
+    assert "描いたマスク" in page.inner_text("#redrawn")
+    person.show("send back with a mask, Japanese")
+
+
 def test_a_run_is_reviewed_by_keys_alone(people):
     folder, desk, found = people
     anna, ben, lea, olga = (found[name] for name in ("Anna", "Ben", "Lea", "Olga"))
@@ -163,7 +189,10 @@ def test_a_run_is_reviewed_by_keys_alone(people):
         assert ben.page.query_selector("#earlier:not([hidden])") is None  # blind
         if here == "1":
             ben.show("turn, Japanese")
-        ben.press(*(("r", "5", "Enter") if here == "1" else ("s", "Enter") if here == third else ("a",)))
+        if here == third:
+            ben.page.keyboard.press("s")
+            redraw(ben)
+        ben.press(*(("r", "5", "Enter") if here == "1" else ("Enter",) if here == third else ("a",)))
     assert ben.item() == "" and "判定を待つ画像はありません" in ben.page.inner_text("#message")
 
     lea.press("Space")
@@ -180,7 +209,13 @@ def test_a_run_is_reviewed_by_keys_alone(people):
     fourth = (queue - {"1", second, third}).pop()
     assert outcomes == {"1": "approve", second: "reject", third: "again", fourth: "approve"}
     (again,) = items.load(folder / AGAIN)
-    assert again.eta == 0.4 and again.again_of == f"{int(third):012x}-auto"
+    assert (again.eta, again.use_mask, again.again_of) == (0.4, "given", f"{int(third):012x}-auto")
+    with Image.open(folder / str(again.mask)) as mask:
+        left, top, right, bottom = mask.getbbox()
+        assert mask.size == (256, 256) and mask.getextrema() == (0, 255)
+    assert (
+        abs(left - 64) < 16 and abs(right - 192) < 16 and 8 < bottom - top < 24 and 120 < top < bottom < 136
+    )
     lines = [json.loads(line) for line in (folder / audit.LOG).read_bytes().splitlines()]
     votes = [
         (line["who"], line["vote"], line.get("reason", "")) for line in lines if line["action"] == "vote"

@@ -1,5 +1,6 @@
 // @ts-check
 
+import { Drawing } from "./draw.js";
 import { TEXTS } from "./texts.js";
 
 /**
@@ -29,6 +30,9 @@ const right = get("right", HTMLCanvasElement);
 const dialog = get("dialog", HTMLDialogElement);
 const comment = get("comment", HTMLTextAreaElement);
 const eta = get("eta", HTMLInputElement);
+const drawing = get("drawing", HTMLDialogElement);
+const drawn = new Drawing(get("drawn", HTMLCanvasElement));
+let redrawn = ""; // the mask for what is sent back, a PNG in base64
 
 let language = localStorage.getItem("language") ?? (navigator.language.startsWith("ja") ? "ja" : "en");
 /** @type {Turn | null} */
@@ -378,13 +382,13 @@ async function show(after = "") {
 
 /**
  * @param {"approve" | "reject" | "again"} action @param {string} reason @param {string} words
- * @param {number} [newEta]
+ * @param {number} [newEta] @param {string} newMask
  */
-async function vote(action, reason = "", words = "", newEta) {
+async function vote(action, reason = "", words = "", newEta, newMask = "") {
     const item = turn?.item;
     if (!item || busy) return;
     const seconds = (performance.now() - shownAt - hiddenFor) / 1000;
-    const ballot = { item: item.key, binding: item.binding, action, reason, comment: words, seconds, eta: newEta };
+    const ballot = { item: item.key, binding: item.binding, action, reason, comment: words, seconds, eta: newEta, mask: newMask };
     const voted = await alone(async () => {
         told(action, await ask("/api/vote", ballot));
         return true;
@@ -478,6 +482,9 @@ function open(action) {
     const asksEta = action === "again" && turn.item.eta !== null;
     get("etas", HTMLElement).hidden = !asksEta;
     get("eta-label", HTMLElement).textContent = say("eta", { eta: turn.item.eta ?? "" });
+    get("redraws", HTMLElement).hidden = action !== "again";
+    get("redraw", HTMLButtonElement).textContent = say("redraw");
+    useMask("");
     dialog.showModal();
     if (action === "again") (asksEta ? eta : comment).focus();
     else choices()[0].focus();
@@ -485,6 +492,67 @@ function open(action) {
 
 function choices() {
     return [...dialog.querySelectorAll("input")];
+}
+
+// --- the mask, drawn anew ---------------------------------------------------------------------------
+
+/** @param {string} png */
+function useMask(png) {
+    redrawn = png;
+    get("redrawn", HTMLElement).textContent = png ? say("redrawn") : "";
+}
+
+/** @type {{ id: string, key: string, run: () => void, pressed?: () => boolean }[]} */
+const TOOLS = [
+    { id: "erase", key: "x", run: () => (drawn.erases = !drawn.erases), pressed: () => drawn.erases },
+    { id: "smaller", key: "-", run: () => (drawn.brush = Math.max(2, drawn.brush / 1.4)) },
+    { id: "larger", key: "+", run: () => (drawn.brush = Math.min(2000, drawn.brush * 1.4)) },
+    { id: "clear", key: "c", run: () => drawn.clear() },
+    { id: "use", key: "Enter", run: finish },
+    { id: "cancel", key: "Esc", run: () => drawing.close() },
+];
+
+function tools() {
+    const made = TOOLS.map((tool) => {
+        const look = tool.id === "use" ? "again" : "plain";
+        const one = make("button", { type: "button", class: look }, say(tool.id), make("kbd", {}, tool.key.toUpperCase()));
+        if (tool.pressed) one.setAttribute("aria-pressed", String(tool.pressed()));
+        one.addEventListener("click", () => work(tool));
+        return one;
+    });
+    get("tools", HTMLElement).replaceChildren(...made);
+}
+
+/** @param {{ run: () => void }} tool */
+function work(tool) {
+    tool.run();
+    tools();
+}
+
+function redraw() {
+    get("drawing-title", HTMLElement).textContent = say("drawing");
+    drawn.begin(pictures.source, pictures[mask()]);
+    tools();
+    drawing.showModal();
+    drawn.canvas.focus();
+}
+
+function finish() {
+    useMask(drawn.png());
+    get("drawing-title", HTMLElement).textContent = say(redrawn ? "drawing" : "nothing_drawn");
+    if (!redrawn) return tell(say("nothing_drawn"));
+    drawing.close();
+    comment.focus();
+}
+
+/** @param {KeyboardEvent} event */
+function inDrawing(event) {
+    const key = event.key === "=" ? "+" : event.key;
+    const found = TOOLS.find((tool) => tool.key.toLowerCase() === key.toLowerCase());
+    const onButton = document.activeElement instanceof HTMLButtonElement;
+    if (!found || (key === "Enter" && onButton) || event.ctrlKey || event.metaKey || event.altKey) return;
+    event.preventDefault();
+    work(found);
 }
 
 function send() {
@@ -500,13 +568,13 @@ function send() {
         return;
     }
     dialog.close();
-    void vote(asking, reason, comment.value.trim(), eta.value === "" ? undefined : Number(eta.value));
+    void vote(asking, reason, comment.value.trim(), eta.value === "" ? undefined : Number(eta.value), redrawn);
 }
 
 /** @param {KeyboardEvent} event */
 function inDialog(event) {
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
-        if (document.activeElement === get("cancel", HTMLButtonElement)) return;
+        if (document.activeElement instanceof HTMLButtonElement && document.activeElement.id !== "send") return;
         event.preventDefault();
         send();
     } else if (asking === "reject" && /^[1-6]$/.test(event.key) && document.activeElement !== comment) {
@@ -524,6 +592,7 @@ function inDialog(event) {
 const ARROWS = { ArrowLeft: [-PAN, 0], ArrowRight: [PAN, 0], ArrowUp: [0, -PAN], ArrowDown: [0, PAN] };
 
 document.addEventListener("keydown", (event) => {
+    if (drawing.open) return inDrawing(event);
     if (dialog.open) return inDialog(event);
     if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
     const key = event.key.toLowerCase();
@@ -563,6 +632,10 @@ dialog.querySelector("form")?.addEventListener("submit", (event) => {
     send();
 });
 get("cancel", HTMLButtonElement).addEventListener("click", () => dialog.close());
+get("redraw", HTMLButtonElement).addEventListener("click", redraw);
+drawn.canvas.addEventListener("pointerdown", () => {
+    get("drawing-title", HTMLElement).textContent = say("drawing");
+});
 get("language", HTMLButtonElement).addEventListener("click", switchLanguage);
 
 function switchLanguage() {
