@@ -9,6 +9,7 @@ from ..eta_core.flow_edit import noised_path
 from ..eta_core.trajectory import Trajectory
 from . import host
 from .edit_run import prepare_run
+from .inputs import guidance_input, seed_input
 from .types import CATEGORY, EditPlan, EditSocket, EtaNode, EtaSocket, Inversion, schema
 
 FRESH = EtaSchedule(((0.0, 1.0),))
@@ -69,22 +70,10 @@ class EtaFlowEdit(EtaNode):
                     step=0.1,
                     tooltip="Guidance of the source prompt. Paper: 1.5 on Flux, 3.5 on SD3; distilled: 1.",
                 ),
-                io.Float.Input(
-                    "cfg",
-                    default=5.5,
-                    min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    tooltip="Guidance of the target prompt. Paper: 5.5 on Flux, 13.5 on SD3; distilled: 1.",
+                guidance_input(
+                    "Guidance of the target prompt. Paper: 5.5 on Flux, 13.5 on SD3; distilled: 1.", 5.5
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    tooltip="Seed of the noise; the same on every device, and for every picture of a batch.",
-                ),
+                seed_input("Seed of the noise; the same on every device, and for every picture of a batch."),
                 io.Float.Input(
                     "start",
                     default=0.85,

@@ -13,6 +13,7 @@ from ..eta_core.evidence.metrics import psnr
 from ..eta_core.invert import evaluations, invert, invert_by_midpoints, play_back, record
 from ..eta_core.trajectory import INVERTERS, Trajectory
 from . import host
+from .inputs import guidance_input
 from .plot import line_plot
 from .types import CATEGORY, EtaNode, Inversion, InversionSocket, schema
 
@@ -60,16 +61,11 @@ class EtaInversion(EtaNode):
                     max=999,
                     tooltip="Steps of the inversion and of the edit. Paper: 50; 20 to 100 are sensible.",
                 ),
-                io.Float.Input(
-                    "cfg",
-                    default=1.0,
-                    min=0.0,
-                    max=30.0,
-                    step=0.1,
-                    tooltip=(
-                        "Guidance of the inversion. 1 = none (paper, most exact); higher needs `negative` "
-                        "and costs twice."
-                    ),
+                guidance_input(
+                    "Guidance of the inversion. 1 = none (paper, most exact); higher needs `negative` "
+                    "and costs twice.",
+                    1.0,
+                    30.0,
                 ),
                 io.Combo.Input(
                     "scheduler",

@@ -9,6 +9,7 @@ from ..eta_core.masks import OVERLAP
 from ..eta_core.methods import GIVERS, LocalBlend, MasaCtrl, PlugAndPlay, PromptToPrompt, Span, alignment
 from ..eta_core.methods.alignment import Alignment, Prompt, parse_factors, parse_spans
 from . import host, prompt_text
+from .inputs import guidance_input
 from .prompt_text import missing, places
 from .types import CATEGORY, EditPlan, EditSocket, EtaNode, Inversion, InversionSocket, RegionEdit, schema
 
@@ -452,14 +453,7 @@ class EtaRegionEdit(EtaNode):
                     step=0.01,
                     tooltip="Multiplies eta in this region. 1 = neutral, 0 = no fresh noise here.",
                 ),
-                io.Float.Input(
-                    "cfg",
-                    default=7.5,
-                    min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    tooltip="Guidance in this region; 1 = none. Paper: 7.5.",
-                ),
+                guidance_input("Guidance in this region; 1 = none. Paper: 7.5."),
                 io.Combo.Input(
                     "overlap",
                     options=list(OVERLAP),

@@ -8,6 +8,7 @@ from comfy_api.latest import io
 from ..eta_core.eta import EtaSchedule
 from . import host
 from .edit_run import prepare_run
+from .inputs import guidance_input, seed_input
 from .types import CATEGORY, EditSocket, EtaNode, EtaSocket, Inversion, InversionSocket, schema
 
 
@@ -53,27 +54,12 @@ class EtaSampler(EtaNode):
                         "with negative_prompt: the source prompt takes its place."
                     ),
                 ),
-                io.Float.Input(
-                    "cfg",
-                    default=7.5,
-                    min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    tooltip=(
-                        "Guidance of both branches; 1 = none. Paper: 7.5. Try 2 to 7.5; the lowest value "
-                        "that "
-                        "makes the edit keeps the most of the picture."
-                    ),
+                guidance_input(
+                    "Guidance of both branches; 1 = none. Paper: 7.5. Try 2 to 7.5; the lowest value that "
+                    "makes the edit keeps the most of the picture."
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    tooltip=(
-                        "Seed of the fresh noise; the same on every device, and for every picture of a batch."
-                    ),
+                seed_input(
+                    "Seed of the fresh noise; the same on every device, and for every picture of a batch."
                 ),
                 io.Int.Input(
                     "noise_candidates",

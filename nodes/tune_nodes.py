@@ -20,6 +20,7 @@ from ..eta_core.evidence.metrics import background_psnr
 from ..eta_core.evidence.tune import CURVES, PROBES, Trial, best, frontier, prefers_target, search
 from . import host
 from .edit_run import EditRun, prepare_run
+from .inputs import guidance_input, seed_input
 from .plot import line_plot, scatter_plot
 from .types import (
     CATEGORY,
@@ -104,22 +105,8 @@ class EtaTune(EtaNode):
                 io.Conditioning.Input(
                     "negative", tooltip="The negative prompt, as in EtaSampler. Paper: empty."
                 ),
-                io.Float.Input(
-                    "cfg",
-                    default=7.5,
-                    min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    tooltip="As in EtaSampler. 1 = none. Paper: 7.5.",
-                ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    tooltip="Seed of the fresh noise, as in EtaSampler.",
-                ),
+                guidance_input("As in EtaSampler. 1 = none. Paper: 7.5."),
+                seed_input("Seed of the fresh noise, as in EtaSampler."),
                 io.Float.Input(
                     "background_limit",
                     default=25.0,
