@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -24,7 +25,7 @@ FOUND = [
 
 
 @pytest.fixture(scope="module")
-def database(tmp_path_factory):
+def database():
     """The address of a PostgreSQL of our own, which root's own rules make run as Debian's user postgres."""
     if not FOUND:
         pytest.skip("no PostgreSQL found (apt install postgresql): --db postgresql+psycopg:// is not tested")
@@ -32,12 +33,10 @@ def database(tmp_path_factory):
         "psycopg", reason="psycopg is not installed: --db postgresql+psycopg:// is not tested"
     )
     programs, port = FOUND[-1].parent, free_port()
-    folder = tmp_path_factory.mktemp("postgresql")
+    folder = Path(tempfile.mkdtemp(prefix="eta-postgresql-"))  # pytest's own folders are closed to others
     as_user = []
     if os.geteuid() == 0:
         as_user = ["runuser", "-u", "postgres", "--"]
-        for above in (folder, *folder.parents[:2]):
-            above.chmod(above.stat().st_mode | 0o011)
         shutil.chown(folder, "postgres")
     data = folder / "data"
     options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder} -c fsync=off"
@@ -51,6 +50,7 @@ def database(tmp_path_factory):
         yield f"postgresql+psycopg://postgres@127.0.0.1:{port}/postgres"
     finally:
         call(programs / "pg_ctl", "-D", data, "-w", "-m", "immediate", "stop")
+        shutil.rmtree(folder)
 
 
 def test_several_servers_share_one_database_and_no_seat(tmp_path, database):

@@ -49,8 +49,8 @@ def prefix(request, page, base, pictures):
     question would wait behind it.
     """
     yield f"{request.node.originalname}_{page.name.replace(' ', '_')}"[:80]
-    for dialog in page.locator("[role=dialog]:visible").all():
-        button(dialog, "Cancel").click()
+    for cancel in button(page.locator("[role=dialog]:visible"), "Cancel").all():
+        cancel.click()
     if page.locator(".eta-approve.eta-waits").count():
         page.evaluate("app.api.interrupt()")
         page.wait_for_selector(".eta-approve:not(.eta-waits)")
