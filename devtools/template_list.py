@@ -216,25 +216,30 @@ def change_one_thing(sheet: Sheet) -> None:
     begun.save(kept)
 
 
+def begun_on(sheet: Sheet, family: Family, steps: int, inverter: str) -> tuple[Begun, Output]:
+    """The first columns on a flow family, and the region."""
+    begun = Begun(
+        sheet,
+        "a photo of a cat",
+        "a photo of a dog",
+        load=of_family(family),
+        steps=steps,
+        scheduler="simple",
+        inverter=inverter,
+    )
+    return begun, begun.region(**FLOW_REGION).out("mask")
+
+
 def by_inversion(family: Family) -> Callable[[Sheet], None]:
     """The main workflow on a base model of a flow family."""
 
     def draw(sheet: Sheet) -> None:
-        begun = Begun(
-            sheet,
-            "a photo of a cat",
-            "a photo of a dog",
-            load=of_family(family),
-            steps=20,
-            scheduler="simple",
-            inverter="warm",
-        )
-        mask = begun.region(**FLOW_REGION)
+        begun, mask = begun_on(sheet, family, 20, "warm")
         sheet.column("4. Edit")
         eta = begun.schedule(**FLOW_ETA)
-        edited = begun.edit(eta, mask=mask.out("mask"), **FLOW_EDIT)
+        edited = begun.edit(eta, mask=mask, **FLOW_EDIT)
         sheet.column("5. Keep the rest, look, save", 420)
-        kept = begun.keep(begun.decode(edited.out("latent")), mask.out("mask"))
+        kept = begun.keep(begun.decode(edited.out("latent")), mask)
         begun.compare(kept, eta=eta, inversion=begun.inversion.out())
         begun.save(kept)
 
@@ -245,16 +250,7 @@ def by_flow_edit(family: Family, steps: int) -> Callable[[Sheet], None]:
     """An edit on a distilled model: the inversion there finds the region and no more."""
 
     def draw(sheet: Sheet) -> None:
-        begun = Begun(
-            sheet,
-            "a photo of a cat",
-            "a photo of a dog",
-            load=of_family(family),
-            steps=steps,
-            scheduler="simple",
-            inverter="edit_friendly",
-        )
-        mask = begun.region(**FLOW_REGION)
+        begun, mask = begun_on(sheet, family, steps, "edit_friendly")
         sheet.column("4. Edit")
         edited = sheet.add(
             "EtaFlowEdit",
@@ -263,14 +259,14 @@ def by_flow_edit(family: Family, steps: int) -> Callable[[Sheet], None]:
             source=begun.pair.out("source"),
             positive=begun.pair.out("target"),
             negative=begun.negative.out(),
-            mask=mask.out("mask"),
+            mask=mask,
             steps=steps,
             scheduler="simple",
             source_cfg=1.0,
             cfg=1.0,
         )
         sheet.column("5. Keep the rest, look, save", 420)
-        kept = begun.keep(begun.decode(edited.out("latent")), mask.out("mask"))
+        kept = begun.keep(begun.decode(edited.out("latent")), mask)
         begun.compare(kept, inversion=begun.inversion.out())
         begun.save(kept)
 
@@ -287,8 +283,7 @@ def only_inside_my_mask(sheet: Sheet) -> None:
 
 def large_photograph(sheet: Sheet) -> None:
     sheet.column("1. Model and photograph")
-    loader = sheet.add("CheckpointLoaderSimple", models=[MODELS[SD15]], ckpt_name=SD15)
-    model, clip, vae = (loader.out(name) for name in ("MODEL", "CLIP", "VAE"))
+    model, clip, vae = checkpoint(sheet)
     loaded = sheet.add("LoadImage", "Your photograph, with a mask", image=TABLE)
     photograph, mask = loaded.out("IMAGE"), loaded.out("MASK")
     sheet.column("2. Cut out the part, say what changes")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageOps
 from PIL.ExifTags import IFD, Base
 
 MOST_BYTES = 1 << 30
@@ -68,7 +68,7 @@ def _read(picture: Image.Image, name: str, content: bytes) -> Original:
         profile = None
     density = picture.info.get("dpi")
     exif = _exif(picture)
-    xmp = _packet(picture)
+    xmp = packet_of(picture)
     upright = ImageOps.exif_transpose(picture)
     return Original(
         name=name,
@@ -84,14 +84,6 @@ def _read(picture: Image.Image, name: str, content: bytes) -> Original:
     )
 
 
-def profile_name(profile: bytes) -> str:
-    """What a colour profile calls itself."""
-    try:
-        return ImageCms.getProfileDescription(io.BytesIO(profile)).strip()  # pyright: ignore[reportArgumentType]: a file
-    except (ImageCms.PyCMSError, OSError):
-        return "unreadable"
-
-
 def _turned(density: tuple[float, float], is_turned: bool) -> tuple[float, float]:
     across, down = float(density[0]), float(density[1])
     return (down, across) if is_turned else (across, down)
@@ -101,13 +93,13 @@ def _exif(picture: Image.Image) -> Image.Exif | None:
     exif = picture.getexif()
     if not exif:
         return None
-    exif = _copy(exif)
+    exif = copy_exif(exif)
     if Base.Orientation in exif:
         exif[Base.Orientation] = 1
     return exif
 
 
-def _copy(exif: Image.Exif) -> Image.Exif:
+def copy_exif(exif: Image.Exif) -> Image.Exif:
     """A copy with its sub-directories, but for the preview's, which shows the source before the edit."""
     copy = Image.Exif()
     for tag, value in exif.items():
@@ -120,7 +112,8 @@ def _copy(exif: Image.Exif) -> Image.Exif:
     return copy
 
 
-def _packet(picture: Image.Image) -> bytes | None:
+def packet_of(picture: Image.Image) -> bytes | None:
+    """The XMP packet of an opened picture."""
     found = picture.info.get("xmp") or picture.info.get("XML:com.adobe.xmp")
     return found.encode() if isinstance(found, str) else found or None
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from . import xmp
 from .credentials import CredentialsError, read_credentials
-from .original import MIME, MOST_BYTES
+from .original import MIME, MOST_BYTES, packet_of
 
 STATES = {
     "Trusted": "valid, by a signer on the trust list",
@@ -37,10 +37,9 @@ def read_marks(content: bytes) -> Found:
     try:
         with Image.open(io.BytesIO(content)) as picture:
             mime = MIME.get(picture.format or "", "")
-            packet = picture.info.get("xmp") or picture.info.get("XML:com.adobe.xmp")
+            packet = packet_of(picture)
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"it cannot be read as a picture: {error}") from None
-    packet = packet.encode() if isinstance(packet, str) else packet
     lines, is_broken = _credentials(content, mime)
     return Found(xmp.source_type(packet), lines, is_broken)
 

@@ -11,7 +11,7 @@ from PIL import Image
 from PIL.ExifTags import IFD, Base
 from PIL.PngImagePlugin import PngInfo
 
-from .original import Original
+from .original import Original, copy_exif
 from .xmp import packet
 
 KINDS = {"png": "image/png", "webp": "image/webp", "jpeg": "image/jpeg"}
@@ -87,7 +87,7 @@ def _kept(original: Original, size: tuple[int, int]) -> dict:
     if original.density:
         found["dpi"] = original.density
     if original.exif:
-        exif = original.exif
+        exif = copy_exif(original.exif)
         inner = exif.get_ifd(IFD.Exif)
         for tag, side in ((Base.ExifImageWidth, size[1]), (Base.ExifImageHeight, size[0])):
             if tag in inner:

@@ -6,7 +6,6 @@ import os
 import sqlite3
 import subprocess
 import sys
-import threading
 from datetime import date
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from pilot import cli, items, journal
 from pilot.review import audit, candidates
 from pilot.review.desk import AGAIN, Desk
 from pilot.review.store import LEAD, Conflict, Person, ReviewError, Store, token_hash
-from tests.pilot.reviewed import make_run, pictures, result
+from tests.pilot.reviewed import make_run, pictures, race, result
 
 ROOT = Path(__file__).resolve().parents[2]
 ANNA, BEN, LEA = Person("Anna", "reviewer"), Person("Ben", "reviewer"), Person("Lea", "lead")
@@ -143,26 +142,7 @@ def test_nobody_votes_twice_or_for_what_was_decided(tmp_path):
 def test_the_faster_of_two_programs_has_the_seat(tmp_path):
     make_run(tmp_path, ["review"] * 8, size=8)
     desks = [open_desk(tmp_path) for _ in range(4)]
-    won, lost, failed = [], [], []
-
-    def work(desk: Desk, person: Person) -> None:
-        for one in desk.items():
-            try:
-                desk.vote(person, one.key, one.binding, "approve")
-                won.append(one.key)
-            except Conflict:
-                lost.append(one.key)
-            except Exception as error:
-                failed.append(error)
-
-    threads = [
-        threading.Thread(target=work, args=(desk, Person(f"P{i}", "reviewer")))
-        for i, desk in enumerate(desks)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    won, lost, failed = race(desks)
     assert not failed and sorted(won) == [key(n) for n in range(1, 9)] and len(lost) == 24
     assert [line["seat"] for line in lines(tmp_path, "vote")] == [1] * 8
     assert audit.verify(tmp_path).findings == ()

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 from pathlib import Path
 
 import pytest
@@ -15,8 +14,8 @@ import pytest
 from devtools.server import free_port
 from pilot.review import audit
 from pilot.review.desk import Desk
-from pilot.review.store import Conflict, Person, ReviewError, Store
-from tests.pilot.reviewed import make_run
+from pilot.review.store import Person, ReviewError, Store
+from tests.pilot.reviewed import make_run, race
 
 FOUND = [
     *map(Path, filter(None, [shutil.which("initdb")])),
@@ -59,26 +58,7 @@ def test_several_servers_share_one_database_and_no_seat(tmp_path, database):
     token = stores[0].add_reviewer("Anna", "lead")
     assert stores[1].who(token) == Person("Anna", "lead") and Store(runs[1], database).who(token) is None
     desks = [Desk(runs[0], store) for store in stores]
-    won, lost, failed = [], [], []
-
-    def work(desk: Desk, person: Person) -> None:
-        for one in desk.items():
-            try:
-                desk.vote(person, one.key, one.binding, "approve")
-                won.append(one.key)
-            except Conflict:
-                lost.append(one.key)
-            except Exception as error:
-                failed.append(error)
-
-    threads = [
-        threading.Thread(target=work, args=(desk, Person(f"P{i}", "reviewer")))
-        for i, desk in enumerate(desks)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    won, lost, failed = race(desks)
     assert not failed and len(won) == len(set(won)) == 6 and len(lost) == 12
     assert not (runs[0] / "review.sqlite").exists()
     found = audit.verify(runs[0])
