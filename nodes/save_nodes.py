@@ -118,25 +118,26 @@ class EtaSaveEdited(EtaNode):
             raise ValueError("images holds no picture (a batch of 0): connect at least one")
         regions = [None] if mask is None else host.beside(mask, len(images), "mask")
         original = host.source_file(hidden.dynprompt, node_id, "images", source_file)
+        signer = host.find_signer()
         texts = list(_workflow(hidden)) if workflow else []
         saved = []
         for i in host.counted(len(images)):
             region = regions[i % len(regions)]
             saved.append(
                 host.save_edited(
-                    images[i], filename_prefix, format, quality, original, region, instruction, texts
+                    images[i], filename_prefix, format, quality, original, signer, region, instruction, texts
                 )
             )
-        _tell(saved, node_id)
+        _tell(saved, signer is not None, node_id)
         shown = [{"filename": s.name, "subfolder": s.subfolder, "type": "output"} for s in saved]
         return io.NodeOutput(ui={"images": shown})
 
 
-def _tell(saved: list[host.Saved], node_id: str | None) -> None:
+def _tell(saved: list[host.Saved], has_signer: bool, node_id: str | None) -> None:
     first = saved[0]
     if first.lost:
         host.warn(f"the photograph's file loses {'; '.join(first.lost)}", node_id)
-    speak = host.warn if first.unsigned and first.is_set_up else host.say
+    speak = host.warn if first.unsigned and has_signer else host.say
     speak(f"{len(saved)} saved, {f'not signed: {first.unsigned}' if first.unsigned else 'signed'}", node_id)
 
 

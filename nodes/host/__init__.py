@@ -5,7 +5,7 @@ sampling.
 """
 
 from . import approvals
-from .edited_file import FROM_GRAPH, NO_FILE, Saved, save_edited, source_file
+from .edited_file import FROM_GRAPH, NO_FILE, Saved, find_signer, save_edited, source_file
 from .families.text import rows_of_text
 from .folders import input_pictures, picture_path, saved_files, saved_path
 from .inversion_file import load as load_inversion
@@ -62,6 +62,7 @@ __all__ = [
     "encode",
     "encodes_to",
     "eta_sampler",
+    "find_signer",
     "fingerprint",
     "fit_mask",
     "image_embeddings",

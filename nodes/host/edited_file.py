@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -95,14 +96,27 @@ def _above(dynprompt, node_id: str, name: str) -> Iterator[tuple[str, dict]]:
 class Saved:
     """A file of the output folder. lost: what the source's file carried and this one does not.
 
-    unsigned: why it has no credentials; empty where it has. is_set_up: whether there is a certificate.
+    unsigned: why it has no credentials; empty where it has.
     """
 
     subfolder: str
     name: str
     lost: tuple[str, ...]
     unsigned: str
-    is_set_up: bool
+
+
+def find_signer() -> files.Signer | None:
+    """Who signs here: from the environment or the host's user folder. Raises ValueError for half a signer."""
+    with _signing():
+        return files.find_signer(os.environ, Path(folder_paths.get_user_directory()) / CREDENTIALS)
+
+
+@contextmanager
+def _signing() -> Iterator[None]:
+    try:
+        yield
+    except files.CredentialsError as error:
+        raise ValueError(f"the picture is not saved, since it cannot be signed: {error}") from None
 
 
 def save_edited(
@@ -111,6 +125,7 @@ def save_edited(
     kind: str,
     quality: int,
     original: files.Original | None,
+    signer: files.Signer | None,
     region: Tensor | None,
     prompt: str,
     texts: Iterable[tuple[str, object]],
@@ -123,19 +138,16 @@ def save_edited(
     pixels = (picture[..., :3].clamp(0, 1) * 255).round().byte().cpu().numpy()
     told = {} if args.disable_metadata else {name: json.dumps(value) for name, value in texts}
     written = files.write(pixels, kind, quality, prompt, original, told)
-    content, unsigned = written.content, ""
-    try:
-        signer = files.find_signer(os.environ, Path(folder_paths.get_user_directory()) / CREDENTIALS)
-        unsigned = files.why_unsigned(signer) or (NO_PARENT if original is None else "")
-        if signer is not None and original is not None and not unsigned:
-            title = f"{Path(prefix).name}.{ENDINGS[kind]}"
+    content = written.content
+    unsigned = files.why_unsigned(signer) or (NO_PARENT if original is None else "")
+    if signer is not None and original is not None and not unsigned:
+        title = f"{Path(prefix).name}.{ENDINGS[kind]}"
+        with _signing():
             content = files.sign(content, files.KINDS[kind], title, signer, original, region)
-    except files.CredentialsError as error:
-        raise ValueError(f"the picture is not saved, since it cannot be signed: {error}") from None
     sized = prefix.replace("%width%", str(pixels.shape[1])).replace("%height%", str(pixels.shape[0]))
 
     def fill(path: Path) -> None:
         path.write_bytes(content)
 
     subfolder, name = save_new(sized, f".{ENDINGS[kind]}", fill, len(content) / 1e6)
-    return Saved(subfolder, name, written.lost, unsigned, signer is not None)
+    return Saved(subfolder, name, written.lost, unsigned)
