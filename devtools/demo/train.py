@@ -11,8 +11,10 @@ from __future__ import annotations
 import argparse
 import copy
 import math
+import multiprocessing
 import time
 from collections.abc import Callable, Iterable
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -78,8 +80,12 @@ class Data:
 
     def pictures(self, indices) -> tuple[Tensor, list[scenes.Scene]]:
         """[B, 3, H, W] in 0..1 and the scenes."""
-        batch = [scenes.render(scenes.TRAIN + int(i)) for i in indices]
+        batch = [training_scene(i) for i in indices]
         return to_tensor(batch), batch
+
+
+def training_scene(index: int) -> scenes.Scene:
+    return scenes.render(scenes.TRAIN + int(index))
 
 
 def to_tensor(batch: list[scenes.Scene]) -> Tensor:
@@ -225,10 +231,11 @@ def latents(run: Run, data: Data) -> dict:
 def encoded(run: Run, data: Data, path: Path, encoder: Encoder) -> dict:
     if not path.exists():
         found, names = [], []
-        for start in range(0, data.count, 50):
-            pictures, batch = data.pictures(range(start, min(start + 50, data.count)))
-            found.append(encoder(pictures.to(run.device)).cpu())
-            names += [(s.thing, s.background) for s in batch]
+        with multiprocessing.get_context("spawn").Pool() as pool:
+            rendered = pool.imap(training_scene, range(data.count), chunksize=50)
+            while batch := list(islice(rendered, 50)):
+                found.append(encoder(to_tensor(batch).to(run.device)).cpu())
+                names += [(s.thing, s.background) for s in batch]
         z = torch.cat(found)
         torch.save(
             {

@@ -50,13 +50,17 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints and the result")
     parser.add_argument("--stages", nargs="*", default=list(PLANS), choices=list(PLANS))
     parser.add_argument("--steps", type=int, default=PLANS["flow"].steps, help="of the flow transformer")
+    parser.add_argument("--batch", type=int, default=PLANS["flow"].batch, help="of the flow transformer")
+    parser.add_argument("--scenes", type=int, default=SCENES, help="that are rendered and encoded once")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--quick", action="store_true", help="a few steps, to test the path")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
-    data = Data(QUICK_SCENES if options.quick else SCENES)
+    data = Data(QUICK_SCENES if options.quick else options.scenes)
     for stage in options.stages:
-        plan = PLANS[stage]._replace(steps=options.steps) if stage == "flow" else PLANS[stage]
+        plan = PLANS[stage]
+        if stage == "flow":
+            plan = plan._replace(steps=options.steps, batch=options.batch)
         plan = plan._replace(steps=QUICK_STEPS) if options.quick else plan
         STAGES[stage](FlowRun(stage, plan, options.work, options.device), data)
 
