@@ -2,14 +2,16 @@
 
 Golden cases want float32 text encoding, so the host is started with --force-fp32 --fp32-text-enc, and with
 PyTorch's attention, as on a GPU. The host's own choice on a CPU is what `dev.py demo` and the tests of the
-page run.
+page run. ETA_TEST_GPU=1 leaves the GPU to it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import importlib
+import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -26,7 +28,8 @@ FOLDERS = (
     "models/controlnet",
     "models/loras",
 )
-OPTIONS = ("--cpu", "--force-fp32", "--fp32-text-enc", "--use-pytorch-cross-attention", "--disable-api-nodes")
+EXACT = ("--force-fp32", "--fp32-text-enc", "--use-pytorch-cross-attention", "--disable-api-nodes")
+OPTIONS = EXACT if os.environ.get("ETA_TEST_GPU") else ("--cpu", *EXACT)
 
 
 class Host:
@@ -87,12 +90,12 @@ class Outcome:
         self.success, self.error, self.outputs, self.executor = success, error, outputs, executor
 
 
-def boot(base: Path) -> Host:
+def boot(base: Path, options: Sequence[str] = OPTIONS) -> Host:
     """Start the host on a base directory of its own. Once in a process: the host cannot be started twice."""
     for folder in FOLDERS:
         (base / folder).mkdir(parents=True, exist_ok=True)
     (base / "custom_nodes" / "eta-inversion").symlink_to(ROOT, target_is_directory=True)
-    sys.argv = ["main.py", *OPTIONS, "--base-directory", str(base)]
+    sys.argv = ["main.py", *options, "--base-directory", str(base)]
     _put_host_first(environment().host)
     import comfy.options
 

@@ -10,7 +10,8 @@ from eta_core.evidence import metrics
 
 from .. import template_list as templates
 from ..demo import judge, scenes
-from ..demo.studio import DemoStudio, pixels_of
+from ..demo.studio import pixels_of
+from ..studio import Studio
 
 CFG = 7.5
 REGION = templates.REGION | {"blur": 0.0}
@@ -57,7 +58,7 @@ def cases(count: int, first_seed: int) -> list[Case]:
     return found
 
 
-def inverted(studio: DemoStudio, case: Case, steps: int, pixels: torch.Tensor | None = None) -> Start:
+def inverted(studio: Studio, case: Case, steps: int, pixels: torch.Tensor | None = None) -> Start:
     """`pixels` instead of the case's own pictures."""
     texts = tuple(scenes.prompt_of(thing, case.background) for thing in (case.thing, case.wanted))
     source, target = map(studio.prompt, texts)
@@ -66,10 +67,12 @@ def inverted(studio: DemoStudio, case: Case, steps: int, pixels: torch.Tensor | 
 
 
 class Start(NamedTuple):
-    """A case encoded and inverted: what every edit of it starts from."""
+    """A picture encoded and inverted: what every edit of it starts from. case: None where its thing has no
+    mask.
+    """
 
-    studio: DemoStudio
-    case: Case
+    studio: Studio
+    case: Case | None
     steps: int
     texts: tuple[str, str]  # source, target
     source: list
@@ -78,6 +81,8 @@ class Start(NamedTuple):
     inversion: object
 
     def mask(self, **settings) -> torch.Tensor:
+        if self.case is None:
+            raise ValueError("no thing is known in this picture")
         region = REGION | settings
         return self.studio.region(self.inversion, self.case.thing, source_prompt=self.texts[0], **region)[0]
 
@@ -94,7 +99,7 @@ METHODS = ("simple", "Prompt-to-Prompt", "MasaCtrl", "Plug-and-Play")
 
 
 def method_of(
-    studio: DemoStudio, name: str, inversion, target: list, source_text: str, target_text: str, **settings
+    studio: Studio, name: str, inversion, target: list, source_text: str, target_text: str, **settings
 ):
     """ETA_EDIT of a method at its node's defaults, but for the settings given."""
     if name == "simple":
@@ -107,12 +112,12 @@ def method_of(
     return studio.prompt_to_prompt(inversion, positive=target, **texts | settings)
 
 
-def invert(studio: DemoStudio, source: list, latent: dict, steps: int):
+def invert(studio: Studio, source: list, latent: dict, steps: int):
     return studio.invert(positive=source, latent_image=latent, steps=steps)
 
 
 def stock_img2img(
-    studio: DemoStudio, target: list, latent: dict, steps: int, denoise: float, cfg: float = CFG
+    studio: Studio, target: list, latent: dict, steps: int, denoise: float, cfg: float = CFG
 ) -> torch.Tensor:
     """The host's KSampler on the reference's grid."""
     asked = {"seed": 0, "steps": steps, "cfg": cfg, "scheduler": "ddim_uniform", "denoise": denoise}

@@ -3,33 +3,34 @@
 from __future__ import annotations
 
 import argparse
-import ctypes
-import gc
 import json
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 
 from ..demo import scenes
 from ..demo.studio import DemoStudio
+from ..studio import Studio
 from .cases import METHODS, Case, Start, cases, invert, inverted, stock_img2img
+from .meters import Meter, ProcessMeter
+
+StudioKind = TypeVar("StudioKind", bound=Studio)
 
 STEPS = 20  # of the table of nodes
-LIKE = {"EtaInversion": "KSampler, cfg 1", "EtaSampler, eta 0": "KSampler, cfg 7.5"}  # calls of the same size
+LIKE = {  # calls of the same size
+    "EtaInversion": "KSampler, cfg 1",
+    "EtaSampler, eta 0": "KSampler, cfg 7.5",
+    "with Prompt-to-Prompt": "KSampler, cfg 7.5, two pictures",
+    "with MasaCtrl": "KSampler, cfg 7.5, two pictures",
+}
 PLAIN = "EtaSampler, paper_strong"
 
 
 @dataclass
 class Cost:
-    """What one job cost.
-
-    seconds: CPU time of this process in each round; unlike the wall clock's, other programs do not lengthen
-    it.
-    """
+    """What one job cost; seconds in each round."""
 
     calls: int = 0  # of the network
     rows: int = 0  # pictures that went through it
@@ -45,18 +46,20 @@ class Cost:
         return self.least / self.calls / (other.least / other.calls)
 
 
-def measure(studio: DemoStudio, jobs: dict[str, Callable[[], object]], rounds: int) -> dict[str, Cost]:
+def measure(
+    counter: Counter, jobs: dict[str, Callable[[], object]], rounds: int, meter: Meter
+) -> dict[str, Cost]:
     """The jobs in turn, `rounds` times."""
     costs = {name: Cost() for name in jobs}
     for _ in range(rounds):
         for name, job in jobs.items():
-            before = settled()
-            studio.counter.reset()
-            started = time.process_time()
+            before = meter.settled()
+            counter.reset()
+            started = meter.seconds()
             job()
-            costs[name].seconds.append(time.process_time() - started)
-            costs[name].calls, costs[name].rows = studio.counter.calls, studio.counter.rows
-            costs[name].megabytes = memory("VmHWM") - before
+            costs[name].seconds.append(meter.seconds() - started)
+            costs[name].calls, costs[name].rows = counter.calls, counter.rows
+            costs[name].megabytes = meter.peak() - before
     return costs
 
 
@@ -74,32 +77,13 @@ class Counter:
         return apply_model(x, *args, **kwargs)
 
 
-def counted(studio: DemoStudio) -> DemoStudio:
+def counted(studio: StudioKind) -> tuple[StudioKind, Counter]:
+    """The same studio, and what counts its network calls."""
     from comfy.patcher_extension import WrappersMP
 
     model, counter = studio.model.clone(), Counter()
     model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "bench", counter)
-    studio = studio.on(model)
-    studio.counter = counter
-    return studio
-
-
-def settled() -> float:
-    """Resident MB once freed memory is given back; the peak counts from here. nan where it is not known."""
-    gc.collect()
-    if sys.platform != "linux":
-        return float("nan")
-    ctypes.CDLL(None).malloc_trim(0)
-    with open("/proc/self/clear_refs", "w") as peak:
-        peak.write("5")
-    return memory("VmRSS")
-
-
-def memory(name: str) -> float:
-    if sys.platform != "linux":
-        return float("nan")
-    with open("/proc/self/status") as status:
-        return next(int(line.split()[1]) / 1024 for line in status if line.startswith(name))
+    return studio.on(model), counter
 
 
 # --- the nodes ------------------------------------------------------------------------------------
@@ -112,9 +96,11 @@ def nodes(start: Start) -> dict[str, Callable[[], object]]:
         start.studio.eta(preset="paper_strong"),
     )
     steps = start.steps
+    pair = {"samples": start.latent["samples"].repeat(2, 1, 1, 1)}
     jobs = {
         "KSampler, cfg 7.5": lambda: stock_img2img(studio, start.target, start.latent, steps, 1.0),
         "KSampler, cfg 1": lambda: stock_img2img(studio, start.target, start.latent, steps, 1.0, cfg=1.0),
+        "KSampler, cfg 7.5, two pictures": lambda: stock_img2img(studio, start.target, pair, steps, 1.0),
         "EtaInversion": lambda: invert(studio, start.source, start.latent, steps),
         "EtaSampler, eta 0": lambda: start.edit(off),
         PLAIN: lambda: start.edit(strong),
@@ -122,8 +108,14 @@ def nodes(start: Start) -> dict[str, Callable[[], object]]:
     for name in METHODS[1:]:
         method = start.method(name)
         jobs[f"with {name}"] = lambda method=method: start.edit(strong, edit=method)
-    patched = start._replace(studio=studio.on(_beside_another_pack(studio.model)))
-    return jobs | {
+    return jobs
+
+
+def crowded(start: Start) -> dict[str, Callable[[], object]]:
+    """Many variants, and another pack's patch."""
+    strong = start.studio.eta(preset="paper_strong")
+    patched = start._replace(studio=start.studio.on(_beside_another_pack(start.studio.model)))
+    return {
         "with 4 variants": lambda: start.edit(strong, variants=4),
         "with another pack's patch": lambda: patched.edit(strong),
         "with that and 4 variants": lambda: patched.edit(strong, variants=4),
@@ -139,7 +131,7 @@ def _beside_another_pack(model):
 
 def nodes_table(costs: dict[str, Cost]) -> list[str]:
     lines = [
-        "| node | calls | rows | CPU seconds | per call | edit | MB above |",
+        "| node | calls | rows | seconds | per call | edit | MB above |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, cost in costs.items():
@@ -188,11 +180,11 @@ def at(studio: DemoStudio, case: Case, setting: Setting) -> dict[str, Callable[[
     return {STOCK: jobs[STOCK], SAMPLER: jobs[SAMPLER], WHOLE: lambda: whole_edit(start, setting)}
 
 
-def growth(studio: DemoStudio, case: Case) -> dict[Setting, dict[str, Cost]]:
+def growth(studio: DemoStudio, counter: Counter, case: Case) -> dict[Setting, dict[str, Cost]]:
     settings = [Setting(), *(Setting(**{name: value}) for name, values in GROWTH.items() for value in values)]
     found = {}
     for setting in settings:
-        found[setting] = measure(studio, at(studio, case, setting), 1)
+        found[setting] = measure(counter, at(studio, case, setting), 1, ProcessMeter())
         print(setting, {name: round(cost.least, 2) for name, cost in found[setting].items()}, flush=True)
     return found
 
@@ -222,11 +214,11 @@ def growth_table(found: dict[Setting, dict[str, Cost]]) -> list[str]:
 
 
 def cost(studio: DemoStudio, options: argparse.Namespace) -> list[str]:
-    studio, case = counted(studio), cases(1, scenes.TEST)[0]
-    warm = at(studio, case, Setting())
-    measure(studio, warm, 1)
-    single = measure(studio, nodes(inverted(studio, case, STEPS)), options.rounds)
-    found = growth(studio, case)
+    (studio, counter), case, meter = counted(studio), cases(1, scenes.TEST)[0], ProcessMeter()
+    measure(counter, at(studio, case, Setting()), 1, meter)  # warms up
+    start = inverted(studio, case, STEPS)
+    single = measure(counter, nodes(start) | crowded(start), options.rounds, meter)
+    found = growth(studio, counter, case)
     raw = {
         str(setting._asdict()): {n: asdict(c) for n, c in costs.items()} for setting, costs in found.items()
     }
@@ -234,9 +226,9 @@ def cost(studio: DemoStudio, options: argparse.Namespace) -> list[str]:
     (options.out / "cost.json").write_text(json.dumps({"nodes": nodes_raw, "growth": raw}, indent=1))
     smallest = Setting()
     return [
-        f"{STEPS} steps, one picture of 128 px, the fewest CPU seconds of {options.rounds} rounds in turn. "
-        "Per call: time against as many calls of KSampler of the "
-        "same size. Edit: time against the plain EtaSampler's. MB: the highest above the loaded model.",
+        f"{STEPS} steps, one picture of 128 px; the fewest seconds of CPU of {options.rounds} rounds in turn. "
+        "Per call: time against as many calls of KSampler of the same size. Edit: time against the plain "
+        "EtaSampler's. MB: the highest above the loaded model.",
         "",
         *nodes_table(single),
         "",

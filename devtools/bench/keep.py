@@ -17,7 +17,7 @@ from eta_core.place import Fit, crop, place, resize, stitch
 
 from ..demo import scenes
 from ..demo.studio import DemoStudio, pixels_of
-from .cost import memory, settled
+from .meters import ProcessMeter
 
 SIDE = 512  # pixels to which a scene is enlarged
 MOST_SHIFT, MOST_ZOOM = 12.0, 0.03
@@ -111,15 +111,16 @@ def _large() -> Iterator[str]:
         "the same, a region of 5600x3600": lambda source: _stitched(source, (3600, 5600)),
         "EtaKeep, an edit of 1224x816": _kept,
     }
+    meter = ProcessMeter()
     for name, job in jobs.items():
         noise = torch.rand(1, 200, 300, 3, generator=torch.Generator().manual_seed(1))
-        before = settled()
+        before = meter.settled()
         source = resize(noise, LARGE)
         whole = source.nbytes / 2**20
-        settled()
+        meter.settled()
         start = time.perf_counter()
         job(source)
-        yield f"| {name} | {time.perf_counter() - start:.1f} | {(memory('VmHWM') - before) / whole:.2f} |"
+        yield f"| {name} | {time.perf_counter() - start:.1f} | {(meter.peak() - before) / whole:.2f} |"
         del source
 
 

@@ -10,7 +10,8 @@ proof    every way at its best settings against the right answer: success, backg
 keep     planted edits, shifted, zoomed and tinted: what EtaKeep finds of each; 24 megapixels: time, memory
 full_size  scenes drawn large, edited in a crop and put back: what stays exact, and how the seam looks
 cost     network evaluations, time for each against the stock KSampler in the same run, peak memory; growth
-         with steps, size, batch and edits
+         with steps, size, batch and edits. --size sd15, sdxl or flux: a random network of that size, on this
+         machine's GPU
 Everything goes to --out (bench-output): a table, the raw figures, pictures.
 """
 
@@ -29,6 +30,7 @@ from .full_size import full_size
 from .keep import search
 from .methods import methods
 from .proof import proof
+from .true_size import SIZES, true_size_cost
 
 TABLES = {
     "cost": cost,
@@ -59,6 +61,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20, help="of curves and methods")
     parser.add_argument("--rounds", type=int, default=2, help="of cost; the fewest seconds count")
     parser.add_argument(
+        "--size", choices=("embedded", *SIZES), default="embedded", help="of cost: the network that is run"
+    )
+    parser.add_argument(
         "--validation",
         action="store_true",
         help="scenes of the validation range, for tuning; never report these",
@@ -71,12 +76,21 @@ def main() -> None:
     options.first_seed = scenes.VALIDATION if options.validation else scenes.TEST
     options.out.mkdir(parents=True, exist_ok=True)
     sys.argv = sys.argv[:1]  # the host reads it
+    if options.size != "embedded":
+        if options.tables != ["cost"]:
+            parser.error("--size is for the table cost alone")
+        report(options.out / f"cost-{options.size}.md", true_size_cost(options.size, options.rounds))
+        return
     studio = open_studio()
     for name in TABLES:
         if name in (options.tables or TABLES):
-            text = "\n".join(TABLES[name](studio, options)) + "\n"
-            (options.out / f"{name}.md").write_text(text)
-            print(f"\n{text}", flush=True)
+            report(options.out / f"{name}.md", TABLES[name](studio, options))
+
+
+def report(path: Path, lines: list[str]) -> None:
+    text = "\n".join(lines) + "\n"
+    path.write_text(text)
+    print(f"\n{text}", flush=True)
 
 
 if __name__ == "__main__":

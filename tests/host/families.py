@@ -11,7 +11,8 @@ from typing import NamedTuple
 import torch
 from safetensors.torch import save_file
 
-from tests.host.flow import text_encoder
+from devtools import random_networks
+from devtools.random_networks import text_encoder, unet_weights
 
 LAYERS = dict(num_hidden_layers=3)
 SHALLOW = dict(
@@ -28,16 +29,7 @@ WHOLE = dict(  # every block of SD2: the host tells v-prediction by its last one
     transformer_depth_output=[1] * 9 + [0] * 3,
     transformer_depth_middle=1,
 )
-SDXL = dict(
-    num_res_blocks=[2, 2, 2],
-    channel_mult=(1, 1, 1),
-    transformer_depth=[0, 0, 2, 2, 10, 10],
-    transformer_depth_output=[0, 0, 0, 2, 2, 2, 10, 10, 10],
-    transformer_depth_middle=10,
-    context_dim=2048,
-    num_classes="sequential",
-    adm_in_channels=2816,
-)
+SDXL = random_networks.SDXL | dict(channel_mult=(1, 1, 1))
 REFINER = dict(
     model_channels=384,
     num_res_blocks=[2, 2, 2, 2],
@@ -105,27 +97,7 @@ FAMILIES = {
 
 
 def weights(network: dict, v_prediction: bool) -> dict[str, torch.Tensor]:
-    from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
-    from comfy.ops import disable_weight_init
-
-    common = dict(image_size=32, in_channels=4, out_channels=4, model_channels=320, context_dim=1024)
-    common |= dict(
-        use_spatial_transformer=True, use_linear_in_transformer=True, legacy=False, num_head_channels=64
-    )
-    unet = UNetModel(**common | network, dtype=torch.float16, device="meta", operations=disable_weight_init)
-    generator, state = torch.Generator().manual_seed(11), {}
-    for name, shape in ((name, value.shape) for name, value in unet.state_dict().items()):
-        random = torch.randn(shape, generator=generator)
-        if len(shape) > 1:
-            random *= (6.0 if name.endswith("attn2.to_q.weight") else 1.0) / random[0].numel() ** 0.5
-        elif name.endswith("weight"):
-            random = 1 + 0.1 * random
-        else:
-            random *= 0.02
-        state[name] = random.half()
-    state["out.2.weight"] *= (
-        0.2  # a random network that predicts little, so that its inversion can be played back
-    )
+    state = unet_weights(network)
     if v_prediction:
         state["output_blocks.11.1.transformer_blocks.0.norm1.bias"] *= 10
     return state

@@ -6,12 +6,13 @@ too wide for a test: their networks are built narrow from the same classes.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from safetensors.torch import save_file
+
+from devtools.random_networks import patcher, seeded, t5_xxl, text_encoder
 
 WIDTH = 64
 CLIP = dict(hidden_size=WIDTH, intermediate_size=WIDTH, num_attention_heads=4, num_hidden_layers=3)
@@ -21,27 +22,6 @@ T5 = dict(d_model=WIDTH, d_ff=WIDTH, d_kv=16, num_heads=4, num_layers=1)
 class Flow(NamedTuple):
     model: object
     clip: object
-
-
-def seeded(network: torch.nn.Module) -> dict[str, torch.Tensor]:
-    generator, state = torch.Generator().manual_seed(5), {}
-    for name, value in network.state_dict().items():
-        random = torch.randn(value.shape, generator=generator)
-        if value.ndim > 1:
-            state[name] = random / value[0].numel() ** 0.5
-        else:
-            state[name] = 0.02 * random if name.endswith("bias") else 1 + 0.1 * random
-    return state
-
-
-def text_encoder(tokenizer, model, **configs):
-    import comfy.sd
-    from comfy.supported_models_base import ClipTarget
-
-    options = {f"{name}_model_config": config for name, config in configs.items()}
-    clip = comfy.sd.CLIP(ClipTarget(tokenizer, model), model_options=options)
-    clip.cond_stage_model.load_state_dict(seeded(clip.cond_stage_model))
-    return clip
 
 
 def sd3(host) -> Flow:
@@ -73,17 +53,6 @@ def sd3(host) -> Flow:
     return Flow(model, text_encoder(SD3Tokenizer, sd3_clip(clip_l=True, clip_g=False, t5=False), clip_l=CLIP))
 
 
-def patcher(config):
-    import comfy.model_management
-    import comfy.model_patcher
-
-    config.set_inference_dtype(torch.float32, None)
-    model = config.get_model({}, "", device="cpu")
-    model.diffusion_model.load_state_dict(seeded(model.diffusion_model))
-    device = comfy.model_management.get_torch_device()
-    return comfy.model_patcher.ModelPatcher(model, device, comfy.model_management.unet_offload_device())
-
-
 def newer(parameters: type, **fields) -> dict:
     """Those of `fields` that this host's dataclass of parameters has."""
     return {name: value for name, value in fields.items() if name in parameters.__dataclass_fields__}
@@ -91,9 +60,7 @@ def newer(parameters: type, **fields) -> dict:
 
 def t5() -> dict:
     """The configuration of a small T5."""
-    from comfy.text_encoders import flux
-
-    return json.loads((Path(flux.__file__).parent / "t5_config_xxl.json").read_text()) | T5
+    return t5_xxl(**T5)
 
 
 def flux(host) -> Flow:
