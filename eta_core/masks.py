@@ -152,6 +152,8 @@ def combine(region: Tensor, mask: Tensor, how: str) -> Tensor:
 
 def enlarge(values: Tensor, size: tuple[int, int], hard: bool = False) -> Tensor:
     """[B, H, W] of the latent's size at the picture's: whole blocks where `hard`, smooth where not."""
+    if tuple(values.shape[-2:]) == tuple(size):
+        return values
     return F.interpolate(values[:, None], size, mode="nearest" if hard else "bilinear")[:, 0]
 
 

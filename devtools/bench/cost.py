@@ -226,7 +226,7 @@ def cost(studio: DemoStudio, options: argparse.Namespace) -> list[str]:
     (options.out / "cost.json").write_text(json.dumps({"nodes": nodes_raw, "growth": raw}, indent=1))
     smallest = Setting()
     return [
-        f"{STEPS} steps, one picture of 128 px; the fewest seconds of CPU of {options.rounds} rounds in turn. "
+        f"{STEPS} steps, one picture of 128 px; the least CPU seconds of {options.rounds} rounds in turn. "
         "Per call: time against as many calls of KSampler of the same size. Edit: time against the plain "
         "EtaSampler's. MB: the highest above the loaded model.",
         "",

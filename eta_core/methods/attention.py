@@ -20,9 +20,14 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
 
 
 def probabilities(q: Tensor, k: Tensor, heads: int) -> Tensor:
-    """softmax(q k^T / sqrt(d)) of each head in float32: [B, heads, Q, K]."""
-    q, k = split_heads(q, heads).float(), split_heads(k, heads).float()
-    return (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(-1)
+    """softmax(q k^T / sqrt(d)) of each head: [B, heads, Q, K] in float32.
+
+    The products are formed in the precision of q, as the model forms them. A GPU spends most of this time on
+    starting kernels, of which there are three.
+    """
+    q, k = split_heads(q, heads), split_heads(k, heads)
+    scores = q @ (k * q.shape[-1] ** -0.5).transpose(-1, -2)
+    return scores.softmax(-1, dtype=torch.float32)
 
 
 AT_ONCE = 8  # heads whose columns are formed together: all would take too much memory
@@ -72,23 +77,30 @@ def _fused(q: Tensor) -> Callable | None:
     return None
 
 
-def transfer(source: Tensor, target: Tensor, shares: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
-    """Prompt-to-Prompt's cross-attention (Hertz et al. 2022, eq. 4 to 6).
+def transfer(source: Tensor, target: Tensor, taken: Tensor, kept: Tensor) -> Tensor:
+    """Prompt-to-Prompt's cross-attention (Hertz et al. 2022, eq. 4 to 6), as one matrix: see `mixture`.
 
-    source [B, heads, Q, Ks], target [B, heads, Q, Kt]; shares [Ks, Kt]: how much of each source token's map a
-    target token takes, a column of zeros keeps the target's own; scale [Kt] multiplies; weight [Kt] in 0..1:
-    how much of all this.
+    source [B, heads, Q, Ks], target [B, heads, Q, Kt], taken [Ks, Kt], kept [Kt].
     """
-    new = (shares.sum(0) == 0).to(target)
-    return torch.lerp(target, (source @ shares + target * new) * scale, weight)
+    return (source @ taken).addcmul_(target, kept)
 
 
-def replaced(previous: Tensor, change: Tensor, v: Tensor, heads: int) -> Tensor:
-    """An attention's output after its maps change by `change`. It keeps what others have added to `previous`.
+def mixture(shares: Tensor, weight: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """How much of each source token's map, [Ks, Kt], and of its own, [Kt], a target token gets.
 
-    previous [B, Q, heads * d].
+    shares [Ks, Kt]: how much of each source token's map a target token takes, a column of zeros keeps the
+    target's own; scale [Kt] multiplies; weight [Kt] in 0..1: how much of all this.
     """
-    return previous + (change @ split_heads(v, heads).float()).transpose(1, 2).flatten(-2).to(previous)
+    new = (shares.sum(0) == 0).to(shares)
+    return shares * (scale * weight), 1 - weight + new * scale * weight
+
+
+def change_of(change: Tensor, v: Tensor, heads: int) -> Tensor:
+    """What an attention's output [B, Q, heads * d] gains when its maps gain `change` [B, heads, Q, K].
+
+    It is added to the output, so that what others have added there stays.
+    """
+    return (change.to(v.dtype) @ split_heads(v, heads)).transpose(1, 2).flatten(-2)
 
 
 def outside_and_inside(

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
+import torch
 from torch import Tensor
 
-from .attention import transfer
+from .attention import mixture, transfer
 
 if TYPE_CHECKING:
     from .local_blend import LocalBlend
@@ -67,7 +69,7 @@ class Injection(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class CrossControl:
-    """How the source's cross-attention maps control the target's in one step; see attention.transfer.
+    """How the source's cross-attention maps control the target's in one step; see attention.mixture.
 
     shares [source rows, target rows], scale [target rows], weight [target rows] in 0..1; weight 0 everywhere
     steers nothing.
@@ -77,13 +79,24 @@ class CrossControl:
     scale: Tensor
     weight: Tensor
 
-    @property
+    @cached_property
     def steers(self) -> bool:
         return bool(self.weight.any())
 
     def apply(self, source: Tensor, target: Tensor) -> Tensor:
         """The target's new maps from both branches' [B, heads, Q, rows]."""
-        return transfer(source, target, *(t.to(target) for t in (self.shares, self.weight, self.scale)))
+        if target.device not in self._mixtures:
+            self._mixtures[target.device] = tuple(t.to(target) for t in self._mixture)
+        return transfer(source, target, *self._mixtures[target.device])
+
+    @cached_property
+    def _mixture(self) -> tuple[Tensor, Tensor]:
+        return mixture(self.shares, self.weight, self.scale)
+
+    @cached_property
+    def _mixtures(self) -> dict[torch.device, tuple[Tensor, ...]]:
+        """The same on each device, brought there once a step and not once a layer."""
+        return {}
 
 
 class Method:

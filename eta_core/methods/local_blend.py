@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 import torch.nn.functional as F
@@ -89,7 +90,9 @@ class BlendMaps:
 
 
 def _of_words(maps: Tensor, words: Sequence[int], grid: tuple[int, int], wanted: tuple[int, int]) -> Tensor:
-    return enlarge(maps[..., list(words)].sum((1, 3)).unflatten(-1, grid), wanted)
+    # Word by word: indexing by a list would bring it to the GPU, and wait for it, in every layer.
+    whole = reduce(torch.add, (maps[..., word].sum(1) for word in words))
+    return enlarge(whole.unflatten(-1, grid), wanted)
 
 
 def _added(total: Tensor | None, more: Tensor) -> Tensor:

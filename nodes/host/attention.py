@@ -39,7 +39,7 @@ def fills_picture(q: Tensor, extra_options: dict, size: tuple[int, int]) -> bool
 
 def fold(maps: Tensor, rows: int) -> Tensor:
     """Maps over `rows` rows of text. The host repeats a prompt to a longer partner's length."""
-    return maps.unflatten(-1, (-1, rows)).sum(-2)
+    return maps if maps.shape[-1] == rows else maps.unflatten(-1, (-1, rows)).sum(-2)
 
 
 def plain_attention(extra_options: dict) -> Attend:

@@ -64,7 +64,7 @@ class JointCall(SteeredRows):
         if text:
             self._block += 1
         key, place = ("joint", 0, self._block - 1), ("joint", self._block, text > 0)
-        parts = list(self._parts(len(q), options))
+        parts = self._parts(len(q), options)
         if key not in self._network.layers or not parts:
             self._step.run.complain()
             return attend(q, k, v)

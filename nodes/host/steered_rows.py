@@ -10,12 +10,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...eta_core.masks import tile_batch
-from .attention import chunks_of
+from .attention import Chunk, chunks_of
 
 if TYPE_CHECKING:
     from .steering import StepMethods
 
 SOURCE = "source"
+Part = tuple[str, bool, slice]  # branch, cond, rows
 
 
 class SteeredRows:
@@ -34,6 +35,7 @@ class SteeredRows:
         self._last_row = sum(rows.values())
         self._all_together = {SOURCE, *self._branches} <= set(rows)
         self._armed = True
+        self._found: dict[tuple, list[Part]] = {}
 
     def install(self, options: dict) -> None:
         options["sampler_pre_cfg_function"] = [*options.get("sampler_pre_cfg_function", []), self._disarm]
@@ -44,11 +46,16 @@ class SteeredRows:
         self._armed = False
         return args["conds_out"]
 
-    def _parts(self, count: int, extra_options: dict) -> Iterator[tuple[str, bool, slice]]:
+    def _parts(self, count: int, extra_options: dict) -> list[Part]:
         """(branch, cond, rows) of a call of `count` rows, the source's first. Nothing where the rows are not
         ours.
         """
-        chunks = chunks_of(count, extra_options)
+        known = (count, tuple(extra_options["cond_or_uncond"]))
+        if known not in self._found:  # every layer asks
+            self._found[known] = list(self._parts_of(chunks_of(count, extra_options)))
+        return self._found[known]
+
+    def _parts_of(self, chunks: list[Chunk] | None) -> Iterator[Part]:
         if not chunks or chunks[0].rows.stop != self._last_row:
             return
         for name in sorted(self._rows, key=lambda name: name != SOURCE):

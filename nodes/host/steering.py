@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ...eta_core.masks import tile_batch
 from ...eta_core.methods import BlendMaps, CrossControl, Injection, Layer, Method
-from ...eta_core.methods.attention import outside_and_inside, probabilities, replaced
+from ...eta_core.methods.attention import change_of, outside_and_inside, probabilities
 from .attention import Attend, Key, chain, fills_picture, fold, plain_attention
 from .families import JointNetwork, UNet, steered_network
 from .families.unet import feature_block
@@ -235,7 +235,7 @@ class UNetCall(SteeredRows):
     def _usual(self, q: Tensor, extra_options: dict) -> bool:
         """Whether the call's queries are the whole picture's and its rows are ours; complains where not."""
         whole = fills_picture(q, extra_options, self._step.plan.size)
-        usual = whole and any(True for _ in self._parts(len(q), extra_options))
+        usual = whole and bool(self._parts(len(q), extra_options))
         if not usual:
             self._step.run.complain()
         return usual
@@ -311,12 +311,10 @@ class UNetCall(SteeredRows):
             if branch is not None and branch.control is not None:
                 source = self._of_source(place, cond)
                 own = _Projections(q[rows], k[rows], v[rows])
-                controlled = self._controlled(
-                    name, branch.control, key, answer[rows], own, source, extra_options
-                )
-                if controlled is not None:
+                change = self._controlled(name, branch.control, key, own, source, extra_options)
+                if change is not None:
                     answer = answer.clone()
-                    answer[rows] = controlled
+                    answer[rows] += change
         self._forget(place)
         return answer
 
@@ -325,12 +323,11 @@ class UNetCall(SteeredRows):
         name: str,
         control: CrossControl,
         key: Key,
-        answer: Tensor,
         own: _Projections,
         source: tuple[Tensor | None, ...] | None,
         extra_options: dict,
     ) -> Tensor | None:
-        """One branch's `answer` under the source's control, or None where it stays as it is.
+        """What one branch's answer gains under the source's control, or None where it stays as it is.
 
         The maps are recorded for the branch's local blend. source: the source's q and k, where they are
         known.
@@ -340,13 +337,13 @@ class UNetCall(SteeredRows):
         if own.k.shape[1] % text_rows or (source_k is not None and source_k.shape[1] % source_rows):
             self._step.run.complain()
             return None
-        source_maps, controlled = None, None
+        source_maps, change = None, None
         if source_q is not None and source_k is not None:
             source_maps = fold(probabilities(source_q, source_k, heads), source_rows)
         maps = fold(probabilities(own.q, own.k, heads), text_rows)
         if control.steers and source_maps is not None:
             steered = control.apply(tile_batch(source_maps, len(maps)), maps)
-            controlled = replaced(answer, steered - maps, own.v[:, :text_rows], heads)
+            change = change_of(steered - maps, own.v[:, :text_rows], heads)
             maps = steered
         blend_maps = self._step.run.blend_maps.get(name)
         if (
@@ -357,7 +354,7 @@ class UNetCall(SteeredRows):
         ):
             grid = tuple(extra_options["activations_shape"][-2:])
             blend_maps.add(source_maps, maps, grid, self._network.grid)
-        return controlled
+        return change
 
     # --- features ---------------------------------------------------------------------------------
 

@@ -53,7 +53,8 @@ class UNet:
         for rows in (chunk.rows for chunk in chunks if chunk.cond):
             maps = fold(probabilities(q[rows], k[rows], extra_options["n_heads"]).mean(1), sink.rows)
             maps = maps.unflatten(1, tuple(extra_options["activations_shape"][-2:])).permute(0, 3, 1, 2)
-            sink.add(F.interpolate(maps, self.grid, mode="bilinear"))
+            at_hand = tuple(maps.shape[-2:]) == self.grid
+            sink.add(maps if at_hand else F.interpolate(maps, self.grid, mode="bilinear"))
 
 
 def unet_of(model, size: tuple[int, int]) -> UNet | None:
