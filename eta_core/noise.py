@@ -112,11 +112,24 @@ class FreshNoise(ABC):
 
 
 class EtaNoise(FreshNoise):
-    """The paper's noise: eta says how much of the predicted noise is replaced (eq. 9 to 13)."""
+    """The paper's noise: eta says how much of the predicted noise is replaced (eq. 9 to 13).
+
+    The source's own prediction at a step follows from the trajectory: it is the one that leads from the
+    step's point to the next. So the network is not asked for the source.
+    """
 
     def reads_source(self, step: Step) -> bool:
-        chooses = self.settings.candidates > 1 or self.settings.blend > 0.0
-        return chooses and self.settings.acts(step)
+        return False
+
+    def _denoised(self, step: Step, source: Tensor | None) -> Tensor | None:
+        """The denoised source whose DDIM step is the trajectory's own."""
+        x, x_next = self.trajectory[step.index], self.trajectory[step.index - 1]
+        return x - step.sigma / (step.sigma - step.sigma_next) * (x - x_next)
+
+    def _chooses(self, step: Step) -> bool:
+        """Whether the noise of a step depends on the source."""
+        settings = self.settings
+        return (settings.candidates > 1 or settings.blend > 0.0) and settings.acts(step)
 
     def renewal(self, step: Step, source: Tensor | None) -> Renewal:
         settings = self.settings
@@ -124,8 +137,9 @@ class EtaNoise(FreshNoise):
             self._pass_over()
             return Renewal(step.sigma_next, 0.0, None)
         eta, optimal = settings.eta(step.time), None
-        if self.reads_source(step):
-            optimal = self._optimal(step, source, *ancestral_step(eta, step.sigma, step.sigma_next))
+        if self._chooses(step):
+            down, up = ancestral_step(eta, step.sigma, step.sigma_next)
+            optimal = self._optimal(step, self._denoised(step, source), down, up)
         region = None if settings.region is None else tile_batch(settings.region, self.rows)
         down, up = ancestral_step(eta, step.sigma, step.sigma_next, region)
         return Renewal(down, up, self._chosen(optimal))
@@ -136,6 +150,16 @@ class EtaNoise(FreshNoise):
             region = None if self.settings.region is None else tile_batch(self.settings.region, self.rows)
             down = balanced(down, up, (x - target) / step.sigma, noise, region)
         return eta_step(x, target, step.sigma, down, up, noise)
+
+
+class ReferenceEtaNoise(EtaNoise):
+    """The same as the paper authors' program has it: the source's prediction is the network's, guided."""
+
+    def reads_source(self, step: Step) -> bool:
+        return self._chooses(step)
+
+    def _denoised(self, step: Step, source: Tensor | None) -> Tensor | None:
+        return source
 
 
 class RecordedNoise(FreshNoise):

@@ -23,7 +23,14 @@ from ..eta_core.flow_edit import sample_delta
 from ..eta_core.hold import NO_HOLD, Hold
 from ..eta_core.masks import compose, least, resize_mask, resolve
 from ..eta_core.methods import Method, PlugAndPlay
-from ..eta_core.noise import EtaNoise, FreshNoise, NoiseSettings, RecordedNoise, ReferenceRecordedNoise
+from ..eta_core.noise import (
+    EtaNoise,
+    FreshNoise,
+    NoiseSettings,
+    RecordedNoise,
+    ReferenceEtaNoise,
+    ReferenceRecordedNoise,
+)
 from ..eta_core.schedule import Step
 from ..eta_core.trajectory import Trajectory
 from . import host
@@ -235,7 +242,7 @@ def prepare_run(
 
 def _strategy(trajectory: Trajectory, parity: bool) -> type[FreshNoise]:
     if trajectory.inverter != "edit_friendly":
-        return EtaNoise
+        return ReferenceEtaNoise if parity else EtaNoise
     return ReferenceRecordedNoise if parity else RecordedNoise
 
 

@@ -212,6 +212,7 @@ def proof(studio: DemoStudio, options: argparse.Namespace) -> list[str]:
         *table(frames, rows, chosen),
         *knobs(tried),
         *candidates(few, chosen, measure, book),
+        *parities(many, chosen, measure, book),
     ]
 
 
@@ -297,6 +298,30 @@ def candidates(starts: list[Start], chosen: dict[str, Settings], measure: Measur
         ]
         cells = [cell(by_scene(rows, figure, len(rows) // 10)) for figure in FIGURES]
         lines.append(f"| {count} | {' | '.join(cells)} |")
+    return lines
+
+
+PAPERS: Settings = {"cfg": 7.5, "eta": "paper_gentle", "start": 1.0}
+
+
+def parities(starts: list[Start], chosen: dict[str, Settings], measure: Measure, book: Book) -> list[str]:
+    """Noise chosen by the trajectory itself, against the paper's, chosen by the network's source branch."""
+    lines = ["", "| way | noise chosen by | " + " | ".join(FIGURES) + " | truth gained |"]
+    lines.append("|---" * (len(FIGURES) + 3) + "|")
+    masked, free = WAYS[0], next(way for way in WAYS if not way.masked)
+    for way, settings in ((masked, chosen[masked.title]), (masked, PAPERS), (free, PAPERS)):
+        scores = {}
+        for parity in (True, False):
+            asked = settings | {"parity": parity}
+            rows = [row for seed in SEEDS for row in shown(way, starts, asked, seed, measure, book, "parity")]
+            count = len(rows) // len(SEEDS)
+            scores[parity] = by_scene(rows, "truth", count)
+            cells = [cell(by_scene(rows, figure, count)) for figure in FIGURES]
+            pairs = zip(scores[parity], scores[True])
+            gained = "" if parity else cell([mine - theirs for mine, theirs in pairs])
+            by = "the network (parity)" if parity else "the trajectory"
+            said = ", ".join(f"{knob} {value}" for knob, value in settings.items())
+            lines.append(f"| {way.title}; {said} | {by} | {' | '.join(cells)} | {gained} |")
     return lines
 
 

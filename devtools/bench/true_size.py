@@ -16,8 +16,8 @@ from .. import random_networks as networks
 from ..host import Host, boot
 from ..studio import Defaults, Studio
 from .cases import Start, invert
-from .cost import counted, measure, nodes, nodes_table
-from .meters import GpuMeter, ProcessMeter
+from .cost import Counter, counted, measure, nodes, nodes_table
+from .meters import GpuMeter, Meter, ProcessMeter
 
 TEXTS = ("a cat sitting on a bench in the park", "a dog sitting on a bench in the park")
 OPTIONS = ("--disable-api-nodes", "--use-pytorch-cross-attention")  # precision and memory as a user has them
@@ -94,6 +94,22 @@ def true_size_cost(name: str, rounds: int) -> list[str]:
 
 
 def _table(host: Host, size: Size, rounds: int) -> list[str]:
+    start, counter, meter = started(host, size)
+    jobs = nodes(start)
+    measure(counter, jobs, 1, meter)  # warms up
+    costs = measure(counter, jobs, rounds, meter)
+    on = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    return [
+        f"{size.name}, random weights, {size.steps} steps, on {on}; the fewest seconds of {rounds} rounds in "
+        "turn. Per call: time against as many calls of KSampler of the same size. Edit: time against the "
+        "plain EtaSampler's. MB: the highest above the loaded model.",
+        "",
+        *nodes_table(costs),
+    ]
+
+
+def started(host: Host, size: Size) -> tuple[Start, Counter, Meter]:
+    """A smooth random latent inverted by a network of that size."""
     import comfy.model_management
 
     device = comfy.model_management.get_torch_device()
@@ -104,15 +120,4 @@ def _table(host: Host, size: Size, rounds: int) -> list[str]:
     latent = {"samples": 2 * torch.nn.functional.interpolate(coarse, (size.side,) * 2, mode="bicubic")}
     source, target = map(studio.prompt, TEXTS)
     inversion = invert(studio, source, latent, size.steps)
-    start = Start(studio, None, size.steps, TEXTS, source, target, latent, inversion)
-    jobs = nodes(start)
-    measure(counter, jobs, 1, meter)  # warms up
-    costs = measure(counter, jobs, rounds, meter)
-    on = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
-    return [
-        f"{size.name}, random weights, {size.steps} steps, on {on}; the fewest seconds of {rounds} rounds in "
-        "turn. Per call: time against as many calls of KSampler of the same size. Edit: time against the "
-        "plain EtaSampler's. MB: the highest above the loaded model.",
-        "",
-        *nodes_table(costs),
-    ]
+    return Start(studio, None, size.steps, TEXTS, source, target, latent, inversion), counter, meter

@@ -12,7 +12,7 @@ from eta_core.frame import DIFFUSION
 from eta_core.hold import NO_HOLD, Hold
 from eta_core.invert import invert, record
 from eta_core.masks import resolve, tile_batch
-from eta_core.noise import EtaNoise, NoiseSettings, RecordedNoise
+from eta_core.noise import EtaNoise, NoiseSettings, RecordedNoise, ReferenceEtaNoise
 from eta_core.schedule import Grid, ddim_grid, grid_from_levels
 from tests.core.toy import gaussian_denoiser, scaled_linear_table
 
@@ -38,7 +38,7 @@ def play(
     settings,
     target=TARGET,
     source=SOURCE,
-    recorded=False,
+    strategy=EtaNoise,
     hold=NO_HOLD,
     blends=lambda step: (),
     reads=lambda step: False,
@@ -52,21 +52,20 @@ def play(
         seen = source(x_source, step.sigma) if needed or reads(step) else None
         return Prediction(seen, target(x_target, step.sigma), blends(step))
 
-    noise = (RecordedNoise if recorded else EtaNoise)(settings, x)
-    return sample_target(predict, grid, noise, hold)
+    return sample_target(predict, grid, strategy(settings, x), hold)
 
 
 def trajectory_of(latent, recorded=False):
     return record(SOURCE, latent, GRID, seed=11) if recorded else invert(SOURCE, latent, GRID)[0]
 
 
-def run(latent, settings, recorded=False, **more):
-    x = trajectory_of(latent, recorded)
-    return x, play(x, settings, recorded=recorded, **more)
+def run(latent, settings, strategy=EtaNoise, **more):
+    x = trajectory_of(latent, strategy is RecordedNoise)
+    return x, play(x, settings, strategy=strategy, **more)
 
 
 def reading_steps(settings, latent):
-    noise = EtaNoise(settings, trajectory_of(latent))
+    noise = ReferenceEtaNoise(settings, trajectory_of(latent))
     return [step for step in GRID.downward() if noise.reads_source(step)]
 
 
@@ -83,20 +82,20 @@ def test_a_picture_of_a_batch_equals_the_same_picture_alone(latent):
         torch.testing.assert_close(together[i : i + 1], alone, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("recorded", [False, True])
+@pytest.mark.parametrize("strategy", [EtaNoise, ReferenceEtaNoise, RecordedNoise])
 @pytest.mark.parametrize("region", [None, SOFT])
-def test_each_variant_of_each_picture_equals_a_run_of_its_own(latent, recorded, region):
+def test_each_variant_of_each_picture_equals_a_run_of_its_own(latent, strategy, region):
     """Variants stand one after the other, each with all pictures; every picture keeps its own region and
     mask.
     """
     settings = NoiseSettings(LINEAR, (5, 6, 7), blend=0.3, region=region)
-    _, together = run(latent, settings, recorded, hold=Hold(1 - SOFT))
+    _, together = run(latent, settings, strategy, hold=Hold(1 - SOFT))
     assert together.shape == (9, 4, 8, 6)
     for variant in range(3):
         for i in range(3):
             own = None if region is None else region[i : i + 1]
             one = NoiseSettings(LINEAR, (5 + variant,), blend=0.3, region=own)
-            _, alone = run(latent[i : i + 1], one, recorded, hold=Hold(1 - SOFT[i : i + 1]))
+            _, alone = run(latent[i : i + 1], one, strategy, hold=Hold(1 - SOFT[i : i + 1]))
             torch.testing.assert_close(together[3 * variant + i], alone[0], rtol=0, atol=1e-6)
     assert not torch.allclose(together[:3], together[3:6], atol=1e-2)
 
@@ -110,9 +109,9 @@ def test_skipping_the_source_branch_changes_nothing(latent):
         calls.append(sigma)
         return SOURCE(x, sigma)
 
-    x, lazy = run(latent, settings, source=counted)
+    x, lazy = run(latent, settings, ReferenceEtaNoise, source=counted)
     assert len(calls) == len(reading_steps(settings, latent)) == 8 < GRID.steps
-    eager = play(x, settings, source=counted, reads=lambda step: True)
+    eager = play(x, settings, source=counted, strategy=ReferenceEtaNoise, reads=lambda step: True)
     assert torch.equal(lazy, eager)
     assert len(calls) == 8 + GRID.steps
 
@@ -139,7 +138,32 @@ def test_the_source_branch_stands_on_the_trajectory_at_every_step(latent):
 )
 def test_where_nothing_reads_it_the_source_is_never_computed(latent, settings):
     assert reading_steps(settings, latent) == []
-    run(latent, settings, source=None)
+    run(latent, settings, ReferenceEtaNoise, source=None)
+
+
+def test_the_trajectory_tells_the_source_without_the_network(latent):
+    """The source that DDIM inverted plays back exactly. So its own prediction is the one that the inversion
+    found, not what the network says at the step's noisier point.
+    """
+    x, fresh = trajectory_of(latent), NoiseSettings(LINEAR, (5,))
+    run(latent, fresh, source=None)
+    for step in GRID.downward():
+        found = EtaNoise(fresh, x)._denoised(step, None)
+        played = eta_step(x[step.index], found, step.sigma, step.sigma_next, 0.0, None)
+        torch.testing.assert_close(played, x[step.index - 1], rtol=1e-5, atol=1e-4)
+
+
+def test_noise_chosen_by_the_trajectory_is_as_near_to_the_source_as_noise_chosen_by_the_network(latent):
+    """Under the source's own prompt both come near to the source, and nearer than random noise."""
+    x = trajectory_of(latent)
+
+    def distance(strategy, candidates):
+        noises = NoiseSettings(FULL, tuple(range(8)), candidates)
+        ends = play(x, noises, target=SOURCE, strategy=strategy)
+        return float((ends - x[0].repeat(8, 1, 1, 1)).square().mean())
+
+    ours, theirs = distance(EtaNoise, 100), distance(ReferenceEtaNoise, 100)
+    assert ours < 1.02 * theirs and max(ours, theirs) < distance(EtaNoise, 1)
 
 
 def test_a_region_of_zeros_is_eta_zero_and_of_ones_no_region(latent):
@@ -212,7 +236,7 @@ def test_a_mask_holds_the_end_of_the_step_it_is_asked_for(latent):
 
 
 def test_the_recorded_noise_leads_the_source_model_back_to_the_source(latent):
-    x, back = run(latent, NoiseSettings(NO_ETA, (0, 1)), recorded=True, target=SOURCE)
+    x, back = run(latent, NoiseSettings(NO_ETA, (0, 1)), strategy=RecordedNoise, target=SOURCE)
     torch.testing.assert_close(back, torch.cat([x[0], x[0]]), rtol=0, atol=1e-5)
 
 
@@ -221,12 +245,12 @@ def test_the_recorded_noise_leads_back_to_a_source_at_noise_level_0(latent):
     table = scaled_linear_table()
     grid = grid_from_levels([*(table[i] for i in (999, 600, 300, 20)), 0.0], DIFFUSION, table)
     x = record(SOURCE, latent, grid, seed=11)
-    back = play(x, NoiseSettings(NO_ETA, (0,)), target=SOURCE, recorded=True, grid=grid)
+    back = play(x, NoiseSettings(NO_ETA, (0,)), target=SOURCE, strategy=RecordedNoise, grid=grid)
     torch.testing.assert_close(back, x[0], rtol=0, atol=1e-5)
 
 
 def test_the_recorded_noise_keeps_the_sources_structure_in_an_edit(latent):
-    x, edited = run(latent, NoiseSettings(NO_ETA, (0,)), recorded=True)
+    x, edited = run(latent, NoiseSettings(NO_ETA, (0,)), strategy=RecordedNoise)
     assert edited.mean().item() == pytest.approx(-1.5, abs=0.25)
     assert torch.corrcoef(torch.stack([edited.flatten(), x[0].flatten()]))[0, 1].item() > 0.9
 
@@ -234,13 +258,13 @@ def test_the_recorded_noise_keeps_the_sources_structure_in_an_edit(latent):
 def test_eta_1_renews_all_of_the_recorded_noise(latent):
     """What is left is DDPM from the trajectory's noise end with the run's own noise."""
     x = trajectory_of(latent, recorded=True)
-    renewed = play(x, NoiseSettings(FULL, (3,), candidates=1), recorded=True)
+    renewed = play(x, NoiseSettings(FULL, (3,), candidates=1), strategy=RecordedNoise)
     assert torch.equal(renewed, play(x, NoiseSettings(FULL, (3,), candidates=1)))
 
 
 def test_recorded_noise_is_renewed_in_the_region_alone(latent):
     x, edited = run(
-        latent, NoiseSettings(FULL, (3,), candidates=1, region=LEFT), recorded=True, target=SOURCE
+        latent, NoiseSettings(FULL, (3,), candidates=1, region=LEFT), strategy=RecordedNoise, target=SOURCE
     )
     torch.testing.assert_close(edited[..., 3:], x[0][..., 3:], rtol=0, atol=1e-5)
     assert (edited - x[0])[..., :3].std() > 0.3
@@ -253,7 +277,7 @@ def test_partly_renewed_noise_keeps_its_variance(latent):
 
     def end(eta):
         settings = NoiseSettings(EtaSchedule(((0.0, eta),)), (3,), candidates=1)
-        return play(x, settings, recorded=True, grid=grid)
+        return play(x, settings, strategy=RecordedNoise, grid=grid)
 
     (step,) = grid.downward()
     down, _ = ancestral_step(1.0, step.sigma, step.sigma_next)
@@ -271,7 +295,7 @@ def test_noise_blended_in_full_points_to_the_sources_next_point(latent):
     x, eta = torch.stack([latent, 14 * latent.flip(0)]), EtaSchedule(((0.0, 0.4),))
     (step,) = grid.downward()
     denoised = SOURCE(x[1], step.sigma)
-    noise = EtaNoise(NoiseSettings(eta, (3,), blend=1.0), x).renewal(step, denoised).noise
+    noise = ReferenceEtaNoise(NoiseSettings(eta, (3,), blend=1.0), x).renewal(step, denoised).noise
     down, _ = ancestral_step(0.4, step.sigma, step.sigma_next)
     way = x[0] - eta_step(x[1], denoised, step.sigma, down, 0.0, None)
     torch.testing.assert_close(noise, way / way.flatten(1).std(1).view(-1, 1, 1, 1), rtol=0, atol=1e-4)
@@ -348,12 +372,12 @@ def test_variants_of_a_batch_are_held_by_each_pictures_own_masks():
 # --- where an edit begins -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("recorded", [False, True])
+@pytest.mark.parametrize("strategy", [EtaNoise, RecordedNoise])
 def test_an_edit_that_begins_on_the_way_is_the_rest_of_one_that_stood_on_the_trajectory_until_there(
-    latent, recorded
+    latent, strategy
 ):
-    x = trajectory_of(latent, recorded)
-    noise = (RecordedNoise if recorded else EtaNoise)(NoiseSettings(NO_ETA, (0,)), x)
+    x = trajectory_of(latent, strategy is RecordedNoise)
+    noise = strategy(NoiseSettings(NO_ETA, (0,)), x)
     seen = []
 
     def predict(step, source, target, needed):
@@ -364,7 +388,7 @@ def test_an_edit_that_begins_on_the_way_is_the_rest_of_one_that_stood_on_the_tra
     assert seen == list(range(12, 0, -1))
     held = torch.ones(1, 1, 8, 6)
     stood = play(
-        x, NoiseSettings(NO_ETA, (0,)), recorded=recorded, blends=lambda s: (held,) if s.index > 12 else ()
+        x, NoiseSettings(NO_ETA, (0,)), strategy=strategy, blends=lambda s: (held,) if s.index > 12 else ()
     )
     torch.testing.assert_close(begun, stood, rtol=0, atol=1e-5)
 

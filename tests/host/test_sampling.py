@@ -304,13 +304,15 @@ def test_a_guided_inversion_costs_two(studio, counted):
         pytest.param(dict(mask=torch.zeros(1, 64, 64)), 0, id="empty mask"),
     ],
 )
-def test_the_source_branch_is_evaluated_only_where_the_noise_reads_it(studio, counted, changes, source_steps):
+@pytest.mark.parametrize("parity", [True, False])
+def test_the_source_branch_is_evaluated_only_under_parity_and_where_the_noise_reads_it(
+    studio, counted, changes, source_steps, parity
+):
     model, rows = counted
     inverted = studio.invert(steps=10)
-    studio.edit(
-        inverted, model=model, **changes | ({"eta": studio.eta(**changes["eta"])} if "eta" in changes else {})
-    )
-    assert sum(rows) == 2 * (source_steps + 10)
+    eta = {"eta": studio.eta(**changes["eta"])} if "eta" in changes else {}
+    studio.edit(inverted, model=model, parity=parity, **changes | eta)
+    assert sum(rows) == 2 * ((source_steps if parity else 0) + 10)
 
 
 def test_progress_counts_every_step_to_its_end(studio, monkeypatch):
