@@ -114,15 +114,18 @@ class FreshNoise(ABC):
 class EtaNoise(FreshNoise):
     """The paper's noise: eta says how much of the predicted noise is replaced (eq. 9 to 13).
 
-    The source's own prediction at a step follows from the trajectory: it is the one that leads from the
-    step's point to the next. So the network is not asked for the source.
+    A candidate is chosen by the source's prediction that follows from the trajectory: the one that leads from
+    a step's point to the next. So the network is asked for the source only where the optimal noise itself is
+    mixed in.
     """
 
     def reads_source(self, step: Step) -> bool:
-        return False
+        return self.settings.blend > 0.0 and self.settings.acts(step)
 
     def _denoised(self, step: Step, source: Tensor | None) -> Tensor | None:
-        """The denoised source whose DDIM step is the trajectory's own."""
+        """The denoised source by which a step's noise is chosen."""
+        if self.settings.blend > 0.0:
+            return source
         x, x_next = self.trajectory[step.index], self.trajectory[step.index - 1]
         return x - step.sigma / (step.sigma - step.sigma_next) * (x - x_next)
 
@@ -153,7 +156,9 @@ class EtaNoise(FreshNoise):
 
 
 class ReferenceEtaNoise(EtaNoise):
-    """The same as the paper authors' program has it: the source's prediction is the network's, guided."""
+    """The same as the paper authors' program has it: the network is asked for the source wherever noise is
+    chosen.
+    """
 
     def reads_source(self, step: Step) -> bool:
         return self._chooses(step)

@@ -305,14 +305,15 @@ def test_a_guided_inversion_costs_two(studio, counted):
     ],
 )
 @pytest.mark.parametrize("parity", [True, False])
-def test_the_source_branch_is_evaluated_only_under_parity_and_where_the_noise_reads_it(
+def test_the_source_branch_is_evaluated_where_its_noise_is_mixed_in_and_under_parity_where_noise_is_chosen(
     studio, counted, changes, source_steps, parity
 ):
     model, rows = counted
     inverted = studio.invert(steps=10)
     eta = {"eta": studio.eta(**changes["eta"])} if "eta" in changes else {}
     studio.edit(inverted, model=model, parity=parity, **changes | eta)
-    assert sum(rows) == 2 * ((source_steps if parity else 0) + 10)
+    asked = source_steps if parity or "noise_blend" in changes else 0
+    assert sum(rows) == 2 * (asked + 10)
 
 
 def test_progress_counts_every_step_to_its_end(studio, monkeypatch):
