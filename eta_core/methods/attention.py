@@ -78,11 +78,11 @@ def _fused(q: Tensor) -> Callable | None:
 
 
 def transfer(source: Tensor, target: Tensor, taken: Tensor, kept: Tensor) -> Tensor:
-    """Prompt-to-Prompt's cross-attention (Hertz et al. 2022, eq. 4 to 6), as one matrix: see `mixture`.
+    """What the target's maps gain by Prompt-to-Prompt's cross-attention (Hertz et al. 2022, eq. 4 to 6).
 
-    source [B, heads, Q, Ks], target [B, heads, Q, Kt], taken [Ks, Kt], kept [Kt].
+    source [B, heads, Q, Ks], target [B, heads, Q, Kt]; taken [Ks, Kt], kept [Kt]: see `mixture`.
     """
-    return (source @ taken).addcmul_(target, kept)
+    return (source @ taken).addcmul_(target, kept - 1)
 
 
 def mixture(shares: Tensor, weight: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:

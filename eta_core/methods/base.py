@@ -83,8 +83,8 @@ class CrossControl:
     def steers(self) -> bool:
         return bool(self.weight.any())
 
-    def apply(self, source: Tensor, target: Tensor) -> Tensor:
-        """The target's new maps from both branches' [B, heads, Q, rows]."""
+    def change(self, source: Tensor, target: Tensor) -> Tensor:
+        """What the target's maps gain, from both branches' [B, heads, Q, rows]."""
         if target.device not in self._mixtures:
             self._mixtures[target.device] = tuple(t.to(target) for t in self._mixture)
         return transfer(source, target, *self._mixtures[target.device])

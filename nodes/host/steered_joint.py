@@ -186,10 +186,10 @@ class _Layer:
                 source = word_columns(source_q[:, :, some], source_k, source_words)
                 source_maps.append(source.mean(1, keepdim=True))
                 if steers:
-                    new = control.apply(source, ours)
-                    change = ((new - ours) @ v[:, :, words].float()).transpose(1, 2).flatten(2)
-                    found[rows, first + some.start : first + some.stop] += change.to(found)
-                    ours = new
+                    gained = control.change(source, ours)
+                    change = (gained.to(v) @ v[:, :, words]).transpose(1, 2).flatten(2)
+                    found[rows, first + some.start : first + some.stop] += change
+                    ours = ours + gained
             maps.append(ours.mean(1, keepdim=True))
         self._record(name, maps, source_maps)
         return found

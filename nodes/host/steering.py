@@ -13,6 +13,7 @@ from functools import reduce
 from operator import or_
 from typing import NamedTuple, TypeVar
 
+import torch
 from comfy.patcher_extension import WrappersMP, add_wrapper
 from torch import Tensor
 
@@ -261,13 +262,11 @@ class UNetCall(SteeredRows):
                 continue
             injected = self._injected(branch.injections[key, cond], kept, q, k, v)
             for i, source in injected.items():
-                if mixed[i] is (q, k, v)[i]:
-                    mixed[i] = mixed[i].clone()
                 source = tile_batch(source, rows.stop - rows.start)
                 if branch.share is not None and i > 0:
                     share = on_grid(branch.share.to(q), grid, len(source))[..., None]
                     source = mixed[i][rows].lerp(source, share)
-                mixed[i][rows] = source
+                mixed[i] = torch.cat([mixed[i][: rows.start], source, mixed[i][rows.stop :]])
             if branch.regions is not None and {1, 2} <= set(injected):
                 regional.append((rows, branch.regions))
         answer = attend(*mixed)
@@ -314,7 +313,7 @@ class UNetCall(SteeredRows):
                 change = self._controlled(name, branch.control, key, own, source, extra_options)
                 if change is not None:
                     answer = answer.clone()
-                    answer[rows] += change
+                    answer[rows].add_(change)
         self._forget(place)
         return answer
 
@@ -337,14 +336,12 @@ class UNetCall(SteeredRows):
         if own.k.shape[1] % text_rows or (source_k is not None and source_k.shape[1] % source_rows):
             self._step.run.complain()
             return None
-        source_maps, change = None, None
+        source_maps, gained = None, None
         if source_q is not None and source_k is not None:
             source_maps = fold(probabilities(source_q, source_k, heads), source_rows)
         maps = fold(probabilities(own.q, own.k, heads), text_rows)
         if control.steers and source_maps is not None:
-            steered = control.apply(tile_batch(source_maps, len(maps)), maps)
-            change = change_of(steered - maps, own.v[:, :text_rows], heads)
-            maps = steered
+            gained = control.change(tile_batch(source_maps, len(maps)), maps)
         blend_maps = self._step.run.blend_maps.get(name)
         if (
             self._armed
@@ -353,8 +350,9 @@ class UNetCall(SteeredRows):
             and key in self._network.map_layers
         ):
             grid = tuple(extra_options["activations_shape"][-2:])
-            blend_maps.add(source_maps, maps, grid, self._network.grid)
-        return change
+            steered = maps if gained is None else maps + gained
+            blend_maps.add(source_maps, steered, grid, self._network.grid)
+        return None if gained is None else change_of(gained, own.v[:, :text_rows], heads)
 
     # --- features ---------------------------------------------------------------------------------
 

@@ -13,6 +13,8 @@ from ....eta_core.methods.attention import mean_to_text, split_heads
 from ..attention import Key, chain_joint, chunks_of
 from .base import MapSink
 
+MOST_READ = 10  # blocks whose maps are read, evenly spaced: each costs one more attention
+
 
 def every_block(options: dict) -> bool:
     return True
@@ -71,7 +73,9 @@ class JointFamily:
         patch = getattr(network, self.patch) if self.patch else 1
         multiple = getattr(network, self.padded_to, None) if self.padded_to else None
         grid = -(-size[0] // patch), -(-size[1] // patch)
-        return JointReader(self, grid, multiple or 1, self.least_text(model))
+        count = len(getattr(network, self.blocks[0])) if self.blocks else 0
+        every = max(1, -(-count // MOST_READ))
+        return JointReader(self, grid, multiple or 1, self.least_text(model), every)
 
 
 @dataclass(frozen=True)
@@ -91,12 +95,16 @@ class JointNetwork:
 
 @dataclass(frozen=True)
 class JointReader:
-    """A joint family's adapter for one size. grid: height and width of the image tokens."""
+    """A joint family's adapter for one size.
+
+    grid: height and width of the image tokens. every: each how many blocks are read.
+    """
 
     family: JointFamily
     grid: tuple[int, int]
     multiple: int = 1
     least_text: int = 0
+    every: int = 1
 
     def install(self, options: dict, sink: MapSink) -> None:
         chain_joint(options, partial(self._read, sink))
@@ -117,6 +125,8 @@ class JointReader:
         text, picture = (self._padded(count) for count in (max(sink.rows, self.least_text), image))
         # Some blocks attend among the image's or the text's own tokens alone; no word is read in them.
         if not sink.armed or not self.family.is_main(called) or k.shape[-2] in (text, picture):
+            return
+        if called.get("block_index", 0) % self.every:
             return
         if self.family.prefix and (mask is not None or q.shape[-2] != picture):
             return

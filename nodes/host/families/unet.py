@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 
+import torch
 from comfy.ldm.modules.attention import SpatialTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import Downsample, Upsample
 from torch import Tensor
@@ -15,6 +15,8 @@ from ....eta_core.methods import Layer
 from ....eta_core.methods.attention import probabilities
 from ..attention import Attend, Key, chain, chunks_of, fills_picture, fold
 from .base import MapSink
+
+AT_ONCE = 10  # layers, as many as the largest blocks of SDXL have
 
 
 @dataclass(frozen=True)
@@ -31,16 +33,36 @@ class UNet:
     grid: tuple[int, int]
 
     def install(self, options: dict, sink: MapSink) -> None:
-        chain(options, "attn2", self.map_layers, partial(self._attend, sink))
+        reading = _Reading(self, sink)
+        chain(options, "attn2", self.map_layers, reading.attend)
+        options["sampler_pre_cfg_function"] = [*options.get("sampler_pre_cfg_function", []), reading.close]
 
-    def _attend(
-        self, sink: MapSink, key: Key, attend: Attend, q: Tensor, k: Tensor, v: Tensor, extra_options: dict
+
+class _Reading:
+    """The reading of one network call.
+
+    A GPU waits for the start of every kernel, so layers of one shape are read together, AT_ONCE at a time.
+    """
+
+    def __init__(self, network: UNet, sink: MapSink):
+        self._network, self._sink = network, sink
+        self._waiting: list[tuple[Tensor, Tensor]] = []  # queries and keys of layers that are not read yet
+        self._shape: tuple = ()  # height and width of their grid, and their heads
+
+    def attend(
+        self, key: Key, attend: Attend, q: Tensor, k: Tensor, v: Tensor, extra_options: dict
     ) -> Tensor:
-        if sink.armed:
-            self._read(sink, q, k, extra_options)
+        if self._sink.armed:
+            self._take(q, k, extra_options)
         return attend(q, k, v)
 
-    def _read(self, sink: MapSink, q: Tensor, k: Tensor, extra_options: dict) -> None:
+    def close(self, args: dict) -> list:
+        """The network has answered."""
+        self._read()
+        return args["conds_out"]
+
+    def _take(self, q: Tensor, k: Tensor, extra_options: dict) -> None:
+        sink = self._sink
         if tuple(extra_options["original_shape"][-2:]) != sink.size:
             sink.pass_over()  # another conditioning's area, or a tile
             return
@@ -50,11 +72,27 @@ class UNet:
         if chunks is None or not fills_picture(q, extra_options, sink.size) or k.shape[1] % sink.rows:
             sink.give_up("another pack changes the attention's shape (ToMe, HyperTile, added tokens)")
             return
-        for rows in (chunk.rows for chunk in chunks if chunk.cond):
-            maps = fold(probabilities(q[rows], k[rows], extra_options["n_heads"]).mean(1), sink.rows)
-            maps = maps.unflatten(1, tuple(extra_options["activations_shape"][-2:])).permute(0, 3, 1, 2)
-            at_hand = tuple(maps.shape[-2:]) == self.grid
-            sink.add(maps if at_hand else F.interpolate(maps, self.grid, mode="bilinear"))
+        shape = (*extra_options["activations_shape"][-2:], extra_options["n_heads"])
+        for q_part, k_part in ((q[chunk.rows], k[chunk.rows]) for chunk in chunks if chunk.cond):
+            alike = not self._waiting or self._waiting[0][1].shape == k_part.shape
+            if shape != self._shape or not alike or len(self._waiting) == AT_ONCE:
+                self._read()
+            self._shape = shape
+            self._waiting.append((q_part, k_part))
+
+    def _read(self) -> None:
+        """Hand over the maps of the layers that wait."""
+        if not self._waiting:
+            return
+        *grid, heads = self._shape
+        q, k = (torch.cat(each) for each in zip(*self._waiting))
+        maps = fold(probabilities(q, k, heads).mean(1), self._sink.rows)
+        maps = maps.unflatten(1, grid).permute(0, 3, 1, 2)
+        if tuple(grid) != self._network.grid:
+            maps = F.interpolate(maps, self._network.grid, mode="bilinear")
+        for each in maps.chunk(len(self._waiting)):
+            self._sink.add(each)
+        self._waiting.clear()
 
 
 def unet_of(model, size: tuple[int, int]) -> UNet | None:
