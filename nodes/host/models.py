@@ -184,7 +184,7 @@ def latent_channels(model) -> int:
     return model.get_model_object("latent_format").latent_channels
 
 
-PIXELS = {"Flux2": 16}  # where the host's latent format does not say it
+PIXELS = {"Flux2": 16, "ChromaRadiance": 1}  # where the host's latent format does not say it
 
 
 def has_frames(latent_format) -> bool:

@@ -114,7 +114,7 @@ def tokens_of(clip, text: str, rows: int = 0) -> tuple[Token, ...]:
             Token(i, each, _piece(tokenizer, each)) for i, each in enumerate(ids) if each not in special
         )
     start, end = span_of(ids, _ids(clip, ""), tokenizer.pad_token)
-    shift = shift_of(clip, rows, len(ids), end) if rows else 0
+    shift = shift_of(clip, rows, len(ids)) if rows else 0
     found = [Token(i - shift, ids[i], _piece(tokenizer, ids[i])) for i in range(start, end)]
     return as_words(found, [_piece(tokenizer, each) for each in _ids(clip, "a a")])
 

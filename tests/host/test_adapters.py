@@ -43,6 +43,9 @@ def _adapters():
 
 
 NAMES = ["Qwen-Image", "Z-Image", "Flux.2 Klein", "Flux.1", "Chroma", "Wan", "Krea 2", "Anima"]
+NAMES += ["Chroma Radiance", "LongCat", "Lumina 2"]
+SCALES = dict.fromkeys(["Flux.2 Klein", "Qwen-Image 2.1", "Flux.3 Klein", "MOSS-Image", "FIBO 2"], 16)
+SCALES |= {"Chroma Radiance": 1}  # pixels of the picture a side of a latent pixel
 NEWEST = ["Qwen-Image 2.1", "Flux.3 Klein", "MOSS-Image", "FIBO 2"]  # networks of their shape, on any host
 
 
@@ -50,7 +53,9 @@ NEWEST = ["Qwen-Image 2.1", "Flux.3 Klein", "MOSS-Image", "FIBO 2"]  # networks 
 def family(host, request) -> Studio:
     if request.param not in _adapters():
         pytest.skip(f"this host has no {request.param}")
-    return Studio(host, *_adapters()[request.param](host))
+    studio = Studio(host, *_adapters()[request.param](host))
+    assert studio.scale == SCALES.get(request.param, 8)
+    return studio
 
 
 @pytest.fixture(scope="module")

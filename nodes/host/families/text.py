@@ -10,7 +10,7 @@ from ....eta_core.methods.alignment import UNKNOWN, WORD_END, Token, piece_of, t
 
 T5, CLIPS = "t5xxl", ("l", "g", "h")
 WORD_START, SPACE, NO_TOKEN = "\u2581", piece_of(" "), "<unk>"
-CUT_AFTER_THE_PROMPT = ("LongCatImageTEModel",)  # the encoder drops what its template puts after the prompt
+DROPPED = {"LongCatImageTEModel": 5}  # tokens of the template behind the prompt that the encoder drops
 
 
 def rows_of_text(positive: list) -> int:
@@ -54,14 +54,14 @@ def span_of(rows: Sequence, empty: Sequence, padding: int) -> tuple[int, int]:
     return first + head, first + len(rows) - tail
 
 
-def shift_of(clip, encoded: int, tokens: int, end: int) -> int:
+def shift_of(clip, encoded: int, tokens: int) -> int:
     """How many rows before its token's place a prompt's row stands in a conditioning of `encoded` rows.
 
-    Encoders cut off what their template puts before the prompt, or put pictures there; what follows stays.
-    end: where the prompt ends among the `tokens`.
+    Encoders cut off what their template puts before the prompt, or put pictures there; what follows stays, up
+    to what DROPPED says.
     """
-    kinds = {kind.__name__ for kind in type(clip.cond_stage_model).__mro__}
-    return (end if kinds & set(CUT_AFTER_THE_PROMPT) else tokens) - encoded
+    kinds = (kind.__name__ for kind in type(clip.cond_stage_model).__mro__)
+    return tokens - sum(DROPPED.get(kind, 0) for kind in kinds) - encoded
 
 
 def as_words(tokens: Sequence[Token], pieces: Sequence[str]) -> tuple[Token, ...]:
