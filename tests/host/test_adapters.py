@@ -241,6 +241,27 @@ def test_several_frames_are_refused_by_name(host):
 
 # --- families with a mask of the user's only ------------------------------------------------------
 
+OTHERS = ["HiDream", "HunyuanImage21", "HunyuanDiT", "Omnigen2", "Boogu", "Kandinsky5Image"]
+OTHERS += ["Ideogram4", "ErnieImage", "Lens", "MageFlow", "JoyImage", "PixelDiTT2I"]
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_family_whose_words_cannot_be_read_is_edited_by_a_mask(host, name):
+    from tests.host.others import made
+
+    found = made(name)
+    if found is None:
+        pytest.skip(f"this host has no {name}")
+    model, positive = found
+    studio = Studio(host, *model)
+    inversion = studio.invert(positive=positive, steps=2)
+    with pytest.raises(ValueError, match=f"model .{name}, .* cannot be read; connect a mask of your own"):
+        studio.region(inversion, "cat")
+    both = dict(positive=positive, negative=positive, cfg=1.0)
+    edited = studio.edit(inversion, mask=studio.half(), background_lock=1.0, **both)
+    source = studio.picture()["samples"]
+    assert close(edited[..., 3:], source[..., 3:]) and not close(edited[..., :3], source[..., :3], 0.01)
+
 
 def test_a_model_distilled_to_jump_over_its_steps_is_refused_by_name(host):
     """HunyuanImage 2.1 distilled reads where the step ends; an inversion cannot tell it."""
