@@ -192,6 +192,40 @@ class Fibo2(Network):
         return self.picture(tokens[:, 256 : 256 + count], x)
 
 
+class Ming(Network):
+    """[rows of queries and one row for each token, filled up to 32; picture and references, filled up to 32].
+    Latents have a frame; tokens are of 2 pixels a side.
+    """
+
+    patch_size, pad_tokens_multiple = 2, 32
+
+    def __init__(self, layers=1, channels=16, device=None, dtype=None, operations=None):
+        super().__init__(4 * channels, layers, operations, device, dtype)
+
+    def tokens(self, latent: Tensor) -> Tensor:
+        latent = latent.squeeze(2)
+        height, width = latent.shape[-2:]
+        return self.embed(
+            nn.functional.pixel_unshuffle(nn.functional.pad(latent, (0, width % 2, 0, height % 2)), 2)
+        )
+
+    def forward(
+        self, x, timesteps, context, ref_latents=None, direct_context=None, transformer_options=None, **_
+    ):
+        options, text = transformer_options or {}, torch.cat([context, direct_context], 1)
+        picture = self.tokens(x)
+        seen = torch.cat([picture, *map(self.tokens, ref_latents or [])], 1)
+        text, seen = (nn.functional.pad(t, (0, 0, 0, -t.shape[1] % 32)) for t in (self.txt_in(text), seen))
+        tokens = torch.cat([text, seen + timesteps.to(x)[:, None, None]], 1)
+        for i, block in enumerate(self.blocks):
+            options["block_index"] = i
+            tokens = block.among(tokens, options)
+        count, (height, width) = text.shape[1], x.shape[-2:]
+        found = self.proj_out(tokens[:, count : count + picture.shape[1]]).transpose(1, 2)
+        whole = nn.functional.pixel_shuffle(found.unflatten(-1, (-(-height // 2), -(-width // 2))), 2)
+        return whole[..., :height, :width].unsqueeze(2)
+
+
 # --- as the host has them -------------------------------------------------------------------------
 
 
@@ -208,6 +242,8 @@ class Model(comfy.model_base.QwenImage):
         found = super().extra_conds(**kwargs)
         if kwargs.get("image_slots") is not None:
             found["image_slots"] = comfy.conds.CONDConstant(kwargs["image_slots"])
+        if kwargs.get("direct_context") is not None:
+            found["direct_context"] = comfy.conds.CONDRegular(kwargs["direct_context"])
         return found
 
 
@@ -259,7 +295,7 @@ class Tokenizer(qwen_image.QwenImageTokenizer):
 
 class Eyes(llama.Qwen3_4B):
     def preprocess_embed(self, embed, device):
-        """A picture's rows."""
+        """The rows of a picture, or of what asks in its place."""
         return torch.ones(SEEN, WIDTH, device=device), None
 
 
@@ -302,6 +338,39 @@ class Encoder(sd1_clip.SD1ClipModel):
         return out[:, kept], pooled, {"image_slots": slots} if slots else {}
 
 
+class MingTokenizer(Tokenizer):
+    """Its template ends with what asks: <image>, the queries, </image>."""
+
+    def __init__(self, embedding_directory=None, tokenizer_data=None):
+        super().__init__(embedding_directory, tokenizer_data)
+        self.llama_template = SYSTEM + REST + LOOK.removeprefix("<image1>")
+
+    def tokenize_with_weights(self, text, return_word_ids=False, **kwargs):
+        template = self.llama_template
+        found = super().tokenize_with_weights(text, return_word_ids, llama_template=template, images=[None])
+        for chunk in found["qwen25_7b"]:
+            chunk[:] = [
+                ({"type": "query"}, 1.0) if isinstance(token, dict) else (token, w) for token, w in chunk
+            ]
+        return found
+
+
+class MingImageTEModel(Encoder):
+    """The queries' rows, and apart from them one for each token before <image>. Nothing else is cut off."""
+
+    def encode_token_weights(self, token_weight_pairs):
+        out, pooled, _ = sd1_clip.SD1ClipModel.encode_token_weights(self, token_weight_pairs)
+        before = len(token_weight_pairs["qwen25_7b"][0]) - 3
+        return out[:, before + 1 : before + 1 + SEEN], pooled, {"direct_context": out[:, :before]}
+
+
+def ming(host) -> Flow:
+    model = patcher(
+        Config(type("MingImage", (Model,), {"network": Ming}), comfy.latent_formats.Wan21, layers=1)
+    )
+    return Flow(model, text_encoder(MingTokenizer, MingImageTEModel))
+
+
 def qwen_21(host, layers: int = 1) -> Flow:
     return _flow(QwenImage21, Sixteenth, layers)
 
@@ -322,4 +391,10 @@ def _flow(model: type, latent_format: type = comfy.latent_formats.Flux2, layers:
     return Flow(patcher(Config(model, latent_format, layers=layers)), text_encoder(Tokenizer, Encoder))
 
 
-NEWEST = {"Qwen-Image 2.1": qwen_21, "Flux.3 Klein": flux_3, "MOSS-Image": moss, "FIBO 2": fibo_2}
+NEWEST = {
+    "Ming-Image": ming,
+    "Qwen-Image 2.1": qwen_21,
+    "Flux.3 Klein": flux_3,
+    "MOSS-Image": moss,
+    "FIBO 2": fibo_2,
+}

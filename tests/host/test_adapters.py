@@ -46,7 +46,13 @@ NAMES = ["Qwen-Image", "Z-Image", "Flux.2 Klein", "Flux.1", "Chroma", "Wan", "Kr
 NAMES += ["Chroma Radiance", "LongCat", "Lumina 2"]
 SCALES = dict.fromkeys(["Flux.2 Klein", "Qwen-Image 2.1", "Flux.3 Klein", "MOSS-Image", "FIBO 2"], 16)
 SCALES |= {"Chroma Radiance": 1}  # pixels of the picture a side of a latent pixel
-NEWEST = ["Qwen-Image 2.1", "Flux.3 Klein", "MOSS-Image", "FIBO 2"]  # networks of their shape, on any host
+NEWEST = [
+    "Qwen-Image 2.1",
+    "Flux.3 Klein",
+    "MOSS-Image",
+    "FIBO 2",
+    "Ming-Image",
+]  # networks of their shape, on any host
 
 
 @pytest.fixture(scope="module", params=NAMES + NEWEST)
@@ -106,9 +112,12 @@ def test_a_words_row_is_the_one_that_changes_with_the_word(family):
     """Planted: two prompts differ in one word of one token. Of an encoder that reads forward nothing before
     it changes. T5 reads both ways; its rows are its tokens, none is cut off.
     """
-    (source, told), (target, _) = (family.prompt(text)[0] for text in (SOURCE, TARGET))
+    (source, told), (target, other) = (family.prompt(text)[0] for text in (SOURCE, TARGET))
     tokens = [family.clip.tokenize(text).get("t5xxl") for text in (SOURCE, TARGET)]
-    if tokens[0] is None:
+    if "direct_context" in told:  # behind the conditioning's own rows
+        apart = (told["direct_context"] - other["direct_context"]).norm(dim=-1)[0] > 1e-4
+        first = source.shape[1] + int(apart.nonzero()[0])
+    elif tokens[0] is None:
         first = int(((source - target).norm(dim=-1)[0] > 1e-4).nonzero()[0])
     else:
         assert len(tokens[0][0]) == told.get("t5xxl_ids", source[0]).shape[0]
@@ -169,7 +178,11 @@ def assert_map_of_row(family, positive: list, row: int) -> None:
         changed["t5xxl_ids"] = extra["t5xxl_ids"].clone()
         changed["t5xxl_ids"][row] = 99
     else:
-        other[:, row] += torch.randn(other[:, row].shape, generator=torch.Generator().manual_seed(3))
+        text, place = other, row
+        if "direct_context" in extra:
+            text, place = extra["direct_context"].clone(), row - cond.shape[1]
+            changed["direct_context"] = text
+        text[:, place] += torch.randn(text[:, place].shape, generator=torch.Generator().manual_seed(3))
     _, by_word = asked(family, positive=[[other, changed]])
     patch = 1 if family.scale == 16 else 2
     picture = family.picture()

@@ -11,8 +11,9 @@ KREA2 = JointFamily(
     host_class("comfy.ldm.krea2.model", "SingleStreamDiT"), in_order, patch="patch", shows_references=True
 )
 
-# Hosts newer than those at hand. The first is written from the host's published files; of the others only the
-# order of the sequence is known, and what their classes are called is taken from the family's name.
+# Hosts newer than those at hand. Qwen-Image 2.1 and Ming-Image are written from the host's published files;
+# of the others only the order of the sequence is known, and their classes' names are taken from the family's.
 QWEN_IMAGE_21 = JointFamily("qwenimage21transformer", patch="", prefix=True)
 FLUX_3_KLEIN = JointFamily("flux3", text_first=False, patch="", shows_references=True)
 MOSS_IMAGE = JointFamily("mossimage", text_first=False, patch="")
+MING_IMAGE = JointFamily("mingimage", padded_to="pad_tokens_multiple", shows_references=True)

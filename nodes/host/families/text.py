@@ -10,17 +10,21 @@ from ....eta_core.methods.alignment import UNKNOWN, WORD_END, Token, piece_of, t
 
 T5, CLIPS = "t5xxl", ("l", "g", "h")
 WORD_START, SPACE, NO_TOKEN = "\u2581", piece_of(" "), "<unk>"
-DROPPED = {"LongCatImageTEModel": 5}  # tokens of the template behind the prompt that the encoder drops
+# tokens of the template behind the prompt that an encoder drops
+DROPPED = {"LongCatImageTEModel": 5, "MingImageTEModel": 3}
 
 
 def rows_of_text(positive: list) -> int:
     """Rows of the text as the network's attention sees them.
 
-    Anima's network makes them itself, one for each of T5's ids beside the conditioning.
+    Anima's network makes them itself, one for each of T5's ids beside the conditioning. Ming-Image's sees
+    those of the conditioning, which are no words, and behind them one for each token.
     """
     cond, extra = positive[0]
-    ids = extra.get("t5xxl_ids")
-    return cond.shape[1] if ids is None else ids.shape[-1]
+    ids, tokens = extra.get("t5xxl_ids"), extra.get("direct_context")
+    if ids is not None:
+        return ids.shape[-1]
+    return cond.shape[1] + (0 if tokens is None else tokens.shape[1])
 
 
 def encoder_of_rows(clip, encoders: dict) -> str:
