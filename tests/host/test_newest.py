@@ -36,6 +36,15 @@ def test_the_map_of_a_word_beside_reference_pictures(host, name):
         assert_map_of_row(studio, shown(studio, SOURCE), row)
 
 
+def test_words_are_refused_beside_pictures_whose_place_is_not_known(host):
+    studio = made(host, "MOSS-Image")
+    inversion = studio.invert(positive=shown(studio, SOURCE), steps=1)
+    with pytest.raises(
+        ValueError, match="not all that the attention sees .*reference pictures.*; connect a mask"
+    ):
+        studio.region(inversion, "cat")
+
+
 def test_a_long_prompt_of_fibo_2_becomes_more_tokens_before_the_picture(host):
     """256 tokens for up to 256 rows, 512 for 2048, evenly between, in whole steps of 64."""
     before = pack(host, "host.families.cross").FIBO_2.before
