@@ -110,7 +110,7 @@ def test_branches_share_a_call_only_where_their_prompts_have_as_many_rows(qwen, 
 
     def edited(positive, **inputs):
         network.asked.clear()
-        found = qwen.edit(inversion, positive=positive, **inputs)
+        found = qwen.edit(inversion, positive=positive, parity=True, **inputs)  # asks for the source, too
         return found, {(count, rows) for count, rows, _ in network.asked}
 
     together, calls = edited(qwen.prompt(TARGET), cfg=1.0)
