@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from tests.host.flow import WIDTH, Flow, patcher, text_encoder
 
 HEADS = 4
-Segment = tuple[int, int, Tensor | None]  # where its queries begin and end; a causal mask for text
 
 
 class Block(nn.Module):
