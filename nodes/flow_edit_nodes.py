@@ -146,8 +146,8 @@ class EtaFlowEdit(EtaNode):
             raise ValueError("source is empty: connect the prompt that describes the picture")
         host.check_no_keyframes(source)
         host.check_covered(source, "the source prompt", node_id)
-        grid = host.make_grid(model, scheduler, steps)
         z = host.in_model_space(model, host.latent_tensor(model, latent_image, node_id))
+        grid = host.make_grid(model, scheduler, steps, (z.shape[-2], z.shape[-1]))
         path = Trajectory(
             x=noised_path(z, grid, eta or FRESH, seed),
             grid=grid,

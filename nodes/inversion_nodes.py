@@ -174,7 +174,9 @@ class EtaInversion(EtaNode):
             )
         if not positive:
             raise ValueError("positive is empty: connect the prompt that describes the picture")
-        grid = host.make_grid(model, scheduler, steps)
+        z = host.in_model_space(model, host.latent_tensor(model, latent_image, cls.hidden.unique_id))
+        size = z.shape[-2], z.shape[-1]
+        grid = host.make_grid(model, scheduler, steps, size)
         if grid.times[-1] < 0.9:
             host.warn(
                 f"{steps} steps of {scheduler} end at t = {grid.times[-1]:.2f}, far from the noise (1.00), "
@@ -195,8 +197,7 @@ class EtaInversion(EtaNode):
                 f"{host.latent_channels(model)}: connect the VAE of this checkpoint, "
                 "or none"
             )
-        z = host.in_model_space(model, host.latent_tensor(model, latent_image, cls.hidden.unique_id))
-        recorder = host.MapRecorder(model, positive, (z.shape[-2], z.shape[-1]), len(z))
+        recorder = host.MapRecorder(model, positive, size, len(z))
         tick = host.progress(model, evaluations(inverter, grid.steps, iterations))
 
         def loop(network, latent):

@@ -33,7 +33,7 @@ def probabilities(q: Tensor, k: Tensor, heads: int) -> Tensor:
 AT_ONCE = 8  # heads whose columns are formed together: all would take too much memory
 
 
-def mean_to_text(q: Tensor, k: Tensor, words: slice) -> Tensor:
+def mean_to_text(q: Tensor, k: Tensor, words: slice | list[int]) -> Tensor:
     """The image tokens' attention to the words among all keys, averaged over heads.
 
     q [B, heads, Q, d] of the image, k [B, heads or fewer, K, d]. Returns [B, Q, words] in float32. Only the

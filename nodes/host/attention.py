@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import NamedTuple
 
 from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor
+
+try:  # newer hosts lay out a block's memory once and give it to every block: what is kept must not lie there
+    from comfy.model_prefetch import (  # pyright: ignore[reportMissingImports]
+        pause_malloc_graph as outside_the_blocks_memory,
+    )
+except ImportError:
+    outside_the_blocks_memory = nullcontext
 
 Key = tuple[
     str, int, int
@@ -99,7 +107,8 @@ def chain_joint(model_options: dict, read: Callable[..., None]) -> None:
     previous = options.get("optimized_attention_override")
 
     def attention(attend, *args, **kwargs):
-        read(*args, **kwargs)
+        with outside_the_blocks_memory():
+            read(*args, **kwargs)
         return attend(*args, **kwargs) if previous is None else previous(attend, *args, **kwargs)
 
     options["optimized_attention_override"] = attention

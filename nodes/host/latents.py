@@ -21,13 +21,18 @@ def latent_tensor(model, latent: dict, node_id: str | None = None) -> Tensor:
 
     Where the model has latents of several frames, [B, C, 1, H, W] is a picture.
     """
+    if getattr(latent["samples"], "is_nested", False):
+        raise ValueError(
+            "latent_image holds several latents at once (a video with its sound): Eta Inversion edits "
+            "pictures; encode one picture"
+        )
     samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"])
     form, shape = model.get_model_object("latent_format"), list(samples.shape)
     if has_frames(form) and samples.ndim == 5:
         if shape[2] != 1:
             raise ValueError(
-                f"latent_image has {shape[2]} frames: Eta Inversion edits pictures, not video; encode one "
-                "picture"
+                f"latent_image has {shape[2]} frames or layers: Eta Inversion edits pictures, not video; "
+                "encode one picture"
             )
         samples = without_frame(form, samples)
     if not samples.numel():

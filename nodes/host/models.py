@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ...eta_core.frame import DIFFUSION, Flow, Frame
 from ...eta_core.schedule import Grid, ddim_grid, grid_from_levels
+from .families.distilled import jumps_over_steps
 from .messages import warn
 
 REFERENCE_SCHEDULER = "ddim_uniform"
@@ -23,7 +24,8 @@ SCHEDULERS = [
 ]
 
 
-DIFFUSIONS, FLOWS = ("EPS", "V_PREDICTION", "X0", "LCM"), ("CONST",)
+Size = tuple[int, int]  # height and width of a latent
+DIFFUSIONS, FLOWS = ("EPS", "V_PREDICTION", "X0", "LCM"), ("CONST",)  # what `prediction` calls them
 
 
 def noise_levels(sampling) -> list[float]:
@@ -41,11 +43,15 @@ def noise_levels(sampling) -> list[float]:
     return table.double().cpu().tolist()
 
 
-def frame_of(sampling) -> Frame:
-    """How the model mixes picture and noise; a flow model may be trained with noise of another deviation."""
-    if prediction(sampling) in FLOWS:
-        return Flow(float(getattr(sampling, "noise_scale", 1.0)))
-    return DIFFUSION
+def frame_of(sampling, size: Size) -> Frame:
+    """How the model mixes picture and noise in latents of `size`.
+
+    A flow model may be trained with noise of another deviation, which may depend on the size (SenseNova).
+    """
+    if prediction(sampling) not in FLOWS:
+        return DIFFUSION
+    noise = torch.ones(1, 1, *size)
+    return Flow(float(sampling.noise_scaling(torch.ones(1), noise, torch.zeros_like(noise)).mean()))
 
 
 def prediction(sampling) -> str:
@@ -54,15 +60,16 @@ def prediction(sampling) -> str:
     return next(kind.__name__ for kind in type(sampling).__mro__ if formulas & set(vars(kind)))
 
 
-def make_grid(model, scheduler: str, steps: int) -> Grid:
-    """The reference's grid for `ddim_uniform` on diffusion models, else the host's schedule of that name.
+def make_grid(model, scheduler: str, steps: int, size: Size) -> Grid:
+    """The reference's grid for `ddim_uniform` on diffusion models, else the host's schedule of that name; for
+    latents of `size`.
 
     Raises ValueError for a number of steps that it cannot have.
     """
     if steps < 1:
         raise ValueError(f"steps = {steps}: an inversion has at least 1 step, 20 to 100 are sensible")
     sampling = model.get_model_object("model_sampling")
-    table, frame = noise_levels(sampling), frame_of(sampling)
+    table, frame = noise_levels(sampling), frame_of(sampling, size)
     if scheduler == REFERENCE_SCHEDULER and frame is DIFFUSION:
         return ddim_grid(steps, table)
     levels = comfy.samplers.calculate_sigmas(sampling, scheduler, steps).tolist()
@@ -75,7 +82,6 @@ def make_grid(model, scheduler: str, steps: int) -> Grid:
 
 
 SHOWN = ("concat_latent_image", "concat_mask", "reference_latents")
-FLOWS = ("CONST",)  # what signature() calls the prediction of a flow model
 STRUCTURE = ("network", "prediction", "latent channels", "noise levels")
 
 
@@ -166,11 +172,11 @@ def check_can_invert(model) -> None:
             "this model runs on several GPUs at once (MultiGPU CFG Split), whose calls would mix what Eta "
             "Inversion keeps between them: connect the model from before it"
         )
-    if getattr(getattr(model.model.diffusion_model, "params", None), "meanflow", False):
+    if jumps_over_steps(model):
         raise ValueError(
-            f"{type(model.model).__name__} is distilled to jump from a step's start to its end (mean flow): "
-            "an inversion asks at one point and cannot say where the step ends. Load the model that is not "
-            "distilled"
+            f"{type(model.model).__name__} is distilled to jump from a step's start to its end (mean flow, "
+            "flow map): an inversion asks at one point and cannot say where the step ends. Load the model "
+            "that is not distilled"
         )
 
 
@@ -178,7 +184,7 @@ def latent_channels(model) -> int:
     return model.get_model_object("latent_format").latent_channels
 
 
-PIXELS = {"Flux2": 16}  # where the host's latent format does not say it
+PIXELS = {"Flux2": 16, "ChromaRadiance": 1}  # where the host's latent format does not say it
 
 
 def has_frames(latent_format) -> bool:

@@ -13,6 +13,7 @@ import nodes
 from ...eta_core.methods.alignment import WORD_END, Token
 from .families.text import CLIPS, as_words, encoder_of_rows, shift_of, span_of, tokenizer_of
 
+NO_TEXT = -1  # the id of what a template has in the place of a token, such as Ming-Image's queries
 PAIR = "EtaPromptPair"  # its outputs source and target come from its texts in this order
 
 
@@ -114,7 +115,7 @@ def tokens_of(clip, text: str, rows: int = 0) -> tuple[Token, ...]:
             Token(i, each, _piece(tokenizer, each)) for i, each in enumerate(ids) if each not in special
         )
     start, end = span_of(ids, _ids(clip, ""), tokenizer.pad_token)
-    shift = shift_of(clip, rows, len(ids), end) if rows else 0
+    shift = shift_of(clip, rows, len(ids)) if rows else 0
     found = [Token(i - shift, ids[i], _piece(tokenizer, ids[i])) for i in range(start, end)]
     return as_words(found, [_piece(tokenizer, each) for each in _ids(clip, "a a")])
 
@@ -132,8 +133,10 @@ def _piece(tokenizer, token: int) -> str:
     return piece
 
 
-def _id_of(embedding: Tensor) -> int:
+def _id_of(embedding: Tensor | dict) -> int:
     """A negative id that tells one row of a textual inversion from others."""
+    if isinstance(embedding, dict):
+        return NO_TEXT
     values = embedding.detach().float().cpu().contiguous().numpy().tobytes()
     return -1 - int.from_bytes(hashlib.sha256(values).digest()[:6], "big")
 

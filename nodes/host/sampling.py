@@ -24,7 +24,7 @@ from ...eta_core.eta import EtaSchedule
 from ...eta_core.frame import DIFFUSION, Frame, from_x, to_x
 from .latents import latent_mask, out_of_model_space, with_frame, without_frame
 from .messages import log
-from .models import SHOWN, check_can_invert, frame_of, noise_levels, pixels_of
+from .models import SHOWN, Size, check_can_invert, frame_of, noise_levels, pixels_of
 
 # What may look at all rows of a call at once, so that one branch would change another.
 GUIDANCE = ("sampler_cfg_function", "sampler_pre_cfg_function", "sampler_post_cfg_function")
@@ -180,9 +180,9 @@ def counts_rows(model, branches: Sequence[Branch]) -> bool:
 class Network:
     """The guided network inside one sampling: takes x of some branches, returns their denoised latents."""
 
-    def __init__(self, guider: BranchGuider, sigmas: Tensor, options: dict, seed):
+    def __init__(self, guider: BranchGuider, sigmas: Tensor, options: dict, seed, size: Size):
         self._guider, self._sigmas, self._options, self._seed = guider, sigmas, options, seed
-        self._frame = frame_of(guider.inner_model.model_sampling)
+        self._frame = frame_of(guider.inner_model.model_sampling, size)
         self._form = guider.inner_model.latent_format
 
     def __call__(
@@ -258,7 +258,8 @@ class LoopSampler(comfy.samplers.Sampler, Generic[Result]):
     ):
         options = comfy.model_patcher.create_model_options_clone(extra_args["model_options"])
         add_wrapper(WrappersMP.APPLY_MODEL, self._count, options, is_model_options=True)
-        network = Network(model_wrap, sigmas, options, extra_args.get("seed"))
+        size = (self._z.shape[-2], self._z.shape[-1])
+        network = Network(model_wrap, sigmas, options, extra_args.get("seed"), size)
         # Not the host's latent_image: an all-zero latent does not come through its scaling.
         self._results.append(self._loop(network, self._z.to(noise.device, torch.float32)))
         return latent_image
@@ -350,7 +351,8 @@ def eta_sampler(eta: EtaSchedule, mask: Tensor | None) -> comfy.samplers.KSAMPLE
     def sample_eta_ddim(model, x, sigmas, extra_args=None, callback=None, disable=None):
         extra_args = extra_args or {}
         network = model.inner_model.inner_model
-        table, frame = noise_levels(network.model_sampling), frame_of(network.model_sampling)
+        table = noise_levels(network.model_sampling)
+        frame = frame_of(network.model_sampling, (x.shape[-2], x.shape[-1]))
         region = None
         if mask is not None:
             form = network.latent_format

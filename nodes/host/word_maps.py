@@ -22,7 +22,9 @@ class MapRecorder:
         self._reader = word_reader(model, size)
         self._step_read, self._pictures, self._in_parts = False, pictures, False
         self.size, self.rows = size, rows_of_text(positive)
-        self.references = bool(positive[0][1].get("reference_latents"))
+        shown = positive[0][1].get("reference_latents") or ()
+        self.references = tuple((each.shape[-2], each.shape[-1]) for each in shown)
+        self.slots = tuple(positive[0][1].get("image_slots") or ())
         self.problem = ""
         if len(positive) != 1:
             self.problem = (
@@ -91,7 +93,8 @@ class _Reading:
 
     def __init__(self, recorder: MapRecorder):
         self._recorder, self.armed = recorder, True
-        self.rows, self.size, self.references = recorder.rows, recorder.size, recorder.references
+        self.rows, self.size = recorder.rows, recorder.size
+        self.references, self.slots = recorder.references, recorder.slots
 
     def add(self, maps: Tensor) -> None:
         self._recorder.add(maps)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 import comfy.supported_models as models
+import torch
 from comfy import sd1_clip
 from comfy.ldm.chroma.model import ChromaParams
 from comfy.ldm.flux.model import FluxParams
@@ -100,6 +101,39 @@ def chroma(host) -> Flow:
     return Flow(patcher(models.Chroma(network | newer(ChromaParams, txt_ids_dims=[], vec_in_dim=None))), clip)
 
 
+def radiance(host) -> Flow:
+    """Pixels in the place of latents; patches of 2 pixels where the real ones have 16."""
+    from comfy.ldm.chroma_radiance.model import ChromaRadianceParams
+
+    network = dict(in_channels=3, out_channels=3, context_in_dim=WIDTH, hidden_size=WIDTH, mlp_ratio=4.0)
+    network |= dict(num_heads=2, depth=1, depth_single_blocks=1, axes_dim=[4, 14, 14], theta=10000)
+    network |= dict(patch_size=2, qkv_bias=True, in_dim=64, out_dim=WIDTH, hidden_dim=WIDTH, n_layers=1)
+    network |= dict(nerf_hidden_size=8, nerf_mlp_ratio=2, nerf_depth=1, nerf_max_freqs=2, nerf_tile_size=0)
+    network |= dict(nerf_final_head_type="conv", nerf_embedder_dtype=torch.float32)
+    newest = dict(txt_ids_dims=[], vec_in_dim=None, use_x0=False, use_sequential_txt_ids=False)
+    network |= newer(ChromaRadianceParams, **newest)
+    return Flow(patcher(models.ChromaRadiance(network)), chroma(host).clip)
+
+
+def longcat(host) -> Flow:
+    from comfy.text_encoders import longcat_image
+
+    network = dict(guidance_embed=False, in_channels=16, out_channels=16, vec_in_dim=None)
+    network |= dict(context_in_dim=WIDTH, hidden_size=WIDTH, mlp_ratio=4.0, num_heads=2, depth=1)
+    network |= dict(depth_single_blocks=1, axes_dim=[4, 14, 14], theta=10000, patch_size=2, qkv_bias=True)
+    network |= newer(FluxParams, txt_ids_dims=[1, 2])
+    model = longcat_image.LongCatImageTEModel
+    clip = blind(longcat_image.LongCatImageTokenizer, model, "qwen25_7b", BlindQwen)
+    return Flow(patcher(models.LongCatImage(network)), clip)
+
+
+def lumina(host) -> Flow:
+    """Its own tokenizer is in its checkpoint: words come from the encoder of Z-Image."""
+    network = dict(patch_size=2, in_channels=16, dim=256, cap_feat_dim=WIDTH, n_layers=1, qk_norm=True)
+    network |= dict(n_heads=4, n_kv_heads=2, axes_dims=[16, 24, 24], axes_lens=[300, 512, 512])
+    return Flow(patcher(models.Lumina2(network | dict(n_refiner_layers=1))), z(host).clip)
+
+
 def wan(host) -> Flow:
     """Its own tokenizer is in its checkpoint: words come from the encoder of Flux."""
     network = dict(model_type="t2v", in_dim=16, out_dim=16, dim=WIDTH, ffn_dim=WIDTH, text_dim=WIDTH)
@@ -131,10 +165,14 @@ ADAPTERS = {
     "Z-Image": z,
     "Flux.1": flux1,
     "Chroma": chroma,
+    "Chroma Radiance": radiance,
+    "Lumina 2": lumina,
     "Wan": wan,
 }
 if hasattr(flux, "KleinTokenizer"):
     ADAPTERS |= {"Flux.2 Klein": klein}
+if hasattr(models, "LongCatImage"):
+    ADAPTERS |= {"LongCat": longcat}
 if find_spec("comfy.ldm.krea2"):
     ADAPTERS |= {"Krea 2": krea}
 if find_spec("comfy.ldm.anima"):

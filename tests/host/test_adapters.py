@@ -37,18 +37,31 @@ class Studio(FlowStudio):
 
 def _adapters():
     from tests.host.adapters import ADAPTERS
+    from tests.host.newest import NEWEST
 
-    return ADAPTERS
+    return ADAPTERS | NEWEST
 
 
 NAMES = ["Qwen-Image", "Z-Image", "Flux.2 Klein", "Flux.1", "Chroma", "Wan", "Krea 2", "Anima"]
+NAMES += ["Chroma Radiance", "LongCat", "Lumina 2"]
+SCALES = dict.fromkeys(["Flux.2 Klein", "Qwen-Image 2.1", "Flux.3 Klein", "MOSS-Image", "FIBO 2"], 16)
+SCALES |= {"Chroma Radiance": 1}  # pixels of the picture a side of a latent pixel
+NEWEST = [
+    "Qwen-Image 2.1",
+    "Flux.3 Klein",
+    "MOSS-Image",
+    "FIBO 2",
+    "Ming-Image",
+]  # networks of their shape, on any host
 
 
-@pytest.fixture(scope="module", params=NAMES)
+@pytest.fixture(scope="module", params=NAMES + NEWEST)
 def family(host, request) -> Studio:
     if request.param not in _adapters():
         pytest.skip(f"this host has no {request.param}")
-    return Studio(host, *_adapters()[request.param](host))
+    studio = Studio(host, *_adapters()[request.param](host))
+    assert studio.scale == SCALES.get(request.param, 8)
+    return studio
 
 
 @pytest.fixture(scope="module")
@@ -99,9 +112,12 @@ def test_a_words_row_is_the_one_that_changes_with_the_word(family):
     """Planted: two prompts differ in one word of one token. Of an encoder that reads forward nothing before
     it changes. T5 reads both ways; its rows are its tokens, none is cut off.
     """
-    (source, told), (target, _) = (family.prompt(text)[0] for text in (SOURCE, TARGET))
+    (source, told), (target, other) = (family.prompt(text)[0] for text in (SOURCE, TARGET))
     tokens = [family.clip.tokenize(text).get("t5xxl") for text in (SOURCE, TARGET)]
-    if tokens[0] is None:
+    if "direct_context" in told:  # behind the conditioning's own rows
+        apart = (told["direct_context"] - other["direct_context"]).norm(dim=-1)[0] > 1e-4
+        first = source.shape[1] + int(apart.nonzero()[0])
+    elif tokens[0] is None:
         first = int(((source - target).norm(dim=-1)[0] > 1e-4).nonzero()[0])
     else:
         assert len(tokens[0][0]) == told.get("t5xxl_ids", source[0]).shape[0]
@@ -122,6 +138,7 @@ def asked(studio, **inputs):
 
 
 MIXING = ("context_refiner", "noise_refiner", "txtfusion.refiner_blocks", "llm_adapter", "blocks.0.self_attn")
+MIXING += ("picture_blocks", "text_blocks", "self_attn")
 OUTPUTS = ("out.weight", "wo.weight", "o_proj.weight", "output_proj.weight", "self_attn.o.weight")
 
 
@@ -161,9 +178,13 @@ def assert_map_of_row(family, positive: list, row: int) -> None:
         changed["t5xxl_ids"] = extra["t5xxl_ids"].clone()
         changed["t5xxl_ids"][row] = 99
     else:
-        other[:, row] += torch.randn(other[:, row].shape, generator=torch.Generator().manual_seed(3))
+        text, place = other, row
+        if "direct_context" in extra:
+            text, place = extra["direct_context"].clone(), row - cond.shape[1]
+            changed["direct_context"] = text
+        text[:, place] += torch.randn(text[:, place].shape, generator=torch.Generator().manual_seed(3))
     _, by_word = asked(family, positive=[[other, changed]])
-    patch = 1 if "Klein" in type(family.clip.tokenizer).__name__ else 2
+    patch = 1 if family.scale == 16 else 2
     picture = family.picture()
     picture["samples"][..., patch * 2 : patch * 3, patch : patch * 2] += 5
     _, by_place = asked(family, positive=positive, latent_image=picture)
@@ -185,7 +206,7 @@ def assert_map_of_row(family, positive: list, row: int) -> None:
 def joint_call(calls, row: int) -> int:
     """The first block's call: cross-attention to the text, else the longest sequence."""
     cross = [i for i, (q, k, *_) in enumerate(calls) if q.shape[-2] != k.shape[-2]]
-    return cross[0] if cross else max(range(len(calls)), key=lambda i: (calls[i][1].shape[-2], -i))
+    return cross[-1] if cross else max(range(len(calls)), key=lambda i: (calls[i][1].shape[-2], -i))
 
 
 def difference(one: torch.Tensor, other: torch.Tensor, reshaped: bool) -> list[int]:
@@ -225,11 +246,34 @@ def test_another_packs_attention_acts_beside_the_reading(host):
 def test_several_frames_are_refused_by_name(host):
     studio = Studio(host, *_adapters()["Wan"](host))
     video = studio.picture()["samples"].repeat(1, 1, 3, 1, 1)
-    with pytest.raises(ValueError, match="latent_image has 3 frames: .* not video; encode one picture"):
+    with pytest.raises(
+        ValueError, match="latent_image has 3 frames or layers: .* not video; encode one picture"
+    ):
         studio.invert(latent_image={"samples": video})
 
 
 # --- families with a mask of the user's only ------------------------------------------------------
+
+OTHERS = ["HiDream", "HunyuanImage21", "HunyuanDiT", "Omnigen2", "Boogu", "Kandinsky5Image"]
+OTHERS += ["Ideogram4", "ErnieImage", "Lens", "MageFlow", "JoyImage", "PixelDiTT2I"]
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_family_whose_words_cannot_be_read_is_edited_by_a_mask(host, name):
+    from tests.host.others import made
+
+    found = made(name)
+    if found is None:
+        pytest.skip(f"this host has no {name}")
+    model, positive = found
+    studio = Studio(host, *model)
+    inversion = studio.invert(positive=positive, steps=2)
+    with pytest.raises(ValueError, match=f"model .{name}, .* cannot be read; connect a mask of your own"):
+        studio.region(inversion, "cat")
+    both = dict(positive=positive, negative=positive, cfg=1.0)
+    edited = studio.edit(inversion, mask=studio.half(), background_lock=1.0, **both)
+    source = studio.picture()["samples"]
+    assert close(edited[..., 3:], source[..., 3:]) and not close(edited[..., :3], source[..., :3], 0.01)
 
 
 def test_a_model_distilled_to_jump_over_its_steps_is_refused_by_name(host):

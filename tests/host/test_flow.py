@@ -204,14 +204,24 @@ def test_a_flows_inversion_is_not_taken_by_a_diffusion_model(mmdit, studio):
 
 
 def test_a_flow_trained_with_louder_noise_has_it_in_its_sigmas(mmdit):
-    """Some models (HiDream-O1) start from noise of another deviation than 1, which the host keeps there."""
-    model = mmdit.model.clone()
+    """Some models start from noise of another deviation than 1 (HiDream-O1), or of one that grows with the
+    picture (SenseNova: the root of its tokens by 64).
+    """
+    model, expected = mmdit.model.clone(), (SIZE[0] * SIZE[1]) ** 0.5
     louder = copy(model.get_model_object("model_sampling"))
-    louder.noise_scale = 8.0
+
+    class BySize(type(louder)):
+        def noise_scaling(self, sigma, noise, latent_image, max_denoise=False):
+            scale = (noise.shape[-2] * noise.shape[-1]) ** 0.5
+            return super().noise_scaling(sigma, scale * noise, latent_image, max_denoise)
+
+    louder.__class__ = BySize
     model.add_object_patch("model_sampling", louder)
     plain, scaled = mmdit.invert().trajectory, mmdit.invert(model=model).trajectory
-    assert scaled.grid.frame.noise_scale == 8.0
-    assert scaled.grid.sigmas[1:] == pytest.approx([8 * sigma for sigma in plain.grid.sigmas[1:]], rel=1e-6)
+    assert plain.grid.frame.noise_scale == 1.0
+    assert scaled.grid.frame.noise_scale == pytest.approx(expected, rel=1e-6)
+    sigmas = [expected * sigma for sigma in plain.grid.sigmas[1:]]
+    assert scaled.grid.sigmas[1:] == pytest.approx(sigmas, rel=1e-6)
     # the inversion's own path does not know the deviation of other noise; what eta renews does
     assert close(scaled.latents, plain.latents, 1e-4)
     ends = [

@@ -22,7 +22,7 @@ def test_each_word_is_read_where_the_image_looks_at_it(host, text_first):
     q, k = (torch.cat(p if text_first else p[::-1]).expand(1, HEADS, -1, -1) for p in parts)
     found = []
     sink = SimpleNamespace(
-        armed=True, rows=TEXT, references=False, size=GRID, add=found.append, give_up=pytest.fail
+        armed=True, rows=TEXT, references=(), slots=(), size=GRID, add=found.append, give_up=pytest.fail
     )
     options = {"cond_or_uncond": [0]}
     reader._read(sink, q, k, k, HEADS, transformer_options=options, skip_reshape=True)
@@ -43,7 +43,7 @@ def test_a_prefix_that_never_sees_the_image_is_read_in_the_images_own_calls(host
     k = torch.cat([words, torch.zeros(IMAGE, WIDTH)]).expand(1, HEADS, -1, -1)
     found, refused = [], []
     sink = SimpleNamespace(
-        armed=True, rows=TEXT, references=False, size=GRID, add=found.append, give_up=refused.append
+        armed=True, rows=TEXT, references=(), slots=(), size=GRID, add=found.append, give_up=refused.append
     )
     called = dict(transformer_options={"cond_or_uncond": [0]}, skip_reshape=True)
     causal = torch.ones(TEXT, TEXT, dtype=torch.bool).tril()
@@ -76,7 +76,7 @@ def test_prompts_that_the_host_pads_before_and_parts_that_it_pads_behind(host):
         k, q = (torch.cat(each).expand(1, HEADS, -1, -1) for each in parts)
         found = []
         sink = SimpleNamespace(
-            armed=True, rows=TEXT, references=False, size=GRID, add=found.append, give_up=pytest.fail
+            armed=True, rows=TEXT, references=(), slots=(), size=GRID, add=found.append, give_up=pytest.fail
         )
         reader._read(sink, q, k, k, HEADS, transformer_options={"cond_or_uncond": [0]}, skip_reshape=True)
         expected = torch.nn.functional.one_hot(torch.arange(IMAGE) % TEXT, TEXT).float()

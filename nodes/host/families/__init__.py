@@ -9,15 +9,24 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .base import MapSink, WordReader
-from .cross import ANIMA, WAN
+from .cross import ANIMA, FIBO_2, WAN
 from .flux import CHROMA, FLUX
 from .joint import JointNetwork
 from .sd3 import SD3
-from .streams import KREA2, LUMINA, QWEN_IMAGE, QWEN_IMAGE_21
+from .streams import FLUX_3_KLEIN, KREA2, LUMINA, MING_IMAGE, MOSS_IMAGE, QWEN_IMAGE, QWEN_IMAGE_21
 from .unet import UNet, unet_of
 
 Size = tuple[int, int]  # height and width of the latent
-_TRANSFORMERS = (SD3, FLUX, CHROMA, QWEN_IMAGE, QWEN_IMAGE_21, LUMINA, KREA2, ANIMA, WAN)
+_TRANSFORMERS = (
+    *(
+        QWEN_IMAGE_21,
+        FLUX_3_KLEIN,
+        MOSS_IMAGE,
+        MING_IMAGE,
+        FIBO_2,
+    ),  # first: a host may build them on others' classes
+    *(SD3, FLUX, CHROMA, QWEN_IMAGE, LUMINA, KREA2, ANIMA, WAN),
+)
 FAMILIES: tuple[Callable[[object, Size], WordReader | None], ...] = (
     unet_of,
     *(family.reader_of for family in _TRANSFORMERS),

@@ -17,8 +17,13 @@ class MapSink(Protocol):
         ...
 
     @property
-    def references(self) -> bool:
-        """Whether the prompt shows the network reference pictures."""
+    def references(self) -> tuple[tuple[int, int], ...]:
+        """Height and width of the latent of each reference picture that the prompt shows the network."""
+        ...
+
+    @property
+    def slots(self) -> tuple[int, ...]:
+        """The rows of the prompt before which they stand, for networks that put them into the text."""
         ...
 
     @property
@@ -57,6 +62,24 @@ class WordReader(Protocol):
     def install(self, options: dict, sink: MapSink) -> None:
         """Have every main attention call put its maps into `sink`, beside what other packs installed."""
         ...
+
+
+def is_of(model, network: type | str | None) -> bool:
+    """Whether a MODEL's network is of a class of the host's.
+
+    network: that class, None where this host has none; or, for a family of hosts newer than those at hand,
+    the letters and digits by which the name of its class is known, in lower case.
+    """
+    found = model.get_model_object("diffusion_model")
+    if not isinstance(network, str):
+        return network is not None and isinstance(found, network)
+    names = (kind.__name__.lower() for each in (model.model, found) for kind in type(each).__mro__)
+    return any(network in "".join(filter(str.isalnum, name)) for name in names)
+
+
+def tokens_of_references(sink: MapSink, patch: int) -> list[int]:
+    """How many tokens each reference picture has. patch: the latent pixels a side of a token."""
+    return [-(-height // patch) * -(-width // patch) for height, width in sink.references]
 
 
 def host_class(module: str, name: str) -> type | None:

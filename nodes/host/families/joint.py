@@ -11,7 +11,7 @@ from torch import Tensor
 from ....eta_core.methods import Layer
 from ....eta_core.methods.attention import mean_to_text, split_heads
 from ..attention import Key, chain_joint, chunks_of
-from .base import MapSink
+from .base import MapSink, is_of, tokens_of_references
 
 MOST_READ = 10  # blocks whose maps are read, evenly spaced: each costs one more attention
 
@@ -27,19 +27,20 @@ def in_order(options: dict) -> bool:
 
 @dataclass(frozen=True)
 class JointFamily:
-    """A family whose sequence is [text, image], or [image, text].
+    """A family whose sequence is [text, image, references], or [image, references, text].
 
-    network: the host's class, None where the host has none. is_main: whether an attention call belongs to a
-    block whose maps are read, told by its transformer_options. text_first: the order of the sequence. patch:
-    the network's name for the latent pixels a side of a token. padded_to: the network's name for the number
-    to whose multiples it pads the text and the image, each behind its own tokens. shows_references: whether
-    reference pictures stand behind the image. least_text: to how many rows the host pads a MODEL's shorter
-    prompts, before them. prefix: the text asks in calls of its own and never sees the image, whose calls see
-    everything; the host keeps what the text's calls made. blocks: the network's names for its lists of
-    blocks, in order, where editing methods may steer them; the maps of the first list are read.
+    network: the host's class, or what its name has; see is_of. is_main: whether an attention call belongs to
+    a block whose maps are read, told by its transformer_options. text_first: the order of the sequence.
+    patch: the network's name for the latent pixels a side of a token. padded_to: the network's name for the
+    number to whose multiples it pads the text and the image, each behind its own tokens. shows_references:
+    whether reference pictures stand behind the image. least_text: to how many rows the host pads a MODEL's
+    shorter prompts, before them. prefix: the text, with reference pictures at its slots, asks in calls of
+    its own and never sees the image, whose calls see everything; the host keeps what the text's calls made.
+    blocks: the network's names for its lists of blocks, in order, where editing methods may steer them; the
+    maps of the first list are read.
     """
 
-    network: type | None
+    network: type | str | None
     is_main: Callable[[dict], bool] = every_block
     text_first: bool = True
     patch: str = "patch_size"
@@ -67,15 +68,15 @@ class JointFamily:
 
     def reader_of(self, model, size: tuple[int, int]) -> JointReader | None:
         """The adapter of a MODEL of this family, else None."""
-        network = model.get_model_object("diffusion_model")
-        if self.network is None or not isinstance(network, self.network):
+        if not is_of(model, self.network):
             return None
+        network = model.get_model_object("diffusion_model")
         patch = getattr(network, self.patch) if self.patch else 1
         multiple = getattr(network, self.padded_to, None) if self.padded_to else None
         grid = -(-size[0] // patch), -(-size[1] // patch)
         count = len(getattr(network, self.blocks[0])) if self.blocks else 0
         every = max(1, -(-count // MOST_READ))
-        return JointReader(self, grid, multiple or 1, self.least_text(model), every)
+        return JointReader(self, grid, multiple or 1, self.least_text(model), patch, every)
 
 
 @dataclass(frozen=True)
@@ -97,13 +98,15 @@ class JointNetwork:
 class JointReader:
     """A joint family's adapter for one size.
 
-    grid: height and width of the image tokens. every: each how many blocks are read.
+    grid: height and width of the image tokens. patch: the latent pixels a side of a token. every: each how
+    many blocks are read.
     """
 
     family: JointFamily
     grid: tuple[int, int]
     multiple: int = 1
     least_text: int = 0
+    patch: int = 1
     every: int = 1
 
     def install(self, options: dict, sink: MapSink) -> None:
@@ -123,17 +126,22 @@ class JointReader:
         called = transformer_options or {}
         image = self.grid[0] * self.grid[1]
         text, picture = (self._padded(count) for count in (max(sink.rows, self.least_text), image))
-        # Some blocks attend among the image's or the text's own tokens alone; no word is read in them.
-        if not sink.armed or not self.family.is_main(called) or k.shape[-2] in (text, picture):
+        shown = tokens_of_references(sink, self.patch)
+        # Some blocks attend among the tokens of one kind alone; no word is read in them.
+        alone = {text, picture, sum(shown), *shown}
+        if not sink.armed or not self.family.is_main(called) or k.shape[-2] in alone:
             return
         if called.get("block_index", 0) % self.every:
             return
-        if self.family.prefix and (mask is not None or q.shape[-2] != picture):
-            return
         chunks, others = chunks_of(len(q), called), k.shape[-2] - text - picture
+        if self.family.prefix and (mask is not None or q.shape[-2] != picture or others < sum(shown)):
+            return
         if chunks and not any(chunk.cond for chunk in chunks):
             return
-        expected = others == 0 or (others > 0 and sink.references and self.family.shows_references)
+        if self.family.prefix:
+            expected = others == sum(shown)
+        else:
+            expected = others == 0 or (others > 0 and bool(shown) and self.family.shows_references)
         if chunks is None or mask is not None or not expected:
             sink.give_up(
                 "the text and the picture are not all that the attention sees (areas, masked, padded or "
@@ -142,15 +150,21 @@ class JointReader:
             return
         if not options.get("skip_reshape"):
             q, k = split_heads(q, heads), split_heads(k, heads)
-        first = max(sink.rows, self.least_text) - sink.rows
-        before = 0 if self.family.prefix else text
-        words, places = slice(first, first + sink.rows), slice(before, before + image)
+        before = text if self.family.text_first and not self.family.prefix else 0
+        places, words = slice(before, before + image), self._words(sink, picture + others, shown)
         for rows in (chunk.rows for chunk in chunks if chunk.cond):
-            # Rolled by the image's length, [image, text] becomes [text, image]; attention does not mind the
-            # order.
-            turned = [t[rows] if self.family.text_first else t[rows].roll(-picture, 2) for t in (q, k)]
-            maps = mean_to_text(turned[0][:, :, places], turned[1], words)
+            maps = mean_to_text(q[rows][:, :, places], k[rows], words)
             sink.add(maps.unflatten(1, self.grid).permute(0, 3, 1, 2))
+
+    def _words(self, sink: MapSink, image: int, shown: list[int]) -> slice | list[int]:
+        """The keys of the prompt's rows. image: how many are the image's and the references'."""
+        first = max(sink.rows, self.least_text) - sink.rows + (0 if self.family.text_first else image)
+        if not self.family.prefix or not shown:
+            return slice(first, first + sink.rows)
+        slots = [*sink.slots, *[sink.rows] * len(shown)][: len(shown)]  # the host's own rule for missing ones
+        return [
+            row + sum(count for slot, count in zip(slots, shown) if slot <= row) for row in range(sink.rows)
+        ]
 
     def _padded(self, count: int) -> int:
         return -(-count // self.multiple) * self.multiple

@@ -10,17 +10,21 @@ from ....eta_core.methods.alignment import UNKNOWN, WORD_END, Token, piece_of, t
 
 T5, CLIPS = "t5xxl", ("l", "g", "h")
 WORD_START, SPACE, NO_TOKEN = "\u2581", piece_of(" "), "<unk>"
-CUT_AFTER_THE_PROMPT = ("LongCatImageTEModel",)  # the encoder drops what its template puts after the prompt
+# tokens of the template behind the prompt that an encoder drops
+DROPPED = {"LongCatImageTEModel": 5, "MingImageTEModel": 3}
 
 
 def rows_of_text(positive: list) -> int:
     """Rows of the text as the network's attention sees them.
 
-    Anima's network makes them itself, one for each of T5's ids beside the conditioning.
+    Anima's network makes them itself, one for each of T5's ids beside the conditioning. Ming-Image's sees
+    those of the conditioning, which are no words, and behind them one for each token.
     """
     cond, extra = positive[0]
-    ids = extra.get("t5xxl_ids")
-    return cond.shape[1] if ids is None else ids.shape[-1]
+    ids, tokens = extra.get("t5xxl_ids"), extra.get("direct_context")
+    if ids is not None:
+        return ids.shape[-1]
+    return cond.shape[1] + (0 if tokens is None else tokens.shape[1])
 
 
 def encoder_of_rows(clip, encoders: dict) -> str:
@@ -54,14 +58,14 @@ def span_of(rows: Sequence, empty: Sequence, padding: int) -> tuple[int, int]:
     return first + head, first + len(rows) - tail
 
 
-def shift_of(clip, encoded: int, tokens: int, end: int) -> int:
+def shift_of(clip, encoded: int, tokens: int) -> int:
     """How many rows before its token's place a prompt's row stands in a conditioning of `encoded` rows.
 
-    Encoders cut off what their template puts before the prompt, or put pictures there; what follows stays.
-    end: where the prompt ends among the `tokens`.
+    Encoders cut off what their template puts before the prompt, or put pictures there; what follows stays, up
+    to what DROPPED says.
     """
-    kinds = {kind.__name__ for kind in type(clip.cond_stage_model).__mro__}
-    return (end if kinds & set(CUT_AFTER_THE_PROMPT) else tokens) - encoded
+    kinds = (kind.__name__ for kind in type(clip.cond_stage_model).__mro__)
+    return tokens - sum(DROPPED.get(kind, 0) for kind in kinds) - encoded
 
 
 def as_words(tokens: Sequence[Token], pieces: Sequence[str]) -> tuple[Token, ...]:
