@@ -126,3 +126,54 @@ def test_an_edit_mask_of_nothing_says_why(studio, inversion):
         studio.edit_mask(inversion, evaluations=5)
     with raises("positive is empty", "target prompt"):
         studio.edit_mask(inversion, positive=[])
+
+
+# --- SAM3's MASK, where the host has the node -----------------------------------------------------
+
+
+class SeesRed(torch.nn.Module):
+    """Stands where SAM3's network stands: one object, wherever the frame is red."""
+
+    dtype = torch.float32
+
+    def forward(self, frame, text_embeddings, text_mask, boxes, threshold, orig_size):
+        red = torch.nn.functional.interpolate(frame[:, :1] - frame[:, 2:3], (252, 252), mode="area")[:, 0]
+        box = torch.tensor([[0.0, 0.0, orig_size[1], orig_size[0]]])
+        return {"boxes": [box], "scores": [torch.tensor([3.0])], "masks": [red]}
+
+
+@pytest.fixture
+def detect(studio):
+    if "SAM3_Detect" not in studio.host.nodes.NODE_CLASS_MAPPINGS:
+        pytest.skip("this host has no SAM3_Detect")
+
+    def masks_of(picture: torch.Tensor) -> torch.Tensor:
+        text = studio.prompt("cat")
+        inputs = dict(model=studio.model, image=picture, conditioning=text, threshold=0.5)
+        network = studio.model.model.diffusion_model
+        studio.model.model.diffusion_model = SeesRed()
+        try:
+            return studio.host.call("SAM3_Detect", **inputs, refine_iterations=0, individual_masks=False)[0]
+        finally:
+            studio.model.model.diffusion_model = network
+
+    return masks_of
+
+
+def test_an_edit_keeps_to_what_sam3_found(studio, inversion, looking, detect):
+    found = detect(pictured())
+    assert overlap(found) > 0.9
+    both, _ = studio.region(looking, "cat", threshold=0.0, mask=found, combine="replace")
+    assert torch.equal(both, found)
+    own, _ = studio.edit_mask(inversion, auto_threshold=False, threshold=0.0, mask=found)
+    assert not own[found == 0].any()
+    edited, source = studio.edit_both(inversion, mask=found, background_lock=1.0)
+    untouched = torch.nn.functional.max_pool2d(found[:, None], 8).expand_as(edited) == 0
+    assert untouched.any() and (edited - source)[untouched].abs().max() < 1e-5
+    assert (edited - source)[~untouched].abs().max() > 0.01
+
+
+def test_nothing_found_by_sam3_is_warned_of(studio, looking, detect, said):
+    nothing = detect(torch.full((1, 64, 64, 3), 0.5))
+    studio.region(looking, "cat", threshold=0.5, mask=nothing)
+    assert "the mask is empty" in said.text
