@@ -269,6 +269,11 @@ def of_region(panda: Subject) -> Image.Image:
     return strip(panda.pixels, heat, studio.decode(edited))
 
 
+def of_edit_mask(cat: Subject) -> Image.Image:
+    mask, heat = cat.studio.edit_mask(cat.inversion, positive=cat.target, image=cat.pixels)
+    return strip(cat.pixels, heat, mask)
+
+
 def of_flow_edit(cat: Subject) -> Image.Image:
     """The cat, the region, and a dog without and with the region."""
     studio, (mask, heat) = cat.studio, cat.region()
@@ -398,6 +403,7 @@ def main() -> None:
     swaps = (cat, ball, panda)
     pictures: dict[str, Callable[[], Image.Image]] = {
         "docs/AttentionMask/mask.jpg": lambda: strip(cat.pixels, heat, mask),
+        "docs/EtaEditMask/mask.jpg": lambda: of_edit_mask(cat),
         "docs/EtaFlowEdit/edit.jpg": lambda: of_flow_edit(cat),
         "docs/EtaInversion/inversion.jpg": lambda: of_inversion(cat),
         "docs/EtaLoadInversion/edits.jpg": lambda: of_saving(studio)[1],

@@ -111,6 +111,12 @@ class Studio:
         )
         return self.host.call("AttentionMask", inversion=inversion, words=words, **given | inputs)
 
+    def edit_mask(self, inversion, **inputs) -> tuple[Tensor, Tensor]:
+        """EtaEditMask's two outputs, mask and heatmap."""
+        given = dict(model=self.model, evaluations=4, auto_threshold=True, threshold=0.3, grow=0, blur=0.0)
+        given |= {} if "positive" in inputs else {"positive": self.prompt(self.defaults.target)}
+        return self.host.call("EtaEditMask", inversion=inversion, **given | inputs)
+
     def edit_both(self, inversion, **inputs) -> tuple[Tensor, Tensor]:
         """The samples of EtaSampler's two outputs."""
         defaults = self.defaults

@@ -35,6 +35,19 @@ def invert_step(
     return frame.invert(x, seen, denoise(seen, sigma_next), sigma, sigma_next)
 
 
+def stored_answer(
+    x: Tensor, x_next: Tensor, sigma: float, sigma_next: float, frame: Frame = DIFFUSION
+) -> tuple[Tensor, Tensor]:
+    """What `invert_step` asked the network on the way from x to x_next, and the denoised latent it got.
+
+    The step is linear in that latent, so the latent follows from both ends. Nothing is asked again.
+    """
+    seen, nothing = x * (frame.scale(sigma_next) / frame.scale(sigma)), torch.zeros_like(x)
+    without = frame.invert(x, seen, nothing, sigma, sigma_next)
+    share = frame.invert(nothing, nothing, torch.ones_like(x), sigma, sigma_next)
+    return seen, (x_next - without) / share
+
+
 def ancestral_step(
     eta: float, sigma: float, sigma_next: float, region: Tensor | None = None
 ) -> tuple[Tensor | float, Tensor | float]:

@@ -67,6 +67,27 @@ def threshold(soft: Tensor, level: float) -> Tensor:
     return (soft > level).to(soft.dtype) if level > 0 else soft
 
 
+def otsu(values: Tensor) -> float:
+    """The level that parts values in 0..1 into the two groups that differ most (Otsu 1979), in 256 steps."""
+    steps = torch.arange(256, dtype=torch.float64)
+    counts = torch.bincount((values.flatten() * 255).round().long().cpu(), minlength=256).double()
+    below, total_below = counts.cumsum(0), (counts * steps).cumsum(0)
+    count, total = below[-1], total_below[-1]
+    between = (total * below - count * total_below).square() / (below * (count - below)).clamp(min=1)
+    return float(between.argmax() + 0.5) / 255
+
+
+def contrast(values: Tensor) -> float:
+    """How far the mean above `otsu` lies over the mean below it: near 0 where nothing stands out."""
+    high = values > otsu(values)
+    return float(values[high].mean() - values[~high].mean()) if bool(high.any() & (~high).any()) else 0.0
+
+
+def divide(soft: Tensor) -> Tensor:
+    """1 where `soft` [B, H, W] exceeds its picture's own level (`otsu`), else 0."""
+    return torch.stack([threshold(one, otsu(one)) for one in soft])
+
+
 def dilate(mask: Tensor, pixels: int) -> Tensor:
     """Dilate [B, H, W] by a disc of radius `pixels`; negative erodes."""
     if pixels == 0:

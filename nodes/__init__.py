@@ -5,6 +5,7 @@ from comfy_api.latest import ComfyExtension, io
 from . import (
     approve_nodes,
     compare_nodes,
+    edit_mask_nodes,
     evidence_nodes,
     flow_edit_nodes,
     inversion_nodes,
@@ -25,6 +26,7 @@ class EtaInversionExtension(ComfyExtension):
             inversion_nodes,
             schedule_nodes,
             mask_nodes,
+            edit_mask_nodes,
             sampler_nodes,
             flow_edit_nodes,
             prompt_nodes,

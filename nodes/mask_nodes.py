@@ -13,6 +13,7 @@ from ..eta_core.methods.alignment import Prompt, parse_phrases
 from . import host, preview, prompt_text
 from .overlay import heatmap
 from .prompt_text import missing, places
+from .shaping import blur_input, grow_input, mask_inputs, picture_for, refined, shaped, with_own
 from .types import CATEGORY, EtaNode, Inversion, InversionSocket, schema
 
 
@@ -55,38 +56,10 @@ class AttentionMask(EtaNode):
                         "Paper: 0.2; higher = smaller region."
                     ),
                 ),
-                io.Int.Input(
-                    "grow",
-                    default=0,
-                    min=-256,
-                    max=256,
-                    tooltip="Pixels to grow the region by; negative shrinks, 0 = neutral (paper).",
-                ),
-                io.Float.Input(
-                    "blur",
-                    default=0.0,
-                    min=0.0,
-                    max=128.0,
-                    step=0.5,
-                    tooltip="Softness of the edge in pixels; 0 = neutral (paper).",
-                ),
+                grow_input(),
+                blur_input(),
                 io.Boolean.Input("invert", default=False, tooltip="Everything but the words. Off = neutral."),
-                io.Mask.Input(
-                    "mask",
-                    optional=True,
-                    tooltip="Your own mask, put together with the words' region as `combine` says.",
-                ),
-                io.Combo.Input(
-                    "combine",
-                    options=list(masks.COMBINE),
-                    default="intersect",
-                    optional=True,
-                    tooltip=(
-                        "intersect: only inside both. union: either. subtract: words without your mask. "
-                        "multiply: soft intersection. "
-                        "replace: your mask alone. Read only when a mask is connected."
-                    ),
-                ),
+                *mask_inputs("words", "words'"),
                 io.Image.Input(
                     "image",
                     optional=True,
@@ -99,6 +72,24 @@ class AttentionMask(EtaNode):
                     tooltip=(
                         "The source prompt's text, only needed where it cannot be read from the graph (text "
                         "computed by other nodes)."
+                    ),
+                ),
+                io.Boolean.Input(
+                    "refine",
+                    default=False,
+                    optional=True,
+                    tooltip=(
+                        "On: the region's edge follows the edges of `image`, which must be connected. Off: "
+                        "neutral."
+                    ),
+                ),
+                io.Boolean.Input(
+                    "auto_threshold",
+                    default=False,
+                    optional=True,
+                    tooltip=(
+                        "On: each picture gets the threshold that parts its attention best in two (Otsu); "
+                        "`threshold` is not read. Off: neutral."
                     ),
                 ),
             ],
@@ -131,6 +122,8 @@ class AttentionMask(EtaNode):
         combine="intersect",
         image=None,
         source_prompt=None,
+        refine=False,
+        auto_threshold=False,
     ) -> io.NodeOutput:
         trajectory = inversion.trajectory
         phrases = parse_phrases(words)
@@ -139,11 +132,8 @@ class AttentionMask(EtaNode):
                 f"this inversion has no attention maps: {trajectory.no_maps}; connect a mask of your own to "
                 "EtaSampler instead"
             )
-        if image is not None and len(image) not in (1, trajectory.batch):
-            raise ValueError(
-                f"image has {len(image)} pictures, the inversion {trajectory.batch}: give one, or one for "
-                "each"
-            )
+        size = trajectory.picture_size
+        image = picture_for(image, trajectory.batch, size)
         node_id = cls.hidden.unique_id
         prompt = prompt_text.source_prompt(inversion, clip, source_prompt, node_id)
         rows = {
@@ -159,28 +149,24 @@ class AttentionMask(EtaNode):
             for text, found in rows.items()
             if found
         }
+        if refine:
+            together = refined(torch.stack(list(maps.values()), 1), image, size)
+            maps = dict(zip(maps, together.unbind(1)))
         soft = masks.join_phrases(
             [maps[phrase.text] for phrase in phrases], [phrase.weight for phrase in phrases]
         )
-        region = masks.threshold(soft, threshold)
+        _warn_of_flat(words, soft, node_id)
+        region = masks.divide(soft) if auto_threshold else masks.threshold(soft, threshold)
         if not bool((region > 0).flatten(1).any(1).all()):
             raise ValueError(
                 f"no pixel of '{words}' is above threshold {threshold:g}: its attention reaches "
                 f"{float(soft.flatten(1).amax(1).min()):.2f}; "
                 "use a lower threshold"
             )
-        size = trajectory.picture_size
-        if image is not None and host.is_encoded_part(size, (image.shape[1], image.shape[2])):
-            image = host.middle(image, size)
-        region = masks.enlarge(region, size, hard=threshold > 0)
-        shaped = (masks.blur(masks.dilate(region[i : i + 1], grow), blur) for i in host.counted(len(region)))
-        region = torch.cat(list(shaped))
-        region = 1 - region if invert else region
+        region = shaped(region, size, auto_threshold or threshold > 0, grow, blur, invert)
         if mask is not None:
             mask = host.fit_mask(mask, trajectory.batch, size, node_id)
-            region = masks.combine(region, mask, combine)
-        if not bool(region.flatten(1).any(1).all()):
-            host.warn("the mask is empty after grow, invert and combine: nothing will be edited", node_id)
+        region = with_own(region, mask, combine, node_id)
         fields = {
             "words": words,
             "threshold": threshold,
@@ -188,6 +174,7 @@ class AttentionMask(EtaNode):
             "blur": blur,
             "invert": invert,
             "combine": combine,
+            "auto_threshold": auto_threshold,
         }
         view = _view(maps, prompt, size, image, mask) | {"fields": fields}
         return io.NodeOutput(
@@ -195,9 +182,29 @@ class AttentionMask(EtaNode):
         )
 
 
+LARGEST = 320  # pixels of the longer side that the page draws
+FLAT = 0.3  # the contrast below which a word's thing was not in the picture, on scenes of the toy model
+
+
+def _warn_of_flat(words: str, soft: Tensor, node_id: str | None) -> None:
+    """Where the attention stands out nowhere, in one picture or more."""
+    least = min(masks.contrast(one) for one in soft)
+    if least < FLAT:
+        host.warn(
+            f"the attention of '{words}' is nearly flat (contrast {least:.2f}; a thing that is seen has "
+            f"{FLAT:g} and more): it may not be in the picture. Look at the heatmap, name the thing in other "
+            "words, or draw a mask",
+            node_id,
+        )
+
+
 def _view(maps: dict[str, Tensor], prompt: Prompt, size: tuple[int, int], image, mask) -> dict:
     """What the node's preview draws from, for the first picture. `phrases` follow the sheet's order."""
     stacked = torch.stack([each[0] for each in maps.values()])
+    largest = max(stacked.shape[1:])
+    if largest > LARGEST:
+        height, width = (max(1, side * LARGEST // largest) for side in stacked.shape[1:])
+        stacked = masks.resize_mask(stacked, (height, width))
     return {
         "words": [word for word in prompt.vocabulary if not set(word) <= set(punctuation)],
         "texts": [prompt.text],

@@ -1,5 +1,5 @@
 """The tables of docs/benchmarks.md, measured in the real host on the embedded model:
-python dev.py bench [curves] [methods] [proof] [full_size] [keep] [cost]
+python dev.py bench [curves] [methods] [proof] [full_size] [keep] [cost] [regions]
 
 curves   pairs of words swapped in unseen scenes: success by the judge against background PSNR, over the
          strength knob of each of this pack's ways and of the host's
@@ -8,6 +8,7 @@ methods  the same scenes: each editing method, with eta 0 and the paper's two, e
 proof    every way at its best settings against the right answer: success, background, truth, structure,
          naturalness
 keep     planted edits, shifted, zoomed and tinted: what EtaKeep finds of each; 24 megapixels: time, memory
+regions  a word's region and the edit's own: against the true outline, and what an edit makes of them
 full_size  scenes drawn large, edited in a crop and put back: what stays exact, and how the seam looks
 cost     network evaluations, time for each against the stock KSampler in the same run, peak memory; growth
          with steps, size, batch and edits. --size sd15, sdxl or flux: a random network of that size, on this
@@ -30,6 +31,7 @@ from .full_size import full_size
 from .keep import search
 from .methods import methods
 from .proof import proof
+from .regions import regions
 from .true_size import SIZES, true_size_cost
 
 TABLES = {
@@ -39,6 +41,7 @@ TABLES = {
     "keep": search,
     "methods": methods,
     "proof": proof,
+    "regions": regions,
 }  # cost first: it wants the checkpoint itself
 
 
@@ -47,7 +50,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "tables", nargs="*", metavar="curves|methods|cost|proof|full_size|keep", help="default: all"
+        "tables", nargs="*", metavar="curves|methods|cost|proof|full_size|keep|regions", help="default: all"
     )
     parser.add_argument(
         "--scenes", type=int, default=10, help="of curves and methods; shared out over ten swaps"
@@ -56,7 +59,7 @@ def main() -> None:
         "--test-scenes",
         type=int,
         default=50,
-        help=("of proof and full_size; --scenes are its validation scenes"),
+        help=("of proof, full_size and regions; --scenes are its validation scenes"),
     )
     parser.add_argument("--steps", type=int, default=20, help="of curves and methods")
     parser.add_argument("--rounds", type=int, default=2, help="of cost; the fewest seconds count")

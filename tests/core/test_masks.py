@@ -175,3 +175,26 @@ def test_a_mask_grows_by_a_disc(hard, pixels):
     wanted = (mask[:, None, None] * near).amax((-2, -1))
     assert torch.equal(masks.dilate(mask, pixels), wanted)
     assert torch.equal(masks.dilate(1 - mask, -pixels), 1 - wanted)
+
+
+def test_otsu_parts_two_groups_and_says_how_far_they_are_apart():
+    low, high = torch.full((1, 6, 8), 0.2), torch.full((1, 2, 8), 0.7)
+    noise = 0.05 * torch.rand(1, 8, 8, generator=torch.Generator().manual_seed(0))
+    soft = torch.cat([low, high], 1) + noise
+    assert soft[:, :6].max() <= masks.otsu(soft) < soft[:, 6:].min()
+    assert masks.contrast(soft) == pytest.approx(0.5, abs=0.02)
+    both = torch.cat([soft, 0.5 * soft])
+    assert masks.divide(both).sum((1, 2)).tolist() == [16, 16]
+    assert masks.contrast(torch.full((1, 8, 8), 0.3)) == 0
+
+
+def test_otsus_level_has_the_most_variance_between_the_groups():
+    values = torch.rand(1000, generator=torch.Generator().manual_seed(3)).square()
+
+    def between(level: float) -> float:
+        high = values > level
+        share = high.double().mean()
+        return float(share * (1 - share) * (values[high].mean() - values[~high].mean()) ** 2)
+
+    found = between(masks.otsu(values))
+    assert all(between(level) <= found + 1e-5 for level in torch.linspace(0.05, 0.95, 91).tolist())

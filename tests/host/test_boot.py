@@ -7,6 +7,7 @@ def test_every_node_is_there(host):
         "EtaSchedule",
         "AttentionMask",
         "EtaSampler",
+        "EtaEditMask",
         "EtaFlowEdit",
         "EtaSaveInversion",
         "EtaLoadInversion",

@@ -404,6 +404,7 @@ REGIONS = [
     dict(threshold=0.4, grow=5, blur=0.0, invert=False),
     dict(threshold=0.6, grow=-2, blur=1.5, invert=True),
     dict(threshold=0.0, grow=3, blur=2.0, invert=False),
+    dict(threshold=0.9, auto_threshold=True, grow=2, blur=0.0, invert=False),
 ]
 
 
@@ -415,9 +416,8 @@ def test_the_page_makes_the_nodes_own_region(classic, combine):
     soft = masks.join_phrases([torch.from_numpy(each)[None] for each in maps], [1.0, 0.5])
     planes = [{"width": 9, "height": 6, "values": each.ravel().tolist()} for each in maps]
     for settings in REGIONS:
-        whole = masks.enlarge(
-            masks.threshold(soft, settings["threshold"]), (48, 72), hard=settings["threshold"] > 0
-        )
+        level = masks.otsu(soft) if settings.get("auto_threshold") else settings["threshold"]
+        whole = masks.enlarge(masks.threshold(soft, level), (48, 72), hard=level > 0)
         wanted = masks.blur(masks.dilate(whole, settings["grow"]), settings["blur"])
         wanted = masks.combine(
             1 - wanted if settings["invert"] else wanted, torch.from_numpy(mask)[None], combine

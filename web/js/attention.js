@@ -17,7 +17,7 @@ import { say } from "./shared/words.js";
  * `fields` are the values of the run; those that come by a link are known from there alone.
  */
 
-const FIELDS = ["words", "threshold", "grow", "blur", "invert", "combine"];
+const FIELDS = ["words", "threshold", "grow", "blur", "invert", "combine", "auto_threshold"];
 const HEIGHT = 260;
 const LARGEST = 320; // pixels of the longer side: small enough to follow a slider
 // The colours of nodes/overlay.py.

@@ -77,6 +77,23 @@ export function harden(soft, threshold) {
     return threshold > 0 ? { ...soft, values: soft.values.map((value) => (value > threshold ? 1 : 0)) } : soft;
 }
 
+/** The level that parts a plane's values into the two groups that differ most (Otsu), as eta_core.masks.otsu finds it.
+ * @param {Plane} soft
+ */
+export function otsu({ values }) {
+    const counts = Array.from({ length: 256 }, () => 0);
+    for (const value of values) counts[Math.round(255 * value)] += 1;
+    const total = counts.reduce((sum, count, step) => sum + count * step, 0);
+    let [below, totalBelow, most, best] = [0, 0, 0, 0];
+    counts.forEach((count, step) => {
+        below += count;
+        totalBelow += count * step;
+        const apart = (total * below - values.length * totalBelow) ** 2 / Math.max(1, below * (values.length - below));
+        if (apart > most) [most, best] = [apart, step];
+    });
+    return (best + 0.5) / 255;
+}
+
 /** At another size: whole blocks where `hard`, smooth where not.
  * @param {Plane} plane
  * @param {number} width
@@ -216,11 +233,12 @@ export function combine(region, mask, how) {
 
 /** The node's mask from the joined attention of its words, drawn at `scale` of the picture's size.
  * @param {Plane} soft
- * @param {{ threshold: number, grow: number, blur: number, invert: boolean, combine: string }} settings
+ * @param {{ threshold: number, auto_threshold: boolean, grow: number, blur: number, invert: boolean, combine: string }} settings
  * @param {{ width: number, height: number, scale: number, mask: Plane | null }} drawn
  */
 export function regionOf(soft, settings, { width, height, scale, mask }) {
-    const whole = enlarge(harden(soft, settings.threshold), width, height, settings.threshold > 0);
+    const threshold = settings.auto_threshold ? otsu(soft) : settings.threshold;
+    const whole = enlarge(harden(soft, threshold), width, height, threshold > 0);
     const soften = blur(grow(whole, settings.grow * scale), settings.blur * scale);
     const region = settings.invert ? invert(soften) : soften;
     return mask ? combine(region, mask, settings.combine) : region;
