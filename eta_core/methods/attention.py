@@ -39,7 +39,7 @@ def mean_to_text(q: Tensor, k: Tensor, words: slice) -> Tensor:
     q [B, heads, Q, d] of the image, k [B, heads or fewer, K, d]. Returns [B, Q, words] in float32. Only the
     words' columns of the softmax are formed, and its sum once, so that reading costs little beside a call.
     """
-    k = k.repeat_interleave(q.shape[1] // k.shape[1], 1)
+    k = of_all_heads(k, q)
     whole, asked = log_sum(q, k), k[:, :, words].transpose(-1, -2)
     maps = q.new_zeros((), dtype=torch.float32)
     for i in range(0, q.shape[1], AT_ONCE):
@@ -49,8 +49,14 @@ def mean_to_text(q: Tensor, k: Tensor, words: slice) -> Tensor:
     return maps / q.shape[1]
 
 
+def of_all_heads(x: Tensor, q: Tensor) -> Tensor:
+    """Keys or values that several heads of `q` share (grouped queries), once for each: [B, heads, K, d]."""
+    return x.repeat_interleave(q.shape[1] // x.shape[1], 1) if x.shape[1] != q.shape[1] else x
+
+
 def word_columns(q: Tensor, k: Tensor, words: slice) -> Tensor:
     """The words' columns of the softmax over all keys, in float32: [B, heads, Q, words]; see mean_to_text."""
+    k = of_all_heads(k, q)
     scores = (q @ k[:, :, words].transpose(-1, -2)).float() / q.shape[-1] ** 0.5
     return (scores - log_sum(q, k)[..., None]).exp()
 

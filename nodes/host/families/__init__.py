@@ -11,8 +11,8 @@ from collections.abc import Callable
 from .base import MapSink, WordReader
 from .cross import ANIMA, WAN
 from .flux import CHROMA, FLUX
-from .joint import JointNetwork
 from .sd3 import SD3
+from .steered import SteeredTransformer
 from .streams import KREA2, LUMINA, QWEN_IMAGE, QWEN_IMAGE_21
 from .unet import UNet, unet_of
 
@@ -23,16 +23,23 @@ FAMILIES: tuple[Callable[[object, Size], WordReader | None], ...] = (
     *(family.reader_of for family in _TRANSFORMERS),
 )
 
-STEERED: tuple[Callable[[object, Size], UNet | JointNetwork | None], ...] = (
+STEERED: tuple[Callable[[object, Size], UNet | SteeredTransformer | None], ...] = (
     unet_of,
-    SD3.steered_of,
-    FLUX.steered_of,
+    *(family.steered_of for family in _TRANSFORMERS),
 )
 
-__all__ = ["FAMILIES", "JointNetwork", "MapSink", "UNet", "WordReader", "steered_network", "word_reader"]
+__all__ = [
+    "FAMILIES",
+    "MapSink",
+    "SteeredTransformer",
+    "UNet",
+    "WordReader",
+    "steered_network",
+    "word_reader",
+]
 
 
-def steered_network(model, size: Size) -> UNet | JointNetwork | None:
+def steered_network(model, size: Size) -> UNet | SteeredTransformer | None:
     """What editing methods steer in a MODEL; None for a family that they do not know."""
     found = (network_of(model, size) for network_of in STEERED)
     return next((network for network in found if network is not None), None)

@@ -10,6 +10,7 @@ from torch import Tensor
 from ....eta_core.methods.attention import mean_to_text, split_heads
 from ..attention import chain_joint, chunks_of
 from .base import MapSink, host_class
+from .steered import SteeredTransformer, layers_of
 
 PADDED = 512  # rows to which these networks fill up their text
 
@@ -19,20 +20,33 @@ class CrossFamily:
     """A family with cross-attention to the text.
 
     network: the host's class, None where the host has none. patch: the network's name for the latent pixels a
-    side of a token; where it is three numbers, those of time, height and width.
+    side of a token; where it is three numbers, those of time, height and width. blocks: its name for its list
+    of blocks.
     """
 
     network: type | None
     patch: str
+    blocks: str = "blocks"
+
+    def steered_of(self, model, size: tuple[int, int]) -> SteeredTransformer | None:
+        """What editing methods steer in a MODEL of this family, else None."""
+        reader = self.reader_of(model, size)
+        if reader is None:
+            return None
+        layers = layers_of(model, (self.blocks,), self._side(model))
+        return SteeredTransformer((self.blocks,), *layers, reader.grid, crosses=True)
 
     def reader_of(self, model, size: tuple[int, int]) -> CrossReader | None:
         """The adapter of a MODEL of this family, else None."""
         network = model.get_model_object("diffusion_model")
         if self.network is None or not isinstance(network, self.network):
             return None
-        patch = getattr(network, self.patch)
-        side = patch if isinstance(patch, int) else patch[-1]
+        side = self._side(model)
         return CrossReader((-(-size[0] // side), -(-size[1] // side)))
+
+    def _side(self, model) -> int:
+        patch = getattr(model.get_model_object("diffusion_model"), self.patch)
+        return patch if isinstance(patch, int) else patch[-1]
 
 
 @dataclass(frozen=True)

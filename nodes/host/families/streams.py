@@ -4,14 +4,22 @@ from .base import host_class
 from .joint import JointFamily, in_order
 
 QWEN_IMAGE = JointFamily(
-    host_class("comfy.ldm.qwen_image.model", "QwenImageTransformer2DModel"), shows_references=True
+    host_class("comfy.ldm.qwen_image.model", "QwenImageTransformer2DModel"),
+    shows_references=True,
+    blocks=("transformer_blocks",),
 )
-LUMINA = JointFamily(host_class("comfy.ldm.lumina.model", "NextDiT"), padded_to="pad_tokens_multiple")
+LUMINA = JointFamily(
+    host_class("comfy.ldm.lumina.model", "NextDiT"), padded_to="pad_tokens_multiple", blocks=("layers",)
+)
 # Written from the host's published files, tested on calls of that shape, never run. Reference pictures stand
 # among its text, and are refused.
 QWEN_IMAGE_21 = JointFamily(
     host_class("comfy.ldm.qwen_image21.model", "QwenImage21Transformer2DModel"), patch="", prefix=True
 )
 KREA2 = JointFamily(
-    host_class("comfy.ldm.krea2.model", "SingleStreamDiT"), in_order, patch="patch", shows_references=True
+    host_class("comfy.ldm.krea2.model", "SingleStreamDiT"),
+    in_order,
+    patch="patch",
+    shows_references=True,
+    blocks=("blocks",),
 )
