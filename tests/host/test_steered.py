@@ -385,6 +385,30 @@ def test_reference_pictures_stay_the_targets_own(family):
         assert_as_by_hand(family.edited(inversion, target, each), family.run(inversion, target, rule), plain)
 
 
+def test_under_a_mask_the_image_is_exchanged_and_words_and_regions_are_left_out(host, caplog):
+    """A prompt whose encoder hides some of its rows."""
+    family = studio_of(host, "Qwen-Image")
+
+    def hidden(text: str) -> list:
+        ((cond, extra),) = family.prompt(text)
+        mask = torch.ones(1, cond.shape[1], dtype=torch.long)
+        mask[:, :2] = 0
+        return [[cond, extra | {"attention_mask": mask}]]
+
+    inversion, target = family.invert(positive=hidden(SOURCE), steps=1), hidden(LONGER)
+    masa, half = dict(steps=family.span(1.0), start_layer=0.0), family.half()[:, None]
+    plain, steered, regions = (
+        family.edited(inversion, target, method)
+        for method in (
+            None,
+            family.nodes.MasaCtrl(**masa),
+            family.nodes.MasaCtrl(**masa, regions=(half, half)),
+        )
+    )
+    assert "left out" in caplog.text and torch.equal(regions, steered) and not torch.equal(steered, plain)
+    assert torch.equal(family.edited(inversion, target, words(family, inversion, target)), plain)
+
+
 # --- what else is on the model --------------------------------------------------------------------
 
 
