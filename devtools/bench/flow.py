@@ -152,10 +152,9 @@ def edits(studio: FlowDemoStudio, swaps: int, out: Path) -> str:
     return table(found)
 
 
-BOTH = {"preset": "constant", "end_eta": 0.4}  # the source's branch is asked in every step
 EVERYWHERE = {"start": 0.0, "start_layer": 0.0}
 COLUMNS = {"cross_replace_end": 1.0, "self_replace_end": 0.0, "local_blend": False}
-ALONE = "no method"
+NONE = "no block"
 
 
 def steered(studio: FlowDemoStudio, rounds: int) -> str:
@@ -164,7 +163,7 @@ def steered(studio: FlowDemoStudio, rounds: int) -> str:
     half = torch.zeros(1, *start.latent["samples"].shape[-2:])
     half[..., : half.shape[-1] // 2] = 1
     ways = {
-        ALONE: None,
+        NONE: start.method("MasaCtrl", start=0.0, start_layer=0.99),  # the source is asked and read nowhere
         "MasaCtrl, the last block": start.method("MasaCtrl", start=0.0, start_layer=1 - 1 / DEPTH),
         "MasaCtrl, every block": start.method("MasaCtrl", **EVERYWHERE),
         "MasaCtrl, every block, free_mask": start.method("MasaCtrl", **EVERYWHERE, free_mask=half),
@@ -178,7 +177,7 @@ def steered(studio: FlowDemoStudio, rounds: int) -> str:
         ),
     }
     jobs = {
-        name: lambda edit=edit: start.edit(studio.eta(**BOTH), cfg=CFG, edit=edit)
+        name: lambda edit=edit: start.edit(eta(start, "constant"), cfg=CFG, edit=edit)
         for name, edit in ways.items()
     }
     measure(counter, jobs, 1, ProcessMeter())  # warms up
@@ -186,7 +185,7 @@ def steered(studio: FlowDemoStudio, rounds: int) -> str:
     lines = ["| way | calls | rows | CPU seconds | per call | MB above |", "|---|---|---|---|---|---|"]
     for name, cost in costs.items():
         lines.append(
-            f"| {name} | {cost.calls} | {cost.rows} | {cost.least:.2f} | {cost.per_call(costs[ALONE]):.2f} | "
+            f"| {name} | {cost.calls} | {cost.rows} | {cost.least:.2f} | {cost.per_call(costs[NONE]):.2f} | "
             f"{cost.megabytes:.0f} |"
         )
     return "\n".join(lines)

@@ -75,12 +75,13 @@ def plan_methods(
     if methods and network is None:
         raise ValueError(
             f"the attention of {type(model.model).__name__} cannot be steered by Prompt-to-Prompt, MasaCtrl "
-            "and Plug-and-Play: disconnect `edit`, or use an SD1, SD2, SDXL, SD3 or Flux model"
+            "and Plug-and-Play: disconnect `edit`, or use a model of a family that they steer (SD1, SD2, "
+            "SDXL, SD3, Flux, Qwen-Image, Z-Image, Krea 2, Chroma, Anima, Wan)"
         )
     if references and isinstance(network, SteeredTransformer) and not network.shows_references:
         raise ValueError(
-            "a prompt shows reference pictures, which stand among what the editing methods steer: disconnect "
-            "`edit`, or the references"
+            f"a prompt shows reference pictures, which the editing methods cannot tell from the picture in "
+            f"{type(model.model).__name__}: disconnect `edit`, or the references"
         )
     blends = [method.local_blend() for chosen in methods.values() for method in chosen]
     if _is_compiled(model) and any(blend is not None and blend.reads_words for blend in blends):

@@ -69,8 +69,8 @@ DEV, KLEIN = "Flux.2 dev", "Flux.2 Klein"  # dev's own encoder is too large: Kle
 class ByHand(Studio):
     """A family's studio, whose network can be run with its attention written out."""
 
-    layout: Layout
-    short: bool  # Flux.2 dev: prompts of few rows, whatever the encoder makes
+    layout = Layout()
+    short = False  # Flux.2 dev: prompts of few rows, whatever the encoder makes
 
     def prompt(self, text: str) -> list:
         encoded = super().prompt(text)
@@ -373,7 +373,10 @@ def test_reference_pictures_stay_the_targets_own(family):
     inversion = family.invert(positive=source, steps=1)
     masa = family.nodes.MasaCtrl(family.span(1.0), 0.0)
     if family.layout.shows is None:
-        with pytest.raises(ValueError, match="shows reference pictures.*disconnect `edit`"):
+        with pytest.raises(
+            ValueError,
+            match=f"reference pictures.*cannot tell.*in {type(family.model.model).__name__}: disconnect `edit`",
+        ):
             family.edited(inversion, target, masa)
         return
     noted, plain, chosen = (
@@ -588,3 +591,13 @@ def test_words_keep_their_partners_in_prompts_of_other_lengths(encoded, inverted
         assert method.shares[:, new].nonzero().tolist() == [[old]] and new > old
     (new,) = rows_of(encoded, LONGER, "garden")
     assert not method.shares[:, new].any()
+
+
+def test_a_family_that_cannot_be_steered_is_refused_by_name(host):
+    from tests.host.flow import aura
+
+    family = ByHand(host, *aura(host))
+    inversion = family.invert(steps=1)
+    masa = family.nodes.MasaCtrl(family.span(1.0), 0.0)
+    with pytest.raises(ValueError, match="attention of AuraFlow cannot be steered.*disconnect `edit`"):
+        family.edited(inversion, family.prompt(TARGET), masa)
