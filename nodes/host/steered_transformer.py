@@ -9,7 +9,7 @@ blocks that are not steered see nothing of this.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial, reduce
 from operator import or_
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ...eta_core.masks import tile_batch
 from ...eta_core.methods import CrossControl
-from ...eta_core.methods.attention import of_all_heads, outside_and_inside, split_heads, word_columns
+from ...eta_core.methods.attention import columns, log_sum, of_all_heads, outside_and_inside, split_heads
 from .attention import Attend, Key, chain_steered
 from .families import SteeredTransformer
 from .families.steered import Place
@@ -151,22 +151,36 @@ class _Layer:
         return self._place.text.stop > 0 and self._key in self._call._worded
 
     def _keep(self, q: Tensor, k: Tensor, v: Tensor, cond: bool) -> None:
-        """The source's image tokens, and all its keys where its words' columns are wanted."""
+        """The source's image tokens, and what its words' columns are made of where these are wanted."""
         halves = (True, False) if self._step.plan.one_row else (cond,)
         branches = self._call._branches.values()
         wanted = reduce(or_, (branch.injections[self._key, half] for branch in branches for half in halves))
-        controls = [branch.control for branch in branches if branch.control is not None]
-        reads = cond and self._reads and bool(controls)
-        if reads and any(self._words(len(control.shares)) is None for control in controls):
-            self._step.run.complain()
-            reads = False
-        kept = [
-            each[..., self._tokens, :]
-            if (inject and self._place.among_itself) or (reads and each is q)
-            else None
+        exchanged = [
+            each[..., self._tokens, :] if inject and self._place.among_itself else None
             for each, inject in zip((q, k, v), wanted)
         ]
-        self._call._keep(self._kept, cond, [*kept, k if reads else None])
+        rows = {len(branch.control.shares) for branch in branches if branch.control is not None}
+        looks = self._looks(q, k, rows.pop()) if cond and self._reads and rows else None
+        self._call._keep(self._kept, cond, [*exchanged, *(looks or ())])
+
+    def _looks(self, q: Tensor, k: Tensor, rows: int) -> tuple[Tensor, ...] | None:
+        """What the columns of a prompt of so many rows are made of; see attention.columns.
+
+        None, with a complaint, where it is not known where the prompt stands, or the call has a mask.
+        """
+        words = self._network.words(rows, self._place.text)
+        if words is None or self._masked:
+            self._step.run.complain()
+            return None
+        q = self._heads_of(q[..., self._tokens, :])
+        k = of_all_heads(self._heads_of(k), q).contiguous()
+        whole = torch.cat([log_sum(q[:, :, some], k) for some in self._some()], 2)
+        return q, k[:, :, words].clone(), whole  # a view would keep all keys
+
+    def _some(self) -> Iterator[slice]:
+        """The image's places, QUERIES at once."""
+        for start in range(0, self._network.image, QUERIES):
+            yield slice(start, min(start + QUERIES, self._network.image))
 
     def _flat(self, region: Tensor, like: Tensor) -> Tensor:
         """A region at the image's tokens, [rows, tokens, 1]."""
@@ -200,34 +214,27 @@ class _Layer:
         self, name: str, control: CrossControl, found: Tensor, own: Sequence[Tensor], rows: slice
     ) -> Tensor:
         """`found` with the words' columns under the source's control; they are recorded for a local blend."""
-        source_rows, target_rows = control.shares.shape
-        words = self._words(target_rows)
-        if words is None or self._masked:
-            self._step.run.complain()
+        target_rows = control.shares.shape[1]
+        looks, kept = self._looks(own[0], own[1], target_rows), self._call._of_source(self._kept, True)
+        if looks is None:
             return found
-        kept = self._call._of_source(self._kept, True)
-        source_q, source_k = (kept[0], kept[3]) if kept is not None else (None, None)
-        q, k, v = (self._heads_of(each) for each in (own[0][..., self._tokens, :], own[1], own[2]))
-        if source_q is not None and source_k is not None:
-            source_q, source_k = (tile_batch(self._heads_of(each), len(q)) for each in (source_q, source_k))
+        source = [tile_batch(each, len(looks[0])) for each in (kept or ())[3:] if each is not None]
+        words = self._network.words(target_rows, self._place.text)
+        values = of_all_heads(self._heads_of(own[2]), looks[0])[:, :, words].float()
+        steers, records = control.steers and bool(source), self._records(name)
         maps, source_maps, first = [], [], self._tokens.start
-        source_words = self._network.words_from(self._place.text.start, source_rows)
-        steers, records = control.steers and source_k is not None, self._records(name)
-        found, values = found.clone() if steers else found, of_all_heads(v[:, :, words], q).float()
-        for start in range(0, self._network.image, QUERIES):
-            some = slice(start, min(start + QUERIES, self._network.image))
-            ours = word_columns(q[:, :, some], k, words)
-            if source_q is not None and source_k is not None:
-                source = word_columns(source_q[:, :, some], source_k, source_words)
-                if records:
-                    source_maps.append(source.mean(1, keepdim=True))
-                if steers:
-                    new = control.apply(source, ours)
-                    change = ((new - ours) @ values).transpose(1, 2).flatten(2)
-                    found[rows, first + some.start : first + some.stop] += change.to(found)
-                    ours = new
+        found = found.clone() if steers else found
+        for some in self._some():
+            ours = _columns(looks, some)
+            theirs = _columns(source, some) if source else None
+            if theirs is not None and steers:
+                new = control.apply(theirs, ours)
+                change = ((new - ours) @ values).transpose(1, 2).flatten(2)
+                found[rows, first + some.start : first + some.stop] += change.to(found)
+                ours = new
             if records:
                 maps.append(ours.mean(1, keepdim=True))
+                source_maps += [] if theirs is None else [theirs.mean(1, keepdim=True)]
         if records:
             grid = self._network.grid
             blend = self._step.run.blend_maps[name]
@@ -240,9 +247,11 @@ class _Layer:
         read = self._call._armed and self._key in self._network.map_layers
         return read and blend is not None and blend.reads_words
 
-    def _words(self, rows: int) -> slice | None:
-        """Where a prompt of so many rows stands among the keys; None where that is not known."""
-        return self._network.words(rows, self._place.text)
-
     def _heads_of(self, x: Tensor) -> Tensor:
         return x if self._split else split_heads(x, self._heads)
+
+
+def _columns(looks: Sequence[Tensor], some: slice) -> Tensor:
+    """The columns at some of the image's places."""
+    q, k, whole = looks
+    return columns(q[:, :, some], k, whole[:, :, some])

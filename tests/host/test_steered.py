@@ -373,10 +373,10 @@ def test_reference_pictures_stay_the_targets_own(family):
     inversion = family.invert(positive=source, steps=1)
     masa = family.nodes.MasaCtrl(family.span(1.0), 0.0)
     if family.layout.shows is None:
-        with pytest.raises(
-            ValueError,
-            match=f"reference pictures.*cannot tell.*in {type(family.model.model).__name__}: disconnect `edit`",
-        ):
+        refused = (
+            f"reference pictures.*cannot tell.*in {type(family.model.model).__name__}: disconnect `edit`"
+        )
+        with pytest.raises(ValueError, match=refused):
             family.edited(inversion, target, masa)
         return
     noted, plain, chosen = (

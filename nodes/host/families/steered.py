@@ -85,13 +85,9 @@ class SteeredTransformer:
     def words(self, rows: int, text: slice) -> slice | None:
         """Where the rows of a prompt stand among the keys; None where the text is not that prompt's."""
         count, least = text.stop - text.start, max(rows, self.least_text)
-        fits = count >= least if self.crosses else count == self._filled(least)
-        return self.words_from(text.start, rows) if fits else None
-
-    def words_from(self, start: int, rows: int) -> slice:
-        """Where they stand in a text that begins at the key `start`."""
-        least = max(rows, self.least_text)
-        return slice(start + least - rows, start + least)
+        if count < least if self.crosses else count != self._filled(least):
+            return None
+        return slice(text.start + least - rows, text.start + least)
 
     def _filled(self, count: int) -> int:
         return -(-count // self.multiple) * self.multiple
