@@ -160,7 +160,7 @@ NONE = "no block"
 def steered(studio: FlowDemoStudio, rounds: int) -> str:
     studio, counter = counted(studio)
     start = inverted(studio, cases(10, scenes.TEST)[0], STEPS)
-    half = torch.zeros(1, *start.latent["samples"].shape[-2:])
+    half = torch.zeros(studio.picture.shape[:3])
     half[..., : half.shape[-1] // 2] = 1
     ways = {
         NONE: start.method("MasaCtrl", start=0.0, start_layer=0.99),  # the source is asked and read nowhere

@@ -214,14 +214,16 @@ class _Layer:
         self, name: str, control: CrossControl, found: Tensor, own: Sequence[Tensor], rows: slice
     ) -> Tensor:
         """`found` with the words' columns under the source's control; they are recorded for a local blend."""
-        target_rows = control.shares.shape[1]
+        target_rows, records = control.shares.shape[1], self._records(name)
+        if not (control.steers or records):
+            return found
         looks, kept = self._looks(own[0], own[1], target_rows), self._call._of_source(self._kept, True)
         if looks is None:
             return found
         source = [tile_batch(each, len(looks[0])) for each in (kept or ())[3:] if each is not None]
         words = self._network.words(target_rows, self._place.text)
         values = of_all_heads(self._heads_of(own[2]), looks[0])[:, :, words].float()
-        steers, records = control.steers and bool(source), self._records(name)
+        steers = control.steers and bool(source)
         maps, source_maps, first = [], [], self._tokens.start
         found = found.clone() if steers else found
         for some in self._some():

@@ -23,11 +23,6 @@ FAMILIES: tuple[Callable[[object, Size], WordReader | None], ...] = (
     *(family.reader_of for family in _TRANSFORMERS),
 )
 
-STEERED: tuple[Callable[[object, Size], UNet | SteeredTransformer | None], ...] = (
-    unet_of,
-    *(family.steered_of for family in _TRANSFORMERS),
-)
-
 __all__ = [
     "FAMILIES",
     "MapSink",
@@ -41,8 +36,11 @@ __all__ = [
 
 def steered_network(model, size: Size) -> UNet | SteeredTransformer | None:
     """What editing methods steer in a MODEL; None for a family that they do not know."""
-    found = (network_of(model, size) for network_of in STEERED)
-    return next((network for network in found if network is not None), None)
+    unet = unet_of(model, size)
+    if unet is not None:
+        return unet
+    family = next((each for each in _TRANSFORMERS if each.reader_of(model, size) is not None), None)
+    return None if family is None else family.steered_of(model, size)
 
 
 def word_reader(model, size: Size) -> WordReader | None:

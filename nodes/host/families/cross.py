@@ -20,21 +20,21 @@ class CrossFamily:
     """A family with cross-attention to the text.
 
     network: the host's class, None where the host has none. patch: the network's name for the latent pixels a
-    side of a token; where it is three numbers, those of time, height and width. blocks: its name for its list
-    of blocks.
+    side of a token; where it is three numbers, those of time, height and width. blocks: its names for its
+    lists of blocks, in order, where editing methods may steer them.
     """
 
     network: type | None
     patch: str
-    blocks: str = "blocks"
+    blocks: tuple[str, ...] = ()
 
     def steered_of(self, model, size: tuple[int, int]) -> SteeredTransformer | None:
         """What editing methods steer in a MODEL of this family, else None."""
-        reader = self.reader_of(model, size)
+        reader = self.reader_of(model, size) if self.blocks else None
         if reader is None:
             return None
-        layers = layers_of(model, (self.blocks,), self._side(model))
-        return SteeredTransformer((self.blocks,), *layers, reader.grid, crosses=True)
+        layers = layers_of(model, self.blocks, self._side(model))
+        return SteeredTransformer(self.blocks, *layers, reader.grid, crosses=True)
 
     def reader_of(self, model, size: tuple[int, int]) -> CrossReader | None:
         """The adapter of a MODEL of this family, else None."""
@@ -88,5 +88,5 @@ class CrossReader:
             sink.add(maps.unflatten(1, self.grid).permute(0, 3, 1, 2))
 
 
-ANIMA = CrossFamily(host_class("comfy.ldm.anima.model", "Anima"), "patch_spatial")
-WAN = CrossFamily(host_class("comfy.ldm.wan.model", "WanModel"), "patch_size")
+ANIMA = CrossFamily(host_class("comfy.ldm.anima.model", "Anima"), "patch_spatial", blocks=("blocks",))
+WAN = CrossFamily(host_class("comfy.ldm.wan.model", "WanModel"), "patch_size", blocks=("blocks",))
