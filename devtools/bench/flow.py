@@ -182,7 +182,7 @@ def steered(studio: FlowDemoStudio, rounds: int) -> str:
     }
     measure(counter, jobs, 1, ProcessMeter())  # warms up
     costs = measure(counter, jobs, rounds, ProcessMeter())
-    lines = ["| way | calls | rows | CPU seconds | per call | MB above |", "|---|---|---|---|---|---|"]
+    lines = ["| steered | calls | rows | CPU seconds | per call | MB above |", "|---|---|---|---|---|---|"]
     for name, cost in costs.items():
         lines.append(
             f"| {name} | {cost.calls} | {cost.rows} | {cost.least:.2f} | {cost.per_call(costs[NONE]):.2f} | "
