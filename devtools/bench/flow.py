@@ -206,7 +206,7 @@ def main() -> None:
     parser.add_argument("--swaps", type=int, default=10, help="of the edits, a scene each")
     parser.add_argument("--played", type=int, default=5, help="scenes played back by each inverter")
     parser.add_argument(
-        "--rounds", type=int, default=3, help="of the steered calls; the fewest seconds count"
+        "--rounds", type=int, default=5, help="of the steered calls; the fewest seconds count"
     )
     parser.add_argument("--out", type=Path, default=ROOT / "bench-output")
     options = parser.parse_args()
