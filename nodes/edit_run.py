@@ -332,7 +332,7 @@ def _check_methods(
     methods: Sequence[Method], inversion: Inversion, positive: list, node_id: str | None
 ) -> None:
     """ValueError where a method was made for another inversion, a warning where for another target prompt."""
-    rows = [cond.shape[1] for cond, _ in positive]
+    rows = [host.rows_of_text([entry]) for entry in positive]
     for method in methods:
         found = method.check_prompts(inversion.trajectory.fingerprint, host.text_fingerprint(positive), rows)
         if found:

@@ -37,7 +37,8 @@ class EtaPromptToPrompt(EtaNode):
             ),
             description=(
                 "The source prompt's attention maps steer the target's: the new thing keeps the old one's "
-                "place and pose."
+                "place and pose. On transformers such as Flux and Qwen-Image: the words' columns in the "
+                "image tokens' attention."
             ),
             inputs=[
                 InversionSocket.Input("inversion", tooltip="The inversion EtaSampler edits."),
@@ -73,7 +74,7 @@ class EtaPromptToPrompt(EtaNode):
                     "self_replace_end",
                     0.6,
                     "Self-attention is the source's up to this fraction of the steps; 0 = never (neutral). "
-                    "Paper: 0.4 to 0.6.",
+                    "Paper: 0.4 to 0.6. On transformers: the image tokens' queries and keys.",
                 ),
                 io.String.Input(
                     "word_steps",
@@ -287,7 +288,8 @@ class EtaMasaCtrl(EtaNode):
             ),
             description=(
                 "The target looks its texture up in the source (mutual self-attention): for changes of pose "
-                "and shape of the same thing. On SD3 and Flux: the image tokens' keys and values."
+                "and shape of the same thing. On transformers such as Flux and Qwen-Image: the image tokens' "
+                "keys and values."
             ),
             inputs=[
                 _fraction(
@@ -299,8 +301,8 @@ class EtaMasaCtrl(EtaNode):
                 _fraction(
                     "start_layer",
                     0.625,
-                    "First layer, as a fraction of the model's self-attention layers in order; 0 = all, 1 = "
-                    "none (neutral). Paper: 10 of 16.",
+                    "First layer, as a fraction of the model's self-attention layers in order, or of a "
+                    "transformer's blocks; 0 = all, 1 = none (neutral). Paper: 10 of 16.",
                 ),
                 _fraction("end", 1.0, "Last step, as a fraction of the steps. Paper: 1.", optional=True),
                 io.Mask.Input(
@@ -382,15 +384,15 @@ class EtaPlugAndPlay(EtaNode):
             ),
             description=(
                 "The target keeps the source's layout by its features and self-attention: for changes of "
-                "look and style. On SD3 and Flux: the image tokens' values, and their queries and keys, in "
-                "the later half of the blocks."
+                "look and style. On transformers such as Flux and Qwen-Image: the image tokens' values, and "
+                "their queries and keys, in the later half of the blocks."
             ),
             inputs=[
                 _fraction(
                     "feature_end",
                     0.8,
                     "Features are the source's up to this fraction of the steps; 0 = never (neutral). Paper: "
-                    "0.8.",
+                    "0.8. On transformers: the image tokens' values.",
                 ),
                 _fraction(
                     "attention_end",

@@ -2,6 +2,7 @@
 
 inverters: how far each plays back beside the picture, at equal network evaluations, on both embedded models.
 edits: ten swaps in unseen scenes by each way, success by the judge and PSNR outside the true object.
+steered: what a network call costs with steered blocks, beside one of as many rows without.
 Tables and a sheet of the edits go to --out (bench-output).
 """
 
@@ -19,9 +20,12 @@ from PIL import Image
 from eta_core.invert import evaluations
 
 from ..demo import judge, scenes
+from ..demo.flow_network import DEPTH
 from ..demo.studio import DemoStudio, FlowDemoStudio, open_flow_studio, pixels_of
 from ..environment import ROOT
 from .cases import Start, cases, inverted, judged
+from .cost import counted, measure
+from .meters import ProcessMeter
 
 STEPS, CFG = 20, 4.0
 REGION = {"threshold": 0.4, "grow": 4}
@@ -148,6 +152,45 @@ def edits(studio: FlowDemoStudio, swaps: int, out: Path) -> str:
     return table(found)
 
 
+EVERYWHERE = {"start": 0.0, "start_layer": 0.0}
+COLUMNS = {"cross_replace_end": 1.0, "self_replace_end": 0.0, "local_blend": False}
+NONE = "no block"
+
+
+def steered(studio: FlowDemoStudio, rounds: int) -> str:
+    studio, counter = counted(studio)
+    start = inverted(studio, cases(10, scenes.TEST)[0], STEPS)
+    half = torch.zeros(studio.picture.shape[:3])
+    half[..., : half.shape[-1] // 2] = 1
+    ways = {
+        NONE: start.method("MasaCtrl", start=0.0, start_layer=0.99),  # the source is asked and read nowhere
+        "MasaCtrl, the last block": start.method("MasaCtrl", start=0.0, start_layer=1 - 1 / DEPTH),
+        "MasaCtrl, every block": start.method("MasaCtrl", **EVERYWHERE),
+        "MasaCtrl, every block, free_mask": start.method("MasaCtrl", **EVERYWHERE, free_mask=half),
+        "MasaCtrl, every block, two masks": start.method(
+            "MasaCtrl", **EVERYWHERE, source_mask=half, target_mask=half
+        ),
+        "Plug-and-Play, every step": start.method("Plug-and-Play", feature_end=1.0, attention_end=1.0),
+        "Prompt-to-Prompt, the words": start.method("Prompt-to-Prompt", **COLUMNS),
+        "Prompt-to-Prompt, the words and the local blend": start.method(
+            "Prompt-to-Prompt", **COLUMNS | {"local_blend": True}
+        ),
+    }
+    jobs = {
+        name: lambda edit=edit: start.edit(eta(start, "constant"), cfg=CFG, edit=edit)
+        for name, edit in ways.items()
+    }
+    measure(counter, jobs, 1, ProcessMeter())  # warms up
+    costs = measure(counter, jobs, rounds, ProcessMeter())
+    lines = ["| steered | calls | rows | CPU seconds | per call | MB above |", "|---|---|---|---|---|---|"]
+    for name, cost in costs.items():
+        lines.append(
+            f"| {name} | {cost.calls} | {cost.rows} | {cost.least:.2f} | {cost.per_call(costs[NONE]):.2f} | "
+            f"{cost.megabytes:.0f} |"
+        )
+    return "\n".join(lines)
+
+
 def table(found: dict[str, list[dict]]) -> str:
     lines = ["| way | success % | background dB |", "|---|---|---|"]
     for name, marks in found.items():
@@ -162,6 +205,9 @@ def main() -> None:
     )
     parser.add_argument("--swaps", type=int, default=10, help="of the edits, a scene each")
     parser.add_argument("--played", type=int, default=5, help="scenes played back by each inverter")
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="of the steered calls; the fewest seconds count"
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "bench-output")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -172,6 +218,7 @@ def main() -> None:
     tables = [
         edits(flow, options.swaps, options.out),
         inverters({"flow": flow, "diffusion": diffusion}, options.played),
+        steered(flow, options.rounds),
     ]
     (options.out / "flow.md").write_text("\n\n".join(tables) + "\n")
     print("\n\n".join(tables))

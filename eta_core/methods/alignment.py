@@ -164,7 +164,8 @@ def _key(word: Sequence[Token]) -> tuple | None:
 class Prompt:
     """An encoded prompt: its tokens and its conditioning's rows, in chunks of `chunk` (77 for CLIP).
 
-    text: what was encoded.
+    chunk 0: the words stand together, with the encoder's template and padding before and behind them. text:
+    what was encoded.
     """
 
     tokens: tuple[Token, ...]
@@ -348,6 +349,8 @@ def align_replaced(source: Prompt, target: Prompt) -> Alignment:
 
 def _with_special(found: dict, source: Prompt, target: Prompt) -> tuple:
     """The shares of every row: start to start, end to end, padding to the same row (Prompt-to-Prompt)."""
+    if not target.chunk:
+        return _with_template(found, source, target)
     ends = {row - row % source.chunk: row for row in range(source.rows) if source.special(row) == 0}
 
     def shares(row: int) -> tuple:
@@ -358,6 +361,27 @@ def _with_special(found: dict, source: Prompt, target: Prompt) -> tuple:
         return ((partner, 1.0),) if partner is not None and partner < source.rows else ()
 
     return tuple(shares(row) for row in range(target.rows))
+
+
+def _with_template(found: dict, source: Prompt, target: Prompt) -> tuple:
+    """The shares of every row: what stands before the words by its row, what stands behind by its place
+    there.
+    """
+    (first, last), (start, end) = _word_rows(source, target), _word_rows(target, source)
+
+    def shares(row: int) -> tuple:
+        if start <= row < end:
+            return found.get(row, ())
+        partner = row if row < start else row - end + last
+        return () if first <= partner < last or partner >= source.rows else ((partner, 1.0),)
+
+    return tuple(shares(row) for row in range(target.rows))
+
+
+def _word_rows(prompt: Prompt, other: Prompt) -> tuple[int, int]:
+    """The row of a prompt's first word, and that behind its last; without words, where the other's begin."""
+    own, others = ([token.position for token in each.tokens] for each in (prompt, other))
+    return (own[0], own[-1] + 1) if own else (others[0], others[0]) if others else (0, 0)
 
 
 def changed_words(prompt: Prompt, rows: Sequence[int]) -> tuple[str, ...]:

@@ -39,20 +39,27 @@ def mean_to_text(q: Tensor, k: Tensor, words: slice | list[int]) -> Tensor:
     q [B, heads, Q, d] of the image, k [B, heads or fewer, K, d]. Returns [B, Q, words] in float32. Only the
     words' columns of the softmax are formed, and its sum once, so that reading costs little beside a call.
     """
-    k = k.repeat_interleave(q.shape[1] // k.shape[1], 1)
-    whole, asked = log_sum(q, k), k[:, :, words].transpose(-1, -2)
+    k = of_all_heads(k, q)
+    whole, asked = log_sum(q, k), k[:, :, words]
     maps = q.new_zeros((), dtype=torch.float32)
     for i in range(0, q.shape[1], AT_ONCE):
         heads = slice(i, i + AT_ONCE)
-        scores = (q[:, heads] @ asked[:, heads]).float() / q.shape[-1] ** 0.5
-        maps = maps + (scores - whole[:, heads, :, None]).exp().sum(1)
+        maps = maps + columns(q[:, heads], asked[:, heads], whole[:, heads]).sum(1)
     return maps / q.shape[1]
 
 
-def word_columns(q: Tensor, k: Tensor, words: slice) -> Tensor:
-    """The words' columns of the softmax over all keys, in float32: [B, heads, Q, words]; see mean_to_text."""
-    scores = (q @ k[:, :, words].transpose(-1, -2)).float() / q.shape[-1] ** 0.5
-    return (scores - log_sum(q, k)[..., None]).exp()
+def of_all_heads(x: Tensor, q: Tensor) -> Tensor:
+    """Keys or values that several heads of `q` share (grouped queries), once for each: [B, heads, K, d]."""
+    return x.repeat_interleave(q.shape[1] // x.shape[1], 1) if x.shape[1] != q.shape[1] else x
+
+
+def columns(q: Tensor, k: Tensor, whole: Tensor) -> Tensor:
+    """Some keys' columns of a softmax over more keys, in float32: [B, heads, Q, K].
+
+    q [B, heads, Q, d], k [B, heads, K, d]; whole [B, heads, Q]: `log_sum` over all keys.
+    """
+    scores = (q @ k.transpose(-1, -2)).float() / q.shape[-1] ** 0.5
+    return (scores - whole[..., None]).exp()
 
 
 def log_sum(q: Tensor, k: Tensor) -> Tensor:

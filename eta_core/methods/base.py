@@ -43,11 +43,11 @@ NEVER = Span(0.0, 0.0)
 
 
 class Layer(NamedTuple):
-    """A layer of a UNet's transformers, or of a flow transformer.
+    """A layer of a UNet's transformers, or a block of a transformer.
 
-    share: its place in the network's order, 0 = first, below 1. scale: the latent's side divided by its
-    grid's. part: "input", "middle" or "output", or "joint" of a flow transformer. late: in the decoder from
-    the second up block's second residual layer on, or in a flow transformer's later half.
+    share: its place in the network's order, 0 = first, below 1. scale: the side of its grid's cells, in
+    latent pixels of 8 picture pixels. part: "input", "middle" or "output", or "block" of a transformer. late:
+    in the decoder from the second up block's second residual layer on, or in a transformer's later half.
     """
 
     share: float

@@ -142,8 +142,10 @@ def _id_of(embedding: Tensor | dict) -> int:
 
 
 def chunk_length(clip) -> int:
-    """Rows of a conditioning that this CLIP encodes at once."""
-    return len(_rows(clip, "")[0])
+    """Rows of a conditioning that this CLIP encodes at once; 0 where it encodes the whole prompt at once."""
+    encoders = clip.tokenize("")
+    encoder = encoder_of_rows(clip, encoders)
+    return len(encoders[encoder][0]) if encoder in CLIPS else 0
 
 
 def _rows(clip, text: str) -> list:

@@ -1,7 +1,7 @@
 """Editing methods at work inside the network calls of one sampling.
 
 Four objects, each living as long as its name says: MethodPlan (the edit), MethodRun (one sampling),
-StepMethods (one step), UNetCall or JointCall (one network call). A method is asked only through
+StepMethods (one step), UNetCall or TransformerCall (one network call). A method is asked only through
 eta_core.methods.Method; none is known here by name.
 """
 
@@ -21,11 +21,11 @@ from ...eta_core.masks import tile_batch
 from ...eta_core.methods import BlendMaps, CrossControl, Injection, Layer, Method
 from ...eta_core.methods.attention import change_of, outside_and_inside, probabilities
 from .attention import Attend, Key, chain, fills_picture, fold, plain_attention
-from .families import JointNetwork, UNet, steered_network
+from .families import SteeredTransformer, UNet, steered_network
 from .families.unet import feature_block
 from .messages import warn
-from .steered_joint import JointCall
 from .steered_rows import SOURCE, SteeredRows, on_grid
+from .steered_transformer import TransformerCall
 
 Regions = tuple[Tensor, Tensor]
 Value = TypeVar("Value")
@@ -45,7 +45,7 @@ class MethodPlan:
     """
 
     methods: Mapping[str, Sequence[Method]]
-    network: UNet | JointNetwork | None
+    network: UNet | SteeredTransformer | None
     steps: int
     size: tuple[int, int]
     guided: bool
@@ -76,12 +76,13 @@ def plan_methods(
     if methods and network is None:
         raise ValueError(
             f"the attention of {type(model.model).__name__} cannot be steered by Prompt-to-Prompt, MasaCtrl "
-            "and Plug-and-Play: disconnect `edit`, or use an SD1, SD2, SDXL, SD3 or Flux model"
+            "and Plug-and-Play: disconnect `edit`, or use a model of a family that they steer (SD1, SD2, "
+            "SDXL, SD3, Flux, Qwen-Image, Z-Image, Krea 2, Chroma, Anima, Wan)"
         )
-    if references and isinstance(network, JointNetwork):
+    if references and isinstance(network, SteeredTransformer) and not network.shows_references:
         raise ValueError(
-            "a prompt shows reference pictures, which stand among what the editing methods steer: disconnect "
-            "`edit`, or the references"
+            f"a prompt shows reference pictures, which the editing methods cannot tell from the picture in "
+            f"{type(model.model).__name__}: disconnect `edit`, or the references"
         )
     blends = [method.local_blend() for chosen in methods.values() for method in chosen]
     if _is_compiled(model) and any(blend is not None and blend.reads_words for blend in blends):
@@ -146,13 +147,13 @@ class _Projections(NamedTuple):
     v: Tensor
 
 
-def _branch(methods: Sequence[Method], network: UNet | JointNetwork, done: int, steps: int) -> _Branch:
-    joint = isinstance(network, JointNetwork)
+def _branch(methods: Sequence[Method], network: UNet | SteeredTransformer, done: int, steps: int) -> _Branch:
+    in_blocks = isinstance(network, SteeredTransformer)
     features = any(method.injects_features(done, steps) for method in methods)
 
     def injected(layer: Layer, cond: bool) -> Injection:
         asked = (method.injection(done, steps, layer, cond) for method in methods)
-        return reduce(or_, asked, Injection(v=joint and features and layer.late))
+        return reduce(or_, asked, Injection(v=in_blocks and features and layer.late))
 
     return _Branch(
         {
@@ -160,7 +161,7 @@ def _branch(methods: Sequence[Method], network: UNet | JointNetwork, done: int, 
             for key, layer in network.layers.items()
             for cond in (True, False)
         },
-        features and not joint,
+        features and not in_blocks,
         _first(method.cross_control(done, steps) for method in methods),
         _first(method.attention_regions() for method in methods),
         _first(method.source_share() for method in methods),
@@ -193,8 +194,8 @@ class StepMethods:
     def patch(self, options: dict, rows: Mapping[str, int]) -> dict:
         """`options` of a network call with the methods added. rows: the number of rows of each branch."""
         if self.plan.network is not None:
-            if isinstance(self.plan.network, JointNetwork):
-                JointCall(self, self.plan.network, rows).install(options)
+            if isinstance(self.plan.network, SteeredTransformer):
+                TransformerCall(self, self.plan.network, rows).install(options)
             else:
                 UNetCall(self, self.plan.network, rows).install(options)
         return options

@@ -338,6 +338,23 @@ def test_a_chunk_the_source_does_not_have_is_new():
     assert aligned.added == (3, 4, 5, 6, 9)
 
 
+def templated(text: str, pad: int = 0) -> Prompt:
+    """A prompt as encoded in one piece, with a template of two rows before it and three behind."""
+    words = tuple(
+        Token(i + 2, int.from_bytes(word.encode()), f"{word}</w>") for i, word in enumerate(text.split())
+    )
+    return Prompt(words, len(words) + 5 + pad, 0)
+
+
+def test_a_template_behind_the_words_keeps_its_partners_wherever_it_stands():
+    shares = align_refined(templated("a b c d e f g h i j"), templated("a b new c")).shares
+    assert partners(shares) == [0, 1, 2, 3, (), 4, 12, 13, 14]
+    shares = align_refined(templated("a b"), templated("a big b", pad=2)).shares
+    assert partners(shares) == [0, 1, 2, (), 3, 4, 5, 6, (), ()]
+    assert partners(align_refined(templated(""), templated("a b")).shares) == [0, 1, (), (), 2, 3, 4]
+    assert partners(align_refined(templated("a b"), templated("")).shares) == [0, 1, 4, 5, 6]
+
+
 # --- long texts -----------------------------------------------------------------------------------
 
 

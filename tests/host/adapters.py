@@ -6,6 +6,7 @@ have no eyes: the host gives these a size that no test can carry.
 
 from __future__ import annotations
 
+from functools import partial
 from importlib.util import find_spec
 
 import comfy.supported_models as models
@@ -15,7 +16,7 @@ from comfy.ldm.chroma.model import ChromaParams
 from comfy.ldm.flux.model import FluxParams
 from comfy.text_encoders import flux, llama, pixart_t5, qwen_image, z_image
 
-from tests.host.flow import WIDTH, Flow, newer, patcher, t5, text_encoder
+from tests.host.flow import WIDTH, Flow, newer, patcher, sd3, t5, text_encoder
 from tests.host.flow import flux as flux1
 
 QWEN = dict(
@@ -64,14 +65,14 @@ def blind(tokenizer, model, name: str, encoder: type):
     return text_encoder(tokenizer, Model)
 
 
-def qwen(host) -> Flow:
-    network = dict(patch_size=2, in_channels=64, num_layers=1, joint_attention_dim=WIDTH, **HEADS)
+def qwen(host, layers: int = 1) -> Flow:
+    network = dict(patch_size=2, in_channels=64, num_layers=layers, joint_attention_dim=WIDTH, **HEADS)
     clip = blind(qwen_image.QwenImageTokenizer, qwen_image.QwenImageTEModel, "qwen25_7b", BlindQwen)
     return Flow(patcher(models.QwenImage(network)), clip)
 
 
-def z(host) -> Flow:
-    network = dict(patch_size=2, in_channels=16, dim=256, cap_feat_dim=WIDTH, n_layers=1, qk_norm=True)
+def z(host, layers: int = 1) -> Flow:
+    network = dict(patch_size=2, in_channels=16, dim=256, cap_feat_dim=WIDTH, n_layers=layers, qk_norm=True)
     network |= dict(
         n_heads=4, n_kv_heads=4, axes_dims=[16, 24, 24], z_image_modulation=True, time_scale=1000.0
     )
@@ -134,27 +135,29 @@ def lumina(host) -> Flow:
     return Flow(patcher(models.Lumina2(network | dict(n_refiner_layers=1))), z(host).clip)
 
 
-def wan(host) -> Flow:
+def wan(host, layers: int = 1) -> Flow:
     """Its own tokenizer is in its checkpoint: words come from the encoder of Flux."""
     network = dict(model_type="t2v", in_dim=16, out_dim=16, dim=WIDTH, ffn_dim=WIDTH, text_dim=WIDTH)
-    network |= dict(num_heads=2, num_layers=1, eps=1e-6)
+    network |= dict(num_heads=2, num_layers=layers, eps=1e-6)
     return Flow(patcher(models.WAN21_T2V(network)), flux1(host).clip)
 
 
-def krea(host) -> Flow:
+def krea(host, layers: int = 1) -> Flow:
     from comfy.text_encoders import krea2
 
-    network = dict(features=WIDTH, tdim=32, txtdim=WIDTH, heads=4, kvheads=2, multiplier=1, layers=1)
+    network = dict(features=WIDTH, tdim=32, txtdim=WIDTH, heads=4, kvheads=2, multiplier=1, layers=layers)
     network |= dict(txtlayers=2, txtheads=4, txtkvheads=4, channels=16)
     clip = blind(krea2.Krea2Tokenizer, krea2.Krea2TEModel, "qwen3vl_4b", TwoLayers)
     return Flow(patcher(models.Krea2(network)), clip)
 
 
-def anima(host) -> Flow:
+def anima(host, layers: int = 1) -> Flow:
     from comfy.text_encoders import anima as encoders
 
     network = dict(max_img_h=64, max_img_w=64, max_frames=8, in_channels=16, out_channels=16, patch_spatial=2)
-    network |= dict(patch_temporal=1, model_channels=WIDTH, num_blocks=1, num_heads=2, pos_emb_cls="rope3d")
+    network |= dict(
+        patch_temporal=1, model_channels=WIDTH, num_blocks=layers, num_heads=2, pos_emb_cls="rope3d"
+    )
     network |= dict(crossattn_emb_channels=1024)
     clip = text_encoder(encoders.AnimaTokenizer, encoders.te(), qwen3_06b=QWEN | dict(hidden_size=1024))
     return Flow(patcher(models.Anima(network)), clip)
@@ -177,3 +180,10 @@ if find_spec("comfy.ldm.krea2"):
     ADAPTERS |= {"Krea 2": krea}
 if find_spec("comfy.ldm.anima"):
     ADAPTERS |= {"Anima": anima}
+
+ONE_LIST = ("Qwen-Image", "Z-Image", "Wan", "Krea 2", "Anima")
+TWO_BLOCKS = {  # what the first block has taken from another shows in the second
+    **ADAPTERS,
+    **{name: partial(build, layers=2) for name, build in ADAPTERS.items() if name in ONE_LIST},
+    "SD3": partial(sd3, layers=2, alone=(0,)),
+}

@@ -24,7 +24,8 @@ class Flow(NamedTuple):
     clip: object
 
 
-def sd3(host) -> Flow:
+def sd3(host, layers: int = 1, alone: tuple[int, ...] = ()) -> Flow:
+    """alone: the blocks whose image attends to itself once more, as in SD3.5 medium."""
     import comfy.ops
     from comfy.ldm.modules.diffusionmodules.mmdit import OpenAISignatureMMDITWrapper
     from comfy.text_encoders.sd3_clip import SD3Tokenizer, sd3_clip
@@ -33,20 +34,22 @@ def sd3(host) -> Flow:
         input_size=None,
         patch_size=2,
         in_channels=16,
-        depth=1,
+        depth=layers,
         adm_in_channels=WIDTH + 1280,
         context_embedder_config={
             "target": "torch.nn.Linear",
-            "params": {"in_features": 4096, "out_features": WIDTH},
+            "params": {"in_features": 4096, "out_features": WIDTH * layers},
         },
         num_patches=16 * 16,
         pos_embed_max_size=16,
         qk_norm="rms",
+        x_block_self_attn_layers=list(alone),
         device="cpu",
         dtype=torch.float32,
         operations=comfy.ops.disable_weight_init,
     )
-    path = Path(host.base) / "models/diffusion_models/tiny_sd3.safetensors"
+    name = "tiny_sd3" if layers == 1 else f"tiny_sd3_{layers}"
+    path = Path(host.base) / f"models/diffusion_models/{name}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({f"model.diffusion_model.{name}": value for name, value in seeded(network).items()}, path)
     (model,) = host.call("UNETLoader", unet_name=path.name, weight_dtype="default")

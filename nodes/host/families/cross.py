@@ -12,6 +12,7 @@ from torch import Tensor
 from ....eta_core.methods.attention import mean_to_text, split_heads
 from ..attention import chain_joint, chunks_of
 from .base import MapSink, host_class, is_of, tokens_of_references
+from .steered import SteeredTransformer, layers_of
 
 PADDED = 512  # rows to which most of these networks fill up their text
 
@@ -23,7 +24,8 @@ class CrossFamily:
     network: the host's class, or what its name has; see is_of. patch: the network's name for the latent
     pixels a side of a token; where it is three numbers, those of time, height and width. least_text: to how
     many rows it fills up the text. before: how many tokens stand before the image's, for a text of so many
-    rows. shows_references: whether reference pictures stand behind the image.
+    rows. shows_references: whether reference pictures stand behind the image. blocks: its names for its lists
+    of blocks, in order, where editing methods may steer them.
     """
 
     network: type | str | None
@@ -31,6 +33,15 @@ class CrossFamily:
     least_text: int = PADDED
     before: Callable[[int], int] = lambda rows: 0
     shows_references: bool = False
+    blocks: tuple[str, ...] = ()
+
+    def steered_of(self, model, size: tuple[int, int]) -> SteeredTransformer | None:
+        """What editing methods steer in a MODEL of this family, else None."""
+        reader = self.reader_of(model, size) if self.blocks else None
+        if reader is None:
+            return None
+        layers = layers_of(model, self.blocks, reader.patch)
+        return SteeredTransformer(self.blocks, *layers, reader.grid, crosses=True)
 
     def reader_of(self, model, size: tuple[int, int]) -> CrossReader | None:
         """The adapter of a MODEL of this family, else None."""
@@ -89,8 +100,8 @@ class CrossReader:
             sink.add(maps.unflatten(1, self.grid).permute(0, 3, 1, 2))
 
 
-ANIMA = CrossFamily(host_class("comfy.ldm.anima.model", "Anima"), "patch_spatial")
-WAN = CrossFamily(host_class("comfy.ldm.wan.model", "WanModel"), "patch_size")
+ANIMA = CrossFamily(host_class("comfy.ldm.anima.model", "Anima"), "patch_spatial", blocks=("blocks",))
+WAN = CrossFamily(host_class("comfy.ldm.wan.model", "WanModel"), "patch_size", blocks=("blocks",))
 
 
 def _gist_tokens(rows: int) -> int:

@@ -21,11 +21,12 @@ def _least_text(model) -> int:
     return 512 if FLUX2 is not None and isinstance(model.model, FLUX2) else 0
 
 
+_BLOCKS = ("double_blocks", "single_blocks")
 FLUX = JointFamily(
     Flux,
     _is_double,
     shows_references=True,
     least_text=_least_text,
-    blocks=("double_blocks", "single_blocks"),
+    blocks=_BLOCKS,
 )
-CHROMA = JointFamily(Chroma, _is_double)
+CHROMA = JointFamily(Chroma, _is_double, blocks=_BLOCKS)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 from torch import Tensor
 
-from ....eta_core.methods import Layer
 from ....eta_core.methods.attention import mean_to_text, split_heads
-from ..attention import Key, chain_joint, chunks_of
+from ..attention import chain_joint, chunks_of
 from .base import MapSink, is_of, tokens_of_references
+from .steered import SteeredTransformer, layers_of
 
 MOST_READ = 10  # blocks whose maps are read, evenly spaced: each costs one more attention
 
@@ -50,20 +50,20 @@ class JointFamily:
     prefix: bool = False
     blocks: tuple[str, ...] = ()
 
-    def steered_of(self, model, size: tuple[int, int]) -> JointNetwork | None:
+    def steered_of(self, model, size: tuple[int, int]) -> SteeredTransformer | None:
         """What editing methods steer in a MODEL of this family, else None."""
         reader = self.reader_of(model, size) if self.blocks else None
         if reader is None:
             return None
-        network = model.get_model_object("diffusion_model")
-        counts = [len(getattr(network, name)) for name in self.blocks]
-        scale = getattr(network, self.patch)
-        layers = {
-            ("joint", 0, i): Layer(i / sum(counts), scale, "joint", 2 * (i + 1) > sum(counts))
-            for i in range(sum(counts))
-        }
-        return JointNetwork(
-            layers, tuple(layers)[: counts[0]], reader.grid, self.text_first, self.least_text(model)
+        patch = getattr(model.get_model_object("diffusion_model"), self.patch)
+        return SteeredTransformer(
+            self.blocks,
+            *layers_of(model, self.blocks, patch),
+            reader.grid,
+            text_first=self.text_first,
+            multiple=reader.multiple,
+            least_text=reader.least_text,
+            shows_references=self.shows_references,
         )
 
     def reader_of(self, model, size: tuple[int, int]) -> JointReader | None:
@@ -77,21 +77,6 @@ class JointFamily:
         count = len(getattr(network, self.blocks[0])) if self.blocks else 0
         every = max(1, -(-count // MOST_READ))
         return JointReader(self, grid, multiple or 1, self.least_text(model), patch, every)
-
-
-@dataclass(frozen=True)
-class JointNetwork:
-    """A transformer of one sequence that methods steer, for latents of one size.
-
-    layers: its blocks in order. map_layers: those whose maps are read. grid, text_first, least_text: see
-    JointReader and JointFamily.
-    """
-
-    layers: Mapping[Key, Layer]
-    map_layers: tuple[Key, ...]
-    grid: tuple[int, int]
-    text_first: bool
-    least_text: int
 
 
 @dataclass(frozen=True)

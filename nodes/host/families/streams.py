@@ -4,11 +4,19 @@ from .base import host_class
 from .joint import JointFamily, in_order
 
 QWEN_IMAGE = JointFamily(
-    host_class("comfy.ldm.qwen_image.model", "QwenImageTransformer2DModel"), shows_references=True
+    host_class("comfy.ldm.qwen_image.model", "QwenImageTransformer2DModel"),
+    shows_references=True,
+    blocks=("transformer_blocks",),
 )
-LUMINA = JointFamily(host_class("comfy.ldm.lumina.model", "NextDiT"), padded_to="pad_tokens_multiple")
+LUMINA = JointFamily(
+    host_class("comfy.ldm.lumina.model", "NextDiT"), padded_to="pad_tokens_multiple", blocks=("layers",)
+)
 KREA2 = JointFamily(
-    host_class("comfy.ldm.krea2.model", "SingleStreamDiT"), in_order, patch="patch", shows_references=True
+    host_class("comfy.ldm.krea2.model", "SingleStreamDiT"),
+    in_order,
+    patch="patch",
+    shows_references=True,
+    blocks=("blocks",),
 )
 
 # Hosts newer than those at hand. Qwen-Image 2.1 and Ming-Image are written from the host's published files;
