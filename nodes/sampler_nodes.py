@@ -68,7 +68,7 @@ class EtaSampler(EtaNode):
                     max=1000,
                     tooltip=(
                         "Noises drawn a step, of which the nearest to the source's own is taken. 1 = plain "
-                        "random noise, without the source branch. Paper: 10."
+                        "random noise. Paper: 10."
                     ),
                 ),
                 io.Float.Input(
@@ -79,7 +79,7 @@ class EtaSampler(EtaNode):
                     step=0.01,
                     tooltip=(
                         "How much of the source's own noise is mixed in. 0 = none (paper), 1 = keeps the "
-                        "most of the source."
+                        "most of the source. Above 0 the network is asked for the source, too."
                     ),
                 ),
                 io.Mask.Input(
@@ -90,7 +90,8 @@ class EtaSampler(EtaNode):
                     default=False,
                     optional=True,
                     tooltip=(
-                        "On: as the paper's program does. The noise is chosen over the whole picture. "
+                        "On: as the paper's program does. The noise is chosen over the whole picture, by "
+                        "asking the network for the source. "
                         "Plug-and-Play takes the source under the empty prompt. Steps that start leaves "
                         "out are counted, and an edit_friendly inversion plays back, as there. "
                         "Off: what measured better."

@@ -55,10 +55,9 @@ class JointFamily:
         reader = self.reader_of(model, size) if self.blocks else None
         if reader is None:
             return None
-        patch = getattr(model.get_model_object("diffusion_model"), self.patch)
         return SteeredTransformer(
             self.blocks,
-            *layers_of(model, self.blocks, patch),
+            *layers_of(model, self.blocks, reader.patch),
             reader.grid,
             text_first=self.text_first,
             multiple=reader.multiple,
