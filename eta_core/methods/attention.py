@@ -84,30 +84,30 @@ def _fused(q: Tensor) -> Callable | None:
     return None
 
 
-def transfer(source: Tensor, target: Tensor, taken: Tensor, kept: Tensor) -> Tensor:
+def transfer(source: Tensor, target: Tensor, taken: Tensor, own: Tensor) -> Tensor:
     """What the target's maps gain by Prompt-to-Prompt's cross-attention (Hertz et al. 2022, eq. 4 to 6).
 
-    source [B, heads, Q, Ks], target [B, heads, Q, Kt]; taken [Ks, Kt], kept [Kt]: see `mixture`.
+    source [B, heads, Q, Ks], target [B, heads, Q, Kt]; taken [Ks, Kt], own [Kt]: see `mixture`.
     """
-    return (source @ taken).addcmul_(target, kept - 1)
+    return (source @ taken).addcmul_(target, own)
 
 
 def mixture(shares: Tensor, weight: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-    """How much of each source token's map, [Ks, Kt], and of its own, [Kt], a target token gets.
+    """How much of each source token's map, [Ks, Kt], and of its own, [Kt], a target token's map gains.
 
     shares [Ks, Kt]: how much of each source token's map a target token takes, a column of zeros keeps the
     target's own; scale [Kt] multiplies; weight [Kt] in 0..1: how much of all this.
     """
     new = (shares.sum(0) == 0).to(shares)
-    return shares * (scale * weight), 1 - weight + new * scale * weight
+    return shares * (scale * weight), new * scale * weight - weight
 
 
-def change_of(change: Tensor, v: Tensor, heads: int) -> Tensor:
+def change_of(change: Tensor, v: Tensor) -> Tensor:
     """What an attention's output [B, Q, heads * d] gains when its maps gain `change` [B, heads, Q, K].
 
-    It is added to the output, so that what others have added there stays.
+    v [B, heads, K, d]. It is added to the output, so that what others have added there stays.
     """
-    return (change.to(v.dtype) @ split_heads(v, heads)).transpose(1, 2).flatten(-2)
+    return (change.to(v.dtype) @ v).transpose(1, 2).flatten(-2)
 
 
 def outside_and_inside(

@@ -20,7 +20,14 @@ from torch import Tensor
 
 from ...eta_core.masks import tile_batch
 from ...eta_core.methods import CrossControl
-from ...eta_core.methods.attention import columns, log_sum, of_all_heads, outside_and_inside, split_heads
+from ...eta_core.methods.attention import (
+    change_of,
+    columns,
+    log_sum,
+    of_all_heads,
+    outside_and_inside,
+    split_heads,
+)
 from .attention import Attend, Key, chain_steered
 from .families import SteeredTransformer
 from .families.steered import Place
@@ -231,8 +238,8 @@ class _Layer:
             theirs = _columns(source, some) if source else None
             if theirs is not None and steers:
                 gained = control.change(theirs, ours)
-                change = (gained @ values).transpose(1, 2).flatten(2)
-                found[rows, first + some.start : first + some.stop] += change.to(found)
+                change = change_of(gained, values).to(found)
+                found[rows, first + some.start : first + some.stop] += change
                 ours = ours + gained
             if records:
                 maps.append(ours.mean(1, keepdim=True))

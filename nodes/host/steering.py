@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ...eta_core.masks import tile_batch
 from ...eta_core.methods import BlendMaps, CrossControl, Injection, Layer, Method
-from ...eta_core.methods.attention import change_of, outside_and_inside, probabilities
+from ...eta_core.methods.attention import change_of, outside_and_inside, probabilities, split_heads
 from .attention import Attend, Key, chain, fills_picture, fold, plain_attention
 from .families import SteeredTransformer, UNet, steered_network
 from .families.unet import feature_block
@@ -353,7 +353,7 @@ class UNetCall(SteeredRows):
             grid = tuple(extra_options["activations_shape"][-2:])
             steered = maps if gained is None else maps + gained
             blend_maps.add(source_maps, steered, grid, self._network.grid)
-        return None if gained is None else change_of(gained, own.v[:, :text_rows], heads)
+        return None if gained is None else change_of(gained, split_heads(own.v[:, :text_rows], heads))
 
     # --- features ---------------------------------------------------------------------------------
 

@@ -102,7 +102,7 @@ def test_half_the_weight_is_halfway(maps):
 def test_changed_maps_change_the_answer_as_attention_with_them_would(qkv):
     q, k, v = qkv
     own, other = probabilities(q, k, HEADS), probabilities(q.flip(1), k, HEADS)
-    answer = attend(q, k, v) + change_of(other - own, v, HEADS)
+    answer = attend(q, k, v) + change_of(other - own, split_heads(v, HEADS))
     torch.testing.assert_close(answer, attend(q.flip(1), k, v), rtol=0, atol=1e-5)
 
 
@@ -113,7 +113,7 @@ def test_what_others_added_to_the_answer_stays(qkv):
         probabilities(q.flip(1), k, HEADS),
         random(3, 10, 8, seed=9),
     )
-    answer = attend(q, k, v) + added + change_of(other - own, v, HEADS)
+    answer = attend(q, k, v) + added + change_of(other - own, split_heads(v, HEADS))
     torch.testing.assert_close(answer, attend(q.flip(1), k, v) + added, rtol=0, atol=1e-5)
 
 

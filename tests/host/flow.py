@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from safetensors.torch import save_file
 
-from devtools.random_networks import patcher, seeded, t5_xxl, text_encoder
+from devtools.random_networks import FLUX, patcher, seeded, t5_xxl, text_encoder
 
 WIDTH = 64
 CLIP = dict(hidden_size=WIDTH, intermediate_size=WIDTH, num_attention_heads=4, num_hidden_layers=3)
@@ -73,22 +73,15 @@ def flux(host) -> Flow:
 
     model = patcher(
         comfy.supported_models.Flux(
-            dict(
-                image_model="flux",
-                guidance_embed=True,
-                in_channels=16,
-                out_channels=16,
+            FLUX
+            | dict(
                 vec_in_dim=WIDTH,
                 context_in_dim=WIDTH,
                 hidden_size=WIDTH,
-                mlp_ratio=4.0,
                 num_heads=2,
                 depth=1,
                 depth_single_blocks=1,
                 axes_dim=[4, 14, 14],
-                theta=10000,
-                patch_size=2,
-                qkv_bias=True,
                 **newer(FluxParams, txt_ids_dims=[]),
             )
         )
