@@ -6,6 +6,6 @@ declare module "*/scripts/api.js" {
     export const api: {
         apiURL(route: string): string;
         fetchApi(route: string, options?: RequestInit): Promise<Response>;
-        addEventListener(event: string, listener: (event: CustomEvent) => void): void;
+        addEventListener(event: string, listener: (event: CustomEvent) => void, options?: { once: boolean }): void;
     };
 }

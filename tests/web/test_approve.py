@@ -5,12 +5,13 @@ import re
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from devtools.browser import opened, settle, show
+from devtools.browser import READY, opened, settle, show
 
 SIDE, HOLE = 96, (16, 24, 40, 56)  # left, top, right, bottom of the mask
 
@@ -244,23 +245,36 @@ def test_a_run_without_a_page_ends_by_the_setting_at_once(address, base, picture
         assert len(saved(base, f"script_{without}", "image")) == there
 
 
-def test_the_question_is_still_there_after_the_page_was_loaded_again(browser, address, base, pictures):
+@pytest.mark.parametrize("held", [False, True], ids=["", "the socket is the last to open"])
+def test_the_question_is_still_there_after_the_page_was_loaded_again(browser, address, base, pictures, held):
+    name = f"again_{held}"
     with opened(browser, address) as page:
         page.name = "classic nodes"
-        begin(page, "again")
+        begin(page, name)
         workflow = page.evaluate("app.graph.serialize()")
+        waiting: list[Callable[[], None]] = []
+        if held:
+            page.route_web_socket(re.compile(r"/ws\b"), lambda socket: hold_back(socket, waiting))
         page.reload()
-        page.wait_for_function(
-            "Boolean(window.app && app.extensionManager && LiteGraph.registered_node_types.EtaApprove)"
-        )
+        page.wait_for_function(READY, timeout=120_000)
         page.evaluate("async workflow => { await app.loadGraphData(workflow) }", workflow)
+        if held:
+            assert page.evaluate("app.api.clientId") is None
+            for send in waiting:
+                send()
         page.wait_for_selector(".eta-approve.eta-waits")
         press(page, "a")
         page.wait_for_selector(".eta-approve:not(.eta-waits)")
         until = time.monotonic() + 60
-        while len(saved(base, "again", "image")) < 2:
+        while len(saved(base, name, "image")) < 2:
             assert time.monotonic() < until
             time.sleep(0.1)
+
+
+def hold_back(socket, waiting: list[Callable[[], None]]) -> None:
+    """Keep what the server says to the page, as a slow server does."""
+    server = socket.connect_to_server()
+    server.on_message(lambda message: waiting.append(lambda: socket.send(message)))
 
 
 def test_it_asks_in_japanese(browser, address, pictures):

@@ -261,7 +261,11 @@ function ask(question) {
 /** What waits for this page, after its nodes were made anew or the page was loaded again. */
 async function askAgain() {
     const client = /** @type {any} */ (api).clientId;
-    if (!client) return;
+    if (!client) {
+        // A workflow may be loaded before the socket has told the page its id, in its first status.
+        api.addEventListener("status", () => void askAgain(), { once: true });
+        return;
+    }
     const answer = await api.fetchApi(`${ROUTE}?${new URLSearchParams({ client })}`);
     if (answer.ok) for (const question of await answer.json()) ask(question);
 }
