@@ -30,11 +30,12 @@ from eta_core import files
 from eta_core.evidence.policy import POLICIES, parse_policy
 
 from . import items, journal, models, pie_table, report, workflow
+from .lane import Handle, LaneThread, Patience
 from .privacy import shown_setting, shown_values
 from .review import audit, commands
 from .review.desk import AGAIN
 from .review.store import ReviewError
-from .run import Forms, Patience, Pilot, PilotError, Task
+from .run import Forms, Pilot, PilotError, Task
 from .server import SECONDS, Refused, Server, Unreachable
 from .workflow import Clip, WorkflowError
 
@@ -274,8 +275,8 @@ def _pilot(
         _policy_text(options.policy),
     )  # before they become the folder's settings
     policy = parse_policy(policy_text) if policy_text else POLICIES[options.policy]
-    server = Server(options.server, min(SECONDS, limits.timeout))
-    object_info = server.object_info()
+    lanes = [LaneThread(Server(options.server, min(SECONDS, limits.timeout)), limits)]
+    object_info = lanes[0].call("object_info").result()
     graph = workflow.override(workflow.read(path, object_info), changes)
     masks = ("auto", "given") if mask == "both" else (mask,)
     tasks = _tasks(listed, mask)
@@ -310,13 +311,13 @@ def _pilot(
             "items": run["items"] if again else options.items.name,
             "nodes": {node: shown_values(values) for node, values in nodes},
         }
-        _describe(run, server, example, options.models)
+        _describe(run, lanes[0], example, options.models)
         if operator:
             run["operators"] = sorted({*run.get("operators", []), operator})
         journal.save(out, run)
         audit.begin_run(out, run, operator)
         Pilot(
-            server,
+            lanes,
             book,
             run,
             tasks,
@@ -357,13 +358,11 @@ def _limits(options: argparse.Namespace) -> Patience:
     return Patience(options.timeout, options.window, options.patience)
 
 
-def _describe(run: dict, server: Server, example: workflow.Form, folders: list[Path]) -> None:
+def _describe(run: dict, lane: Handle, example: workflow.Form, folders: list[Path]) -> None:
     """The server, and the weights that are on this machine. Refuses weights other than the run began with."""
-    system = server.stats()
-    run["server"] = system.model_dump(include={"comfyui_version", "pytorch_version", "os"})
-    roots = [*folders, *(models.roots_of(system.argv) if server.is_local else [])]
     before = run.get("models", {})
-    run["models"] = models.described(workflow.models_of(example.graph), roots, before)
+    names = workflow.models_of(example.graph)
+    run["server"], run["models"] = lane.call("about", names, folders, before).result()
     models.check(run["models"], before)
 
 

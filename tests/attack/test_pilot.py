@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from devtools.environment import ROOT
-from pilot import cli, journal, run, server
+from pilot import cli, journal, lane, server
 from tests.attack.broken import BREAKS, serving
 from tests.attack.conftest import full_disk
 from tests.pilot.test_workflow import main_graph
@@ -40,7 +40,7 @@ def pilot(items, address, *more: str) -> int:
 
 @pytest.mark.parametrize("name", BREAKS)
 def test_a_broken_server_costs_its_items_and_nothing_else(items, capsys, monkeypatch, name):
-    monkeypatch.setattr(run, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(lane, "POLL_SECONDS", 0.02)
     monkeypatch.setattr(server, "MOST_BYTES", 2_000_000)
     broken = BREAKS[name]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

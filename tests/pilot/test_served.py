@@ -326,19 +326,32 @@ def test_what_is_lost_of_the_results_is_made_again_though_the_server_has_it_in_i
     )
 
 
-def test_an_item_that_takes_too_long_is_stopped_and_ctrl_c_takes_back_the_rest(pilot, server, tmp_path):
+def test_an_item_that_takes_too_long_is_stopped(arguments, server, tmp_path):
+    rows = [cat(tmp_path, f"{n}.png") | {"seed": n} for n in range(2)]
+    out = tmp_path / "out"
+    slow = ("--set", "EtaInversion.steps=500", "--timeout", 2)
+    assert cli.main(arguments("run", listed(tmp_path, rows), "--out", out, *slow)) == 0
+    assert [(row["name"], row["error"]) for row in journal.rows(out)] == [
+        (f"{n}.png", "stopped after 2 s (--timeout)") for n in range(2)
+    ]
+    assert all(row["seconds"] < 30 for row in journal.rows(out)) and server.queue() == (set(), set())
+
+
+@pytest.mark.parametrize("signals", [["INT"], ["INT", "INT"], ["TERM"]], ids="-".join)
+def test_ctrl_c_lets_what_runs_end_and_a_second_or_sigterm_takes_it_back(pilot, server, tmp_path, signals):
     rows = [cat(tmp_path, f"{n}.png") | {"seed": n} for n in range(8)]
     out = tmp_path / "out"
-    process = pilot(
-        "run", listed(tmp_path, rows), "--out", out, "--set", "EtaInversion.steps=500", "--timeout", 2
-    )
-    until(lambda: journal.rows(out) and all(server.queue()), process)
-    process.send_signal(signal.SIGINT)
-    assert "the same command goes on" in finished(process, 130)
+    steps = 8 if signals == ["INT"] else 500
+    process = pilot("run", listed(tmp_path, rows), "--out", out, "--set", f"EtaInversion.steps={steps}")
+    until(lambda: all(server.queue()), process)
+    for name in signals:
+        process.send_signal(getattr(signal, f"SIG{name}"))
+        until(lambda: name == "TERM" or not server.queue()[1], process)
+    told = finished(process, 130)
+    assert "the same command goes on" in told and ("what runs may end" in told) == ("INT" in signals)
     assert server.queue() == (set(), set())
-    row, *more = journal.rows(out)
-    assert len(more) < len(rows) - 1
-    assert (row["name"], row["error"]) == ("0.png", "stopped after 2 s (--timeout)") and row["seconds"] < 30
+    done = [(row["name"], row["status"]) for row in journal.rows(out)]
+    assert done == ([("0.png", "ok")] if signals == ["INT"] else [])
 
 
 @pytest.mark.parametrize("loss", ["interrupted", "pictures gone"])
