@@ -119,6 +119,7 @@ class Row(BaseModel):
     given_size: Size = (0, 0)
     seed: int = 0
     seconds: Number | None = None
+    server: str = ""
 
 
 def filled(row: dict) -> dict:
@@ -147,6 +148,8 @@ class Run(BaseModel):
     items: str = ""
     nodes: dict[str, dict[str, Any]] = {}
     server: dict[str, str | None] = {}
+    servers: dict[str, dict[str, str | None]] = {}
+    warnings: list[str] = []
     models: dict[str, dict[str, Any]] = {}
 
 

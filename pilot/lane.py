@@ -90,7 +90,10 @@ Outcome = Made | Failed | Lost
 
 @dataclass(frozen=True)
 class Turn:
-    """What a lane has to say. begun: keys seen running. away, stuck: why the server is so; else empty."""
+    """What a lane has to say. away, stuck: why the server is so; else empty.
+
+    begun: keys seen running; where the server went away before one was, of the first, which may have begun.
+    """
 
     outcomes: Sequence[Outcome]
     begun: frozenset[str] = frozenset()
@@ -126,6 +129,11 @@ class Lane:
         self._flights: dict[str, Flight] = {}
         self._strays: set[str] = set()  # ids of jobs that were taken away while the server was
         self._stuck: float | None = None
+
+    @property
+    def name(self) -> str:
+        """The server's address, as it may be shown."""
+        return self._server.address
 
     # --- about the server -------------------------------------------------------------------------
 
@@ -170,8 +178,10 @@ class Lane:
             away = str(error)
         except Stuck as error:
             stuck = str(error)
-        begun = frozenset(flight.job.key for flight in self._flights.values() if flight.started is not None)
-        return Turn(outcomes, begun, away, stuck)
+        begun = [flight.job.key for flight in self._flights.values() if flight.started is not None]
+        if away and not begun:
+            begun = [flight.job.key for flight in self._flights.values()][:1]
+        return Turn(outcomes, frozenset(begun), away, stuck)
 
     def stop(self) -> list[Outcome]:
         """Take back and interrupt everything -> what was finished all the same."""
@@ -362,9 +372,9 @@ class Handle(Protocol):
 class LaneThread:
     """A lane on a thread of its own, since a request may take a minute."""
 
-    def __init__(self, server: Server, limits: Patience):
-        self.name = server.address
-        self._lane, self._calls = Lane(server, limits), SimpleQueue()
+    def __init__(self, lane: Lane):
+        self.name = lane.name
+        self._lane, self._calls = lane, SimpleQueue()
         # a daemon, so that a server that hangs does not keep the program
         threading.Thread(target=self._work, name=f"lane {self.name}", daemon=True).start()
 

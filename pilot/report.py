@@ -76,6 +76,7 @@ def page_of(
         reviews,
         [_mode(mode, some, policy) for mode, some in modes.items()],
         _pie(modes),
+        _servers(run, rows),
         _errors(rows),
         _cases(folder, rows, shown),
         _everything(rows),
@@ -282,6 +283,22 @@ def _pie(modes: dict[str, list[dict]]) -> list[Html]:
     ]
 
 
+def _servers(run: dict, rows: list[dict]) -> list[Html]:
+    """What each of several servers did, and what is known to differ among them."""
+    names = sorted({row["server"] for row in rows if row.get("server")})
+    if len(names) < 2:
+        return []
+    lines = []
+    for name in names:
+        some = [row for row in rows if row.get("server") == name]
+        seconds = values_of(some, "seconds")
+        median = _number("seconds", statistics.median(seconds)) if seconds else "-"
+        lines.append([name, str(len(some)), str(rates(some)["error"]), median])
+    warnings = [tag("p", tag("b", "Warning. "), f"{one}.") for one in run.get("warnings", [])]
+    table = page.table(["server", "items", "errors", "seconds an item (median)"], lines)
+    return [tag("h2", "By server"), *warnings, table]
+
+
 def _errors(rows: list[dict]) -> list[Html]:
     failed = [row for row in rows if row["status"] == "error"]
     lines = [[row["name"], MODES[row["mode"]], row["error"]] for row in failed]
@@ -389,7 +406,8 @@ def _settings(run: dict) -> list[Html]:
         [node, ", ".join(f"{k} {json.dumps(v, ensure_ascii=False)}" for k, v in values.items())]
         for node, values in run.get("nodes", {}).items()
     ]
-    lines += [["server", ", ".join(f"{name} {value}" for name, value in run.get("server", {}).items())]]
+    hosts = run.get("servers") or {"server": run.get("server", {})}
+    lines += [[name, ", ".join(f"{k} {v}" for k, v in about.items())] for name, about in hosts.items()]
     models = [
         [name, f"sha256 {found['sha256']}" if found else "not on this machine, so known by its name only"]
         for name, found in run.get("models", {}).items()

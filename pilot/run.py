@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 from collections import Counter, deque
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from datetime import date, datetime, timezone
@@ -357,8 +357,7 @@ class Pilot:
         away = [one.silent for one in self._live() if one.silent is not None]
         if len(away) < len(self._live()):
             if now - worker.silent > GRACE_SECONDS:
-                # one was running, or the first had begun unseen: it may be to blame
-                self._take_from(worker, worker.begun & set(worker.held) or set(list(worker.held)[:1]))
+                self._take_from(worker)
         elif now - max(away) > self._limits.patience:
             raise PilotError(
                 f"{error}. Start it, then run the same command again: it goes on where it stopped"
@@ -369,14 +368,14 @@ class Pilot:
         if not self._live():
             raise PilotError(f"{why}. Restart it, then run the same command again")
         say(f"{worker.name}: {why}; it gets no more items in this run")
-        self._take_from(worker, worker.begun)
+        self._take_from(worker)
         worker.lane.call("turn", [], ())  # what it has yet to begin is not begun
 
-    def _take_from(self, worker: Worker, blamed: Collection[str]) -> None:
-        """A worker's tasks go back to the others."""
+    def _take_from(self, worker: Worker) -> None:
+        """A worker's tasks go back. What ran may be to blame."""
         held, worker.held, worker.jobs = worker.held, {}, []
         for key in reversed(held):
-            if key in blamed:
+            if key in worker.begun:
                 self._lose(held[key], True)
             else:
                 self._todo.appendleft(held[key].task)

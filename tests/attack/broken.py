@@ -155,6 +155,7 @@ PLAIN: dict[str, Callable] = {
     "/system_stats": lambda _: STATS,
     "/queue": lambda _: {"queue_running": [], "queue_pending": []},
     "/upload/image": lambda _: {"name": "x", "subfolder": "eta-pilot", "type": "temp"},
+    "/history": lambda _: {},
     "/history/": lambda name: {name: entry()},
     "/view": lambda _: png(),
 }

@@ -253,3 +253,19 @@ def test_half_a_character_in_a_name_does_not_stop_the_report(tmp_path):
         book.append(row("a\ud800b"))
     report.write(tmp_path)
     assert "a?b" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_each_of_several_servers_has_a_row(tmp_path):
+    rows = [
+        row("a", server="http://a"),
+        row("b", server="http://b", seconds=4.5),
+        row("c", server="http://b"),
+    ]
+    rows += [failed("d") | {"server": "http://a"}, failed("e")]
+    rows = [journal.filled(one) for one in rows]
+    warned = run() | {"warnings": ["http://b and http://a differ in comfyui_version 2 and 1"]}
+    text = " ".join(read(tmp_path, rows, warned).text.split())
+    assert "By server" in text and "differ in comfyui_version 2 and 1" in text
+    assert "http://a 2 1 2.5" in text and "http://b 2 0 3.5" in text
+    one = [row("a", server="http://a"), failed("b")]
+    assert "By server" not in read(tmp_path, one).text
