@@ -61,6 +61,8 @@ def _ray(address: str) -> Any:
         raise ClusterError(
             "--ray needs the package ray, in the version of the cluster: pip install ray"
         ) from None
+    if ray.is_initialized():  # by an earlier run of this program
+        return ray
     before = signal.getsignal(signal.SIGTERM)
     try:
         code = [str(ROOT / name) for name in CODE]

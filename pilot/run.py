@@ -144,6 +144,7 @@ class Pilot:
         self._book, self._run, self._forms, self._policy = book, run, forms, policy
         self._seed, self._max_side, self._limits = seed, max_side, limits
         self._operator, self._require_rights = operator, require_rights
+        self._verdicts = audit.Verdicts(book.folder)
         tasks = list(tasks)
         self._keys = [task.key for task in tasks]
         self._todo = deque(task for task, key in zip(tasks, self._keys) if key not in book.keys)
@@ -425,7 +426,7 @@ class Pilot:
         """Write down an item's end. Whoever counts rows to stop a run calls close()."""
         row |= {"finished": datetime.now(timezone.utc).isoformat(timespec="seconds")}
         self._book.append(row)
-        audit.add_verdicts(self._book.folder, [row])
+        self._verdicts.add(row)
         self._done += 1
         now = time.monotonic()
         few = len(self._workers) == 1 or self._done == self._total or row["status"] == "error"

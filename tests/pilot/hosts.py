@@ -6,7 +6,10 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from PIL import Image
@@ -15,6 +18,7 @@ from devtools.demo import scenes
 from devtools.demo.prepare import prepare
 from devtools.environment import PACK, ROOT, child_environ, environment, make_base
 from devtools.server import free_port, server_command, wait_for_server
+from pilot import journal
 
 SECONDS = 120
 SIDE = 64
@@ -91,3 +95,50 @@ def listed(folder: Path, rows: list) -> Path:
     path = folder / "items.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
+
+
+def of_seeds(folder: Path, count: int) -> Path:
+    """A list of one edit with many seeds."""
+    return listed(folder, [cat(folder, "a.png") | {"seed": seed} for seed in range(count)])
+
+
+def short_run(items: Path, out: Path, *more: object) -> list[str]:
+    """The arguments of a run of few steps."""
+    given = ("run", items, "--out", out, "--max-side", SIDE, "--set", "EtaInversion.steps=2", *more)
+    return [str(part) for part in given]
+
+
+def servers(hosts: Iterable[Host]) -> list[str]:
+    return [part for host in hosts for part in ("--server", host.address)]
+
+
+class Doing(threading.Thread):
+    """Something done beside a run that goes on in this thread, when it is time."""
+
+    def __init__(self, *steps):
+        super().__init__(daemon=True)
+        self.steps, self.error = steps, None
+        self.start()
+
+    def run(self):
+        try:
+            for happened, act in self.steps:
+                deadline = time.monotonic() + SECONDS
+                while not happened():
+                    assert time.monotonic() < deadline
+                    time.sleep(0.02)
+                act()
+        except Exception as error:
+            self.error = error
+
+    def finish(self):
+        self.join(SECONDS)
+        assert self.error is None and not self.is_alive()
+
+
+def counts(out: Path) -> Counter:
+    return Counter((row["name"], row["seed"], row["status"]) for row in journal.rows(out))
+
+
+def by_server(out: Path) -> Counter:
+    return Counter(row["server"] for row in journal.rows(out))

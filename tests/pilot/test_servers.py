@@ -1,57 +1,11 @@
 """Runs on two real servers, of which one or the other is killed."""
 
 import signal
-import threading
-import time
-from collections import Counter
-from pathlib import Path
 
 from devtools.demo.prepare import CHECKPOINT
 from pilot import cli, journal, run
 from pilot.server import Server
-from tests.pilot.hosts import SECONDS, SIDE, cat, finished, listed, program, until
-
-
-def rows_for(folder: Path, count: int) -> Path:
-    return listed(folder, [cat(folder, "a.png") | {"seed": seed} for seed in range(count)])
-
-
-def command(items: Path, out: Path, hosts, *more: object) -> list[str]:
-    servers = [part for host in hosts for part in ("--server", host.address)]
-    given = ["run", items, "--out", out, *servers, "--max-side", SIDE, "--set", "EtaInversion.steps=2", *more]
-    return [str(part) for part in given]
-
-
-class Doing(threading.Thread):
-    """Something done beside a run that goes on in this thread, when it is time."""
-
-    def __init__(self, *steps):
-        super().__init__(daemon=True)
-        self.steps, self.error = steps, None
-        self.start()
-
-    def run(self):
-        try:
-            for happened, act in self.steps:
-                deadline = time.monotonic() + SECONDS
-                while not happened():
-                    assert time.monotonic() < deadline
-                    time.sleep(0.02)
-                act()
-        except Exception as error:
-            self.error = error
-
-    def finish(self):
-        self.join(SECONDS)
-        assert self.error is None and not self.is_alive()
-
-
-def counts(out: Path) -> Counter:
-    return Counter((row["name"], row["seed"], row["status"]) for row in journal.rows(out))
-
-
-def by_server(out: Path) -> Counter:
-    return Counter(row["server"] for row in journal.rows(out))
+from tests.pilot.hosts import Doing, by_server, counts, finished, of_seeds, program, servers, short_run, until
 
 
 def test_a_server_that_is_killed_leaves_its_items_to_the_other_and_does_more_when_it_is_back(
@@ -70,7 +24,7 @@ def test_a_server_that_is_killed_leaves_its_items_to_the_other_and_does_more_whe
         (lambda: by_server(out)[one.address] > 1 and any(Server(one.address).queue()), kill),
         (lambda: by_server(out)[other.address] > 3, one.start),
     )
-    assert cli.main(command(rows_for(tmp_path, count), out, hosts)) == 0
+    assert cli.main(short_run(of_seeds(tmp_path, count), out, *servers(hosts))) == 0
     doing.finish()
     assert counts(out) == {("a.png", seed, "ok"): 1 for seed in range(count)}
     done = by_server(out)
@@ -87,12 +41,12 @@ def test_a_server_that_is_killed_leaves_its_items_to_the_other_and_does_more_whe
 def test_what_a_killed_run_left_on_either_server_is_taken_from_there(hosts, tmp_path):
     out, count = tmp_path / "out", 6
     before = sum(host.prompts() for host in hosts)
-    items = rows_for(tmp_path, count)
-    process = program(*command(items, out, hosts, "--set", "EtaInversion.steps=5"))
+    items = of_seeds(tmp_path, count)
+    process = program(*short_run(items, out, *servers(hosts), "--set", "EtaInversion.steps=5"))
     until(lambda: all(all(Server(host.address).queue()) for host in hosts), process)
     process.send_signal(signal.SIGKILL)
     finished(process, -signal.SIGKILL)
-    finished(program(*command(items, out, hosts[::-1], "--set", "EtaInversion.steps=5")))
+    finished(program(*short_run(items, out, *servers(hosts[::-1]), "--set", "EtaInversion.steps=5")))
     assert counts(out) == {("a.png", seed, "ok"): 1 for seed in range(count)}
     assert sum(host.prompts() for host in hosts) - before == count
 
@@ -107,7 +61,7 @@ def test_an_item_that_kills_two_servers_is_not_given_to_a_third(hosts, tmp_path,
 
     doing = Doing((runs(one), one.kill), (runs(other), other.kill), (lambda: True, one.start))
     slow = ("--set", "EtaInversion.steps=500")
-    assert cli.main(command(rows_for(tmp_path, 1), out, hosts, *slow)) == 0
+    assert cli.main(short_run(of_seeds(tmp_path, 1), out, *servers(hosts), *slow)) == 0
     doing.finish()
     (row,) = journal.rows(out)
     assert row["status"] == "error" and "the server went away" in row["error"]
@@ -115,16 +69,16 @@ def test_an_item_that_kills_two_servers_is_not_given_to_a_third(hosts, tmp_path,
 
 
 def test_servers_with_other_weights_are_refused_and_no_server_is_named_twice(hosts, tmp_path, capsys):
-    out, items = tmp_path / "out", rows_for(tmp_path, 1)
+    out, items = tmp_path / "out", of_seeds(tmp_path, 1)
     weights = hosts[1].environment.base / "models" / "checkpoints" / CHECKPOINT
     whole = weights.read_bytes()
     weights.write_bytes(whole + b" ")
     try:
-        assert cli.main(command(items, out, hosts)) == 1
+        assert cli.main(short_run(items, out, *servers(hosts))) == 1
     finally:
         weights.write_bytes(whole)
     said = capsys.readouterr().err
     assert f"{CHECKPOINT} is another file on {hosts[1].address} than on {hosts[0].address}" in said
-    assert cli.main(command(items, out, [hosts[0], hosts[0]])) == 1
+    assert cli.main(short_run(items, out, *servers([hosts[0]] * 2))) == 1
     assert "twice" in capsys.readouterr().err
     assert not journal.rows(out)
