@@ -129,6 +129,7 @@ class Lane:
         self._flights: dict[str, Flight] = {}
         self._strays: set[str] = set()  # ids of jobs that were taken away while the server was
         self._stuck: float | None = None
+        self._away = False
 
     @property
     def name(self) -> str:
@@ -179,6 +180,7 @@ class Lane:
         except Stuck as error:
             stuck = str(error)
         begun = [flight.job.key for flight in self._flights.values() if flight.started is not None]
+        self._away = bool(away)
         if away and not begun:
             begun = [flight.job.key for flight in self._flights.values()][:1]
         return Turn(outcomes, frozenset(begun), away, stuck)
@@ -233,7 +235,7 @@ class Lane:
     # --- off the server ---------------------------------------------------------------------------
 
     def _look(self, outcomes: list[Outcome]) -> None:
-        if not self._flights and not self._strays:
+        if not (self._flights or self._strays or self._away):
             return
         running, waiting = self._server.queue()
         self._clear_strays(running | waiting)
