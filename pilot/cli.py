@@ -11,8 +11,9 @@
     python pilot export DIR --out FOLDER
 
 ITEMS is a CSV, JSON or JSONL file, or a folder with items.csv, items.json, items.jsonl or PIE-Bench's
-mapping_file.json. `run` needs a running ComfyUI with this pack (--server); the same command again goes on
-where an earlier one stopped. Every picture, results.jsonl and report.html are in DIR.
+mapping_file.json. `run` needs a running ComfyUI with this pack (--server), several, or a Ray cluster of them
+(--ray); the same command again goes on where an earlier one stopped. Every picture, results.jsonl and
+report.html are in DIR.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ from .lane import (
     Patience,
     Turn,
 )
-from .pictures import PictureError, Prepared, png, prepare
+from .pictures import PictureError, png, prepare
 from .review import audit
 from .server import FOLDER, SECONDS, Refused, Unreachable
 from .workflow import Clip, Form, WorkflowError
@@ -286,13 +286,18 @@ class Pilot:
         uploads = {names[which]: png(one.convert("RGB")) for which, one in pictures.items() if one}
         size = prepared.picture.size if form.keeps_size else None
         job = Job(task.key, item.name, prompt_id, graph, uploads, size, self._forms.side is not None)
-        about = self._of_picture(task, prepared) | {"mask": used, "scored": form.scored, "seed": seed}
+        contents = {"source": uploads[names["picture"]]}
+        if prepared.mask:
+            contents["given_mask"] = png(prepared.mask)
+        about = {
+            "size": prepared.picture.size,
+            "given_size": prepared.given,
+            "files": {name: self._keep(task, name, content) for name, content in contents.items()},
+            "mask": used,
+            "scored": form.scored,
+            "seed": seed,
+        }
         return job, about
-
-    def _of_picture(self, task: Task, prepared: Prepared) -> dict:
-        pictures = {"source": prepared.picture} | ({"given_mask": prepared.mask} if prepared.mask else {})
-        files = {name: self._keep(task, name, png(picture)) for name, picture in pictures.items()}
-        return {"size": prepared.picture.size, "given_size": prepared.given, "files": files}
 
     def _keep(self, task: Task, name: str, content: bytes) -> str:
         path = f"{PICTURES}/{task.key}/{name}.png"

@@ -66,7 +66,7 @@ def main() -> None:
     )
     parser.add_argument("--rows", type=int, default=200_000, help="of scale")
     parser.add_argument("--steps", type=int, default=20, help="of curves and methods")
-    parser.add_argument("--rounds", type=int, default=2, help="of cost; the fewest seconds count")
+    parser.add_argument("--rounds", type=int, default=2, help="of cost and pilot; the fewest seconds count")
     parser.add_argument(
         "--size", choices=("embedded", *SIZES), default="embedded", help="of cost: the network that is run"
     )
