@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, TimeoutError
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from .lane import Lane, Patience
+from .privacy import shown
 from .server import SECONDS, Refused, Server, Unreachable
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,15 +41,17 @@ def lanes(address: str, server: str, limits: Patience) -> Sequence[NodeLane]:
     found: dict[str, NodeLane] = {}
     for lane, answer in asked:
         try:
-            lane.name = answer.result()
+            lane.name = answer.result(START_SECONDS)
         except (Unreachable, Refused) as error:
             print(f"node {lane.node}: {error}; it is not used")
+        except TimeoutError:
+            print(f"node {lane.node}: no worker within {START_SECONDS} s; it is not used")
         else:
             found.setdefault(lane.name, lane)  # two nodes on one machine may share a server
     if not found:
         raise Unreachable(
-            f"no node of {address} has a ComfyUI that answers: start one on each, at {server} or where the "
-            f"node's environment variable {VARIABLE} says"
+            f"no node of {address} has a ComfyUI that answers: start one on each, at {shown(server)} or "
+            f"where the node's environment variable {VARIABLE} says"
         )
     return list(found.values())
 

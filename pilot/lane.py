@@ -69,10 +69,11 @@ class Made:
 
 @dataclass(frozen=True)
 class Failed:
-    """took: {"seconds"} where the server has worked on it."""
+    """took: {"seconds"} where the server has worked on it. refused: it would not take it."""
 
     key: str
     error: str
+    refused: bool = False
     took: dict[str, float | None] = field(default_factory=dict)
 
 
@@ -209,7 +210,7 @@ class Lane:
             try:
                 prompt_id, adopted = self._queue(job)
             except Refused as error:
-                outcomes.append(Failed(job.key, str(error)))
+                outcomes.append(Failed(job.key, str(error), refused=True))
             else:
                 self._strays.discard(prompt_id)
                 self._flights[prompt_id] = Flight(replace(job, graph={}, pictures={}), adopted)
@@ -298,7 +299,7 @@ class Lane:
         if problem and flight.stopped is not None:
             problem = f"stopped after {self._limits.timeout:g} s (--timeout)"
         if problem:
-            return Failed(key, problem, {"seconds": seconds})
+            return Failed(key, problem, took={"seconds": seconds})
         try:
             return self._made(flight.job, entry, seconds)
         except (PictureError, BadAnswer, ValueError) as error:
@@ -310,7 +311,7 @@ class Lane:
             if flight.missed < MOST_LOSSES:
                 return None
             problem = f"its pictures do not come, {MOST_LOSSES} times: {error}"
-        return Failed(key, problem, {"seconds": seconds})
+        return Failed(key, problem, took={"seconds": seconds})
 
     def _made(self, job: Job, entry: Entry, seconds: float | None) -> Made:
         """Pictures and figures of a finished graph.

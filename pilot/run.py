@@ -42,6 +42,7 @@ from .review import audit
 from .server import FOLDER, SECONDS, Refused, Unreachable
 from .workflow import Clip, Form, WorkflowError
 
+MOST_WRONG = 3  # refusals of a server's
 MOST_TRIES = 5  # of an item, with those after which it was not seen running
 GRACE_SECONDS = 10  # for a server that is only being started again, before others do its items
 TELL_SECONDS = 10  # between two lines about the servers
@@ -97,7 +98,8 @@ class Worker:
     """One server, as the run sees it.
 
     held: the tasks that it has, by key. jobs: of these, what its lane does not know yet. begun: keys seen
-    running. silent: since when the server is away. retired: it does no more items in this run.
+    running. silent: since when the server is away. wrong: how often it refused what another has done.
+    retired: it does no more items in this run.
     """
 
     lane: Handle
@@ -106,6 +108,7 @@ class Worker:
     begun: frozenset[str] = frozenset()
     turn: Future | None = None
     silent: float | None = None
+    wrong: int = 0
     retired: bool = False
     made: int = 0
     failed: int = 0
@@ -152,6 +155,7 @@ class Pilot:
         self._losses: Counter[str] = Counter()
         self._tries: Counter[str] = Counter()
         self._renamed: Counter[str] = Counter()
+        self._refused: dict[str, Worker] = {}  # who refused an item that another is to try
         self._at: dict[str, Worker] = {}  # what an earlier run left there, by id
         self._closing: BaseException | None = None
         self._said_closing = False
@@ -204,6 +208,9 @@ class Pilot:
         for worker in workers:
             if worker.turn in done:
                 self._hear(worker)
+        for worker in workers:
+            if worker.wrong >= MOST_WRONG and not worker.retired and len(self._live()) > 1:
+                self._retire(worker, "it refuses what other servers do")
         self._tell_servers()
 
     def _live(self) -> list[Worker]:
@@ -244,9 +251,17 @@ class Pilot:
             and len(worker.held) < self._limits.window
             and worker.silent is None
             and self._may_hand_out()
+            and not self._is_for_others(self._todo[0], worker)
         ):
             self._hand_out(self._todo[0], worker)
             self._todo.popleft()
+
+    def _is_for_others(self, task: Task, worker: Worker) -> bool:
+        return (
+            bool(self._refused)
+            and self._refused.get(task.key) is worker
+            and any(one is not worker and one.silent is None for one in self._live())
+        )
 
     def _hand_out(self, task: Task, worker: Worker) -> None:
         row = _row(task) | ({"operator": self._operator} if self._operator else {})
@@ -312,6 +327,10 @@ class Pilot:
             turn: Turn = worker.turn.result()
         except Unreachable as error:
             turn = Turn([], worker.begun, away=str(error))
+        except Refused as error:
+            if len(self._live()) == 1:
+                raise
+            turn = Turn([], worker.begun, stuck=f"it refuses to work: {error}")
         worker.turn = None
         for outcome in turn.outcomes:
             self._settle(worker, outcome)
@@ -327,10 +346,17 @@ class Pilot:
 
     def _settle(self, worker: Worker, outcome: Outcome) -> None:
         held = worker.held.pop(outcome.key)
+        refuser = None if isinstance(outcome, Lost) else self._refused.pop(outcome.key, None)
         if isinstance(outcome, Made):
+            if refuser is not None:
+                refuser.wrong += 1
             self._succeed(held, outcome, worker)
         elif isinstance(outcome, Failed):
-            self._fail(held.row | outcome.took, outcome.error, worker)
+            if outcome.refused and refuser is None and len(self._live()) > 1 and self._may_hand_out():
+                self._refused[outcome.key] = worker
+                self._todo.appendleft(held.task)
+            else:
+                self._fail(held.row | outcome.took, outcome.error, worker)
         elif self._may_hand_out():
             self._renamed[outcome.key] += outcome.spoilt
             self._lose(held, outcome.begun)

@@ -148,6 +148,7 @@ BREAKS: dict[str, Break] = {
         {"/system_stats": lambda _: {"system": {"argv": [1]}}}, "stops", "argv"
     ),
     "an upload in words": Break({"/upload/image": lambda _: b"done"}, "stops", "JSON"),
+    "a queue that is forbidden": Break({"/queue": lambda _: (403, {}, b"not you")}, "error", "not you"),
     "an unknown status": Break({"/queue": lambda _: (299, {}, b"")}, "stops"),
 }
 PLAIN: dict[str, Callable] = {

@@ -84,6 +84,19 @@ def test_a_broken_server_beside_a_whole_one_stops_nothing(items, capsys, monkeyp
     )
 
 
+@pytest.mark.parametrize("name", ["a queue that is forbidden", "a refusal in HTML"])
+def test_what_one_server_refuses_and_another_does_is_no_error(items, capsys, monkeypatch, name):
+    monkeypatch.setattr(lane, "POLL_SECONDS", 0.02)
+    row = json.loads(items.read_text())[0]
+    items.write_text(json.dumps([row | {"seed": seed} for seed in range(12)]))
+    with serving(BREAKS[name]) as broken, serving(BREAKS["nothing at all"]) as whole:
+        assert pilot(items, broken, "--server", whole) == 0
+    rows = journal.rows(items.parent / "out")
+    assert sorted(row["seed"] for row in rows) == list(range(12))
+    assert {(row["status"], row["server"]) for row in rows} == {("ok", whole)}
+    assert f"{broken}: it refuses what other servers do" in capsys.readouterr().out
+
+
 def test_a_killed_pilot_goes_on_where_it_was(items, draw, rounds):
     """Killed at random moments and started again: in the end every item is there, once and whole."""
     _, row = json.loads(items.read_text())
