@@ -34,10 +34,6 @@ STEPS = {
         "began = time.perf_counter(); run = journal.load(folder)\n"
         "with journal.Journal(folder) as book: audit.begin_run(folder, run, '')"
     ),
-    "the same once more, with a whole log, as a run that goes on begins": (
-        "began = time.perf_counter(); run = journal.load(folder)\n"
-        "with journal.Journal(folder) as book: audit.begin_run(folder, run, '')"
-    ),
     f"{ADDED} rows added, each with its line in the audit log": (
         "verdicts = audit.Verdicts(folder)\n"
         "with journal.Journal(folder) as book:\n"

@@ -30,23 +30,22 @@ def servers(options: argparse.Namespace) -> list[str]:
         addresses = [stack.enter_context(_server(folder / f"server-{n}")) for n in (1, 2)]
         items = _items(folder)
         for address in addresses:  # what a server does only once is not measured
-            _seconds(items, folder / f"warm-{addresses.index(address)}", [address], ["--limit", "1"])
-        found: dict[int, list[float]] = {1: [], 2: []}
+            _times(items, folder / f"warm-{addresses.index(address)}", [address], ["--limit", "1"])
+        found: dict[int, list[tuple[float, float]]] = {1: [], 2: []}
         for turn in range(options.rounds):
-            for count, seconds in found.items():
-                seconds.append(_seconds(items, folder / f"{count}-{turn}", addresses[:count]))
+            for count, times in found.items():
+                times.append(_times(items, folder / f"{count}-{turn}", addresses[:count]))
     (options.out / "pilot.json").write_text(json.dumps(found, indent=1))
-    one, two = map(min, found.values())
+    best = {count: min(times) for count, times in found.items()}
     lines = [
-        f"{ITEMS} items of {SIDE} pixels, {STEPS} steps, {os.cpu_count()} CPU cores, one thread a server.",
+        f"{ITEMS} items of {SIDE} pixels, {STEPS} steps, {os.cpu_count()} CPU cores, one thread each.",
         "",
     ]
-    lines += ["| servers | seconds | items a minute | against one |", "|---|---|---|---|"]
-    return [*lines, *(_line(count, seconds, one / seconds) for count, seconds in ((1, one), (2, two)))]
-
-
-def _line(count: int, seconds: float, ratio: float) -> str:
-    return f"| {count} | {seconds:.1f} | {60 * ITEMS / seconds:.1f} | {ratio:.2f} |"
+    lines += ["| servers | seconds | against one | a server works, % of the time |", "|---|---|---|---|"]
+    for count, (seconds, worked) in best.items():
+        share = 100 * worked / count / seconds
+        lines.append(f"| {count} | {seconds:.1f} | {best[1][0] / seconds:.2f} | {share:.0f} |")
+    return lines
 
 
 @contextlib.contextmanager
@@ -72,7 +71,10 @@ def _items(folder: Path) -> Path:
     return folder / "items.json"
 
 
-def _seconds(items: Path, out: Path, addresses: list[str], more: list[str] | None = None) -> float:
+def _times(
+    items: Path, out: Path, addresses: list[str], more: list[str] | None = None
+) -> tuple[float, float]:
+    """Seconds of a run, and those that its servers worked, by their own clocks."""
     given = ["run", str(items), "--out", str(out), "--max-side", str(SIDE), *(more or [])]
     given += ["--set", f"EtaInversion.steps={STEPS}"]
     given += [part for address in addresses for part in ("--server", address)]
@@ -80,5 +82,6 @@ def _seconds(items: Path, out: Path, addresses: list[str], more: list[str] | Non
     with contextlib.redirect_stdout(None):
         status = cli.main(given)
     seconds = time.perf_counter() - began
-    assert status == 0 and all(row["status"] == "ok" for row in journal.each(out))
-    return seconds
+    rows = journal.rows(out)
+    assert status == 0 and all(row["status"] == "ok" for row in rows)
+    return seconds, sum(row["seconds"] for row in rows)
