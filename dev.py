@@ -136,10 +136,11 @@ def pilot(arguments):
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("command", nargs="?")
     parser.add_argument("--server")
+    parser.add_argument("--ray")
     parser.add_argument("-h", "--help", action="store_true")
     options, _ = parser.parse_known_args(arguments)
     env = prepare()
-    if options.help or options.server or options.command not in ("run", "pie"):
+    if options.help or options.server or options.ray or options.command not in ("run", "pie"):
         return script(env, [ROOT / "pilot", *arguments])
     add_demo_model(env)
     port, log = free_port(), WORK / "pilot-server.log"

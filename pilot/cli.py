@@ -11,8 +11,9 @@
     python pilot export DIR --out FOLDER
 
 ITEMS is a CSV, JSON or JSONL file, or a folder with items.csv, items.json, items.jsonl or PIE-Bench's
-mapping_file.json. `run` needs a running ComfyUI with this pack (--server); the same command again goes on
-where an earlier one stopped. Every picture, results.jsonl and report.html are in DIR.
+mapping_file.json. `run` needs a running ComfyUI with this pack (--server), several, or a Ray cluster of them
+(--ray); the same command again goes on where an earlier one stopped. Every picture, results.jsonl and
+report.html are in DIR.
 """
 
 from __future__ import annotations
@@ -23,18 +24,20 @@ import io
 import json
 import signal
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from eta_core import files
 from eta_core.evidence.policy import POLICIES, parse_policy
 
-from . import items, journal, models, pie_table, report, workflow
+from . import cluster, items, journal, models, pie_table, report, servers, workflow
+from .lane import Handle, Lane, LaneThread, Patience
 from .privacy import shown_setting, shown_values
 from .review import audit, commands
 from .review.desk import AGAIN
 from .review.store import ReviewError
-from .run import Forms, Patience, Pilot, PilotError, Task
+from .run import Forms, Pilot, PilotError, Task
 from .server import SECONDS, Refused, Server, Unreachable
 from .workflow import Clip, WorkflowError
 
@@ -43,6 +46,7 @@ WORKFLOWS = ROOT / "example_workflows"
 MAIN = WORKFLOWS / "Change one thing in a photo.json"
 ADDRESS = "http://127.0.0.1:8188"
 STOPS = (
+    cluster.ClusterError,
     items.ItemsError,
     journal.JournalError,
     WorkflowError,
@@ -174,7 +178,21 @@ def _parser() -> argparse.ArgumentParser:
 def _about_items(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("items", type=Path, metavar="ITEMS")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--server", default=ADDRESS, help="default: %(default)s")
+    parser.add_argument(
+        "--server",
+        action="append",
+        metavar="ADDRESS",
+        help=f"of a ComfyUI; give it once for each of several; default: {ADDRESS}",
+    )
+    parser.add_argument(
+        "--ray",
+        default="",
+        metavar="ADDRESS",
+        help=(
+            "of a Ray cluster whose nodes each have a ComfyUI at --server, or where their environment "
+            f"variable {cluster.VARIABLE} says"
+        ),
+    )
     parser.add_argument("--limit", type=int, help="only the first items")
     parser.add_argument(
         "--seed", type=int, default=0, help="of items without one of their own; default: %(default)s"
@@ -206,10 +224,10 @@ def _about_items(parser: argparse.ArgumentParser) -> None:
         "--patience",
         type=float,
         default=600,
-        help="seconds to wait for a server that went away; default: %(default)s",
+        help="seconds to wait when every server is away; default: %(default)s",
     )
     parser.add_argument(
-        "--window", type=int, default=2, help="items on the server at a time; default: %(default)s"
+        "--window", type=int, default=2, help="items on a server at a time; default: %(default)s"
     )
 
 
@@ -274,9 +292,9 @@ def _pilot(
         _policy_text(options.policy),
     )  # before they become the folder's settings
     policy = parse_policy(policy_text) if policy_text else POLICIES[options.policy]
-    server = Server(options.server, min(SECONDS, limits.timeout))
-    object_info = server.object_info()
-    graph = workflow.override(workflow.read(path, object_info), changes)
+    lanes = _lanes(options, limits)
+    infos = servers.asked(lanes, "object_info")
+    graph = workflow.override(workflow.read(path, infos[0]), changes)
     masks = ("auto", "given") if mask == "both" else (mask,)
     tasks = _tasks(listed, mask)
     clip = Clip(options.clip, options.clip_vision)
@@ -284,7 +302,7 @@ def _pilot(
     forms = Forms(graph, clip, edited, side)
     # a workflow that takes no item stops here
     example = workflow.form(graph, masks[0], False, clip, edited, side)
-    workflow.check_models(example.graph, object_info)
+    warnings = servers.check_nodes(lanes, infos, example.graph)
     settings = {
         "workflow": path.name,
         "workflow_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
@@ -310,13 +328,15 @@ def _pilot(
             "items": run["items"] if again else options.items.name,
             "nodes": {node: shown_values(values) for node, values in nodes},
         }
-        _describe(run, server, example, options.models)
+        servers.describe(run, lanes, workflow.models_of(example.graph), options.models, warnings)
+        for warning in warnings:
+            print(f"warning: {warning}: their pictures may differ")
         if operator:
             run["operators"] = sorted({*run.get("operators", []), operator})
         journal.save(out, run)
         audit.begin_run(out, run, operator)
         Pilot(
-            server,
+            lanes,
             book,
             run,
             tasks,
@@ -357,14 +377,19 @@ def _limits(options: argparse.Namespace) -> Patience:
     return Patience(options.timeout, options.window, options.patience)
 
 
-def _describe(run: dict, server: Server, example: workflow.Form, folders: list[Path]) -> None:
-    """The server, and the weights that are on this machine. Refuses weights other than the run began with."""
-    system = server.stats()
-    run["server"] = system.model_dump(include={"comfyui_version", "pytorch_version", "os"})
-    roots = [*folders, *(models.roots_of(system.argv) if server.is_local else [])]
-    before = run.get("models", {})
-    run["models"] = models.described(workflow.models_of(example.graph), roots, before)
-    models.check(run["models"], before)
+def _lanes(options: argparse.Namespace, limits: Patience) -> Sequence[Handle]:
+    """A lane for each --server, or for each node of --ray."""
+    given = options.server or [ADDRESS]
+    seconds = min(SECONDS, limits.timeout)
+    if options.ray:
+        if len(given) > 1:
+            raise PilotError("--ray takes one --server: the address that each node's own has there")
+        return cluster.lanes(options.ray, given[0], limits)
+    found = [Server(address, seconds) for address in given]
+    twice = [address for address, count in Counter(one.address for one in found).items() if count > 1]
+    if twice:
+        raise PilotError(f"--server names {twice[0]} twice: name each server once")
+    return [LaneThread(Lane(server, limits)) for server in found]
 
 
 def _policy_text(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -51,42 +52,70 @@ class Journal:
 
     def drop_errors(self) -> None:
         """Forget the items that failed, so that they are done again."""
-        good = [row for row in rows(self.folder) if row["status"] != "error"]
         self._rows.close()
-        write(self.folder / RESULTS, b"".join(map(_line, good)))
+        failed = set()
+        for number, row in _numbered(self.folder):
+            if row["status"] == "error":
+                failed.add(number)
+                self.keys.discard(row["key"])
+        _cut(self.folder / RESULTS, failed)
         self._rows = open(self.folder / RESULTS, "ab")
-        self.keys = {row["key"] for row in good}
 
     def _mend(self) -> Path:
         """results.jsonl without a half-written last line and without repeated rows."""
-        path, good = self.folder / RESULTS, {}
-        for row in rows(self.folder):
-            good.setdefault(row["key"], row)
-        self.keys = set(good)
-        whole = b"".join(map(_line, good.values()))
-        if not path.exists() or path.read_bytes() != whole:
-            write(path, whole)
+        path, kept = self.folder / RESULTS, set()
+        for number, row in _numbered(self.folder):
+            if row["key"] not in self.keys:
+                self.keys.add(row["key"])
+                kept.add(number)
+        count = 0
+        if path.exists():
+            with open(path, "rb") as lines:
+                count = sum(1 for _ in lines)
+        if len(kept) < count:
+            _cut(path, set(range(1, count + 1)) - kept)
         return path
 
 
+def _cut(path: Path, numbers: Collection[int]) -> None:
+    """The file without these lines, counted from 1."""
+
+    def kept() -> Iterator[bytes]:
+        with open(path, "rb") as lines:
+            yield from (line for number, line in enumerate(lines, 1) if number not in numbers)
+
+    replace(path, kept())
+
+
 def rows(folder: Path) -> list[dict]:
-    """The whole rows of results.jsonl: complete lines that parse and are as a row must be.
+    """All of `each`."""
+    return list(each(folder))
+
+
+def each(folder: Path) -> Iterator[dict]:
+    """The whole rows of results.jsonl, one after another: lines that parse and are as a row must be.
 
     A damaged line is named once, and left out: its item is done again.
     """
+    return (row for _, row in _numbered(folder))
+
+
+def _numbered(folder: Path) -> Iterator[tuple[int, dict]]:
+    """The same, with their lines' numbers from 1."""
     path = folder / RESULTS
-    *lines, torn = path.read_bytes().split(b"\n") if path.exists() else [b""]
-    found = []
-    for number, line in enumerate([*lines, torn] if torn else lines, 1):
-        try:
-            row = read_json(line, "it")
-            if number > len(lines):
-                raise ValueError("its end is missing")
-            read(Row, row)
-            found.append(row)
-        except ValueError as error:
-            print(f"{path.name}: line {number} is damaged ({error}) and left out; its item is done again")
-    return found
+    if not path.exists():
+        return
+    with open(path, "rb") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                row = read_json(line, "it")
+                if not line.endswith(b"\n"):
+                    raise ValueError("its end is missing")
+                read(Row, row)
+            except ValueError as error:
+                print(f"{path.name}: line {number} is damaged ({error}) and left out; its item is done again")
+            else:
+                yield number, row
 
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
@@ -119,6 +148,7 @@ class Row(BaseModel):
     given_size: Size = (0, 0)
     seed: int = 0
     seconds: Number | None = None
+    server: str = ""
 
 
 def filled(row: dict) -> dict:
@@ -147,6 +177,8 @@ class Run(BaseModel):
     items: str = ""
     nodes: dict[str, dict[str, Any]] = {}
     server: dict[str, str | None] = {}
+    servers: dict[str, dict[str, str | None]] = {}
+    warnings: list[str] = []
     models: dict[str, dict[str, Any]] = {}
 
 
@@ -168,7 +200,7 @@ def settle(folder: Path, settings: dict) -> dict:
                 f"{folder} holds a run with other settings ({was}): use another --out, or the settings it has"
             )
         return found
-    if rows(folder):
+    if next(each(folder), None):
         raise JournalError(
             f"{folder} has results, but the {RUN} that says how they were made is gone: put it back, or use "
             "another --out"
@@ -198,10 +230,15 @@ def save(folder: Path, run: dict) -> None:
 
 def write(path: Path, content: bytes) -> None:
     """Write a file as a whole or not at all, even when the power fails."""
+    replace(path, [content])
+
+
+def replace(path: Path, parts: Iterable[bytes]) -> None:
+    """The same, of its parts. They may be read from the file itself."""
     path.parent.mkdir(parents=True, exist_ok=True)
     half = path.with_name(path.name + ".half")
     with open(half, "wb") as handle:
-        handle.write(content)
+        handle.writelines(parts)
         handle.flush()
         os.fsync(handle.fileno())
     os.replace(half, path)

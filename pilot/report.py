@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import json
 import math
 import statistics
@@ -39,6 +40,8 @@ TOLD = (
     "structure_distance",
     "clip_similarity",
 )
+LISTED = 2000  # results, and errors, in a table
+OF_CASES = ("source_prompt", "target_prompt", "words", "files", "reasons", "size", "given_size")
 SECONDS = Metric("seconds", "lower", 1)
 SCORED = {
     "given": "the item's mask",
@@ -52,7 +55,7 @@ def write(folder: Path, shown: int = SHOWN, database: str = "") -> str:
 
     shown: cases with pictures. database: of the reviews, where it is not in the folder.
     """
-    rows = [journal.filled(row) for row in journal.rows(folder)]
+    rows = _light_rows(folder, shown)
     if not rows:
         raise journal.JournalError(f"{folder} holds no results of a pilot")
     run = journal.load(folder) or {"settings": {}}
@@ -63,6 +66,27 @@ def write(folder: Path, shown: int = SHOWN, database: str = "") -> str:
     journal.write(folder / "report.html", text.encode(errors="replace"))  # a name may hold half a character
     lines = [f"{MODES[mode]}: {_in_words(rates(some))}" for mode, some in by_mode(rows).items()]
     return "\n".join([*lines, f"report: {(folder / 'report.html').resolve()}"])
+
+
+def _light_rows(folder: Path, shown: int) -> list[dict]:
+    """Every row, of a million too: what only a case needs is there for the cases that are shown."""
+    seen: dict[str, object] = {}
+    rows = [_light(journal.filled(row), seen) for row in journal.each(folder)]
+    keys = {row["key"] for row in worst_first(rows)[:shown]}
+    whole = {row["key"]: journal.filled(row) for row in journal.each(folder) if row["key"] in keys}
+    return [whole.get(row["key"], row) for row in rows]
+
+
+def _light(row: dict, seen: dict[str, object]) -> dict:
+    """seen: texts and reasons that other rows have too, kept once."""
+
+    def once(value):
+        return seen.setdefault(json.dumps(value), value)
+
+    row["figures"] = [{once(name): value for name, value in one.items()} for one in row["figures"]]
+    shared = ("not_measured", "category", "server", "mode", "mask", "scored", "verdict", "status")
+    row |= {name: once(row[name]) for name in shared}
+    return {once(name): value for name, value in row.items() if name not in OF_CASES}
 
 
 def page_of(
@@ -76,6 +100,7 @@ def page_of(
         reviews,
         [_mode(mode, some, policy) for mode, some in modes.items()],
         _pie(modes),
+        _servers(run, rows),
         _errors(rows),
         _cases(folder, rows, shown),
         _everything(rows),
@@ -282,14 +307,35 @@ def _pie(modes: dict[str, list[dict]]) -> list[Html]:
     ]
 
 
+def _servers(run: dict, rows: list[dict]) -> list[Html]:
+    """What each of several servers did, and what is known to differ among them."""
+    names = sorted({row["server"] for row in rows if row.get("server")})
+    if len(names) < 2:
+        return []
+    lines = []
+    for name in names:
+        some = [row for row in rows if row.get("server") == name]
+        seconds = values_of(some, "seconds")
+        median = _number("seconds", statistics.median(seconds)) if seconds else "-"
+        lines.append([name, str(len(some)), str(rates(some)["error"]), median])
+    warnings = [tag("p", tag("b", "Warning. "), f"{one}.") for one in run.get("warnings", [])]
+    table = page.table(["server", "items", "errors", "seconds an item (median)"], lines)
+    return [tag("h2", "By server"), *warnings, table]
+
+
 def _errors(rows: list[dict]) -> list[Html]:
     failed = [row for row in rows if row["status"] == "error"]
-    lines = [[row["name"], MODES[row["mode"]], row["error"]] for row in failed]
+    lines = [[row["name"], MODES[row["mode"]], row["error"]] for row in failed[:LISTED]]
     return (
-        [tag("h2", f"Errors: {len(failed)}"), page.table(["item", "run", "what happened"], lines)]
+        [tag("h2", f"Errors: {_of(failed)}"), page.table(["item", "run", "what happened"], lines)]
         if failed
         else []
     )
+
+
+def _of(rows: Sequence[dict]) -> str:
+    """How many there are, and that a table has only the first."""
+    return f"{len(rows)}" + (f" (the first {LISTED} are listed)" if len(rows) > LISTED else "")
 
 
 def _cases(folder: Path, rows: list[dict], shown: int) -> list[object]:
@@ -366,7 +412,7 @@ def _everything(rows: list[dict]) -> Html:
             *(_number(name, figure(row, name)) for name in ("background_psnr", "changed_area", "seconds")),
             str(row.get("seed", "-")),
         ]
-        for row in sorted(rows, key=lambda row: (row["number"], row["mode"]))
+        for row in heapq.nsmallest(LISTED, rows, key=lambda row: (row["number"], row["mode"]))
     ]
     head = [
         "",
@@ -379,7 +425,7 @@ def _everything(rows: list[dict]) -> Html:
         "seconds",
         "seed",
     ]
-    return _folded(f"All {len(rows)} results", page.table(head, lines))
+    return _folded(f"All results: {_of(rows)}", page.table(head, lines))
 
 
 def _settings(run: dict) -> list[Html]:
@@ -389,7 +435,8 @@ def _settings(run: dict) -> list[Html]:
         [node, ", ".join(f"{k} {json.dumps(v, ensure_ascii=False)}" for k, v in values.items())]
         for node, values in run.get("nodes", {}).items()
     ]
-    lines += [["server", ", ".join(f"{name} {value}" for name, value in run.get("server", {}).items())]]
+    hosts = run.get("servers") or {"server": run.get("server", {})}
+    lines += [[name, ", ".join(f"{k} {v}" for k, v in about.items())] for name, about in hosts.items()]
     models = [
         [name, f"sha256 {found['sha256']}" if found else "not on this machine, so known by its name only"]
         for name, found in run.get("models", {}).items()

@@ -1,35 +1,53 @@
-"""Items through a running server: a few queued at a time, each recorded as soon as it is done."""
+"""Items through running servers: a few queued on each at a time, each recorded as soon as it is done.
+
+The run hands tasks to workers, one for each server, and alone writes the journal and the audit log.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import math
+import signal
+import threading
 import time
 import uuid
 from collections import Counter, deque
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass, field
 from datetime import date, datetime, timezone
 from functools import cache
 
 from eta_core.evidence.policy import Policy, judge, worst
-from eta_core.evidence.report import plain, report_of_json
+from eta_core.evidence.report import plain
 
 from . import journal, workflow
-from .answers import Entry
 from .graph import Graph
 from .items import LATER, Item, lacks_rights
-from .pictures import PictureError, Prepared, png, prepare, whole
+from .lane import (
+    LET_GO_SECONDS,
+    MOST_LOSSES,
+    POLL_SECONDS,
+    Failed,
+    Handle,
+    Job,
+    Lost,
+    Made,
+    Outcome,
+    Patience,
+    Turn,
+)
+from .pictures import PictureError, png, prepare
 from .review import audit
-from .server import FOLDER, BadAnswer, Refused, Server, Unreachable
+from .server import FOLDER, SECONDS, Refused, Unreachable
 from .workflow import Clip, Form, WorkflowError
 
-POLL_SECONDS = 0.25
-LET_GO_SECONDS = 60
-MOST_LOSSES, MOST_TRIES = 2, 5  # of an item: after it was seen running, and at all
+MOST_WRONG = 3  # refusals of a server's
+MOST_TRIES = 5  # of an item, with those after which it was not seen running
+GRACE_SECONDS = 10  # for a server that is only being started again, before others do its items
+TELL_SECONDS = 10  # between two lines about the servers
 PICTURES = "pictures"
-INTERRUPTED = "interrupted on the server"
+PYTHONS_OWN = signal.default_int_handler
 
 
 class PilotError(Exception):
@@ -46,34 +64,6 @@ class Task:
     @property
     def key(self) -> str:
         return f"{self.item.key}-{self.mask}"
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long a run waits, and for how many items at once.
-
-    timeout: seconds for an item. window: items on the server at a time. patience: seconds without a server.
-    """
-
-    timeout: float = 900.0
-    window: int = 2
-    patience: float = 600.0
-
-
-@dataclass
-class Flight:
-    """A task on the server.
-
-    size: width and height of its result, where the workflow leaves the picture's size. started, stopped: when
-    it was first seen running, and when it was told to stop. adopted: an earlier run of the pilot queued it.
-    """
-
-    task: Task
-    row: dict
-    size: tuple[int, int] | None = None
-    adopted: bool = False
-    started: float | None = None
-    stopped: float | None = None
 
 
 class Forms:
@@ -94,6 +84,44 @@ class Forms:
         return task.mask, found
 
 
+@dataclass(frozen=True)
+class Held:
+    """A task that a worker has, and what its row says so far."""
+
+    task: Task
+    row: dict
+    prompt_id: str
+
+
+@dataclass
+class Worker:
+    """One server, as the run sees it.
+
+    held: the tasks that it has, by key. jobs: of these, what its lane does not know yet. begun: keys seen
+    running. silent: since when the server is away. wrong: how often it refused what another has done.
+    retired: it does no more items in this run.
+    """
+
+    lane: Handle
+    held: dict[str, Held] = field(default_factory=dict)
+    jobs: list[Job] = field(default_factory=list)
+    begun: frozenset[str] = frozenset()
+    turn: Future | None = None
+    silent: float | None = None
+    wrong: int = 0
+    retired: bool = False
+    made: int = 0
+    failed: int = 0
+
+    @property
+    def name(self) -> str:
+        return self.lane.name
+
+    def take_turn(self, finish: bool) -> None:
+        jobs, self.jobs = self.jobs, []
+        self.turn = self.lane.call("turn", jobs, set(self.held), finish)
+
+
 def say(line: str) -> None:
     print(line, flush=True)  # at once into a log file too
 
@@ -103,7 +131,7 @@ class Pilot:
 
     def __init__(
         self,
-        server: Server,
+        lanes: Sequence[Handle],
         book: journal.Journal,
         run: dict,
         tasks: Iterable[Task],
@@ -115,274 +143,338 @@ class Pilot:
         operator: str = "",
         require_rights: bool = False,
     ):
-        self._server, self._book, self._run, self._forms, self._policy = server, book, run, forms, policy
+        self._workers = [Worker(lane) for lane in lanes]
+        self._book, self._run, self._forms, self._policy = book, run, forms, policy
         self._seed, self._max_side, self._limits = seed, max_side, limits
         self._operator, self._require_rights = operator, require_rights
+        self._verdicts = audit.Verdicts(book.folder)
         tasks = list(tasks)
-        self._todo = deque(task for task in tasks if task.key not in book.keys)
+        self._keys = [task.key for task in tasks]
+        self._todo = deque(task for task, key in zip(tasks, self._keys) if key not in book.keys)
         self._total, self._done = len(tasks), len(tasks) - len(self._todo)
-        self._flights: dict[str, Flight] = {}
         self._losses: Counter[str] = Counter()
         self._tries: Counter[str] = Counter()
         self._renamed: Counter[str] = Counter()
-        self._keys = [task.key for task in tasks]
-        self._began, self._edits, self._silent, self._stuck = time.monotonic(), 0, None, None
+        self._refused: dict[str, Worker] = {}  # who refused an item that another is to try
+        self._at: dict[str, Worker] = {}  # what an earlier run left there, by id
+        self._closing: BaseException | None = None
+        self._said_closing = False
+        self._began, self._edits = time.monotonic(), 0
+        self._told_item = self._told_servers = self._began
 
     def run(self) -> None:
         """Work through the tasks.
 
-        Raises PilotError where the server stays away or an item is left without a row, and KeyboardInterrupt
-        after taking back what was queued.
+        Raises PilotError where every server stays away or an item is left without a row, KeyboardInterrupt
+        after the first Ctrl-C when what ran has ended, and after the second when it was interrupted.
         """
         try:
-            while self._todo or self._flights:
-                try:
-                    self._fill()
-                    self._look()
-                    self._silent = None
-                except Unreachable as error:
-                    self._bear(error)
-                time.sleep(POLL_SECONDS)
+            with self._closed_by_ctrl_c():
+                self._look_for_left()
+                while self._is_at_work():
+                    self._step()
         except KeyboardInterrupt:
-            with contextlib.suppress(Unreachable, Refused):
-                self._take_back()
+            self._take_back()
             raise
+        if self._closing is not None:
+            raise self._closing
         lost = [key for key in self._keys if key not in self._book.keys]
         if lost:
             raise PilotError(
                 f"{len(lost)} items of {self._total} have no result; run the same command again to do them"
             )
 
-    def _bear(self, error: Unreachable) -> None:
-        now = time.monotonic()
-        if self._silent is None:
-            self._silent = now
-            say(f"{error}; waiting up to {self._limits.patience:g} s for it")
-        if now - self._silent > self._limits.patience:
-            raise PilotError(
-                f"{error}. Start it, then run the same command again: it goes on where it stopped"
-            )
+    def close(self, why: BaseException) -> None:
+        """Hand out nothing more; run() raises `why` when what runs has ended."""
+        self._closing = self._closing or why
 
-    # --- onto the server --------------------------------------------------------------------------
+    def _may_hand_out(self) -> bool:
+        return self._closing is None
 
-    def _fill(self) -> None:
-        while self._todo and len(self._flights) < self._limits.window:
-            self._launch(self._todo[0])
+    def _is_at_work(self) -> bool:
+        return any(worker.held for worker in self._workers) or bool(self._todo and self._may_hand_out())
+
+    def _step(self) -> None:
+        if not (self._may_hand_out() or self._said_closing):
+            self._said_closing = True
+            say("nothing more is begun; what runs may end. Ctrl-C again interrupts it")
+        workers = self._live()
+        for worker in workers:
+            if worker.turn is None:
+                self._fill(worker)
+                worker.take_turn(not self._may_hand_out())
+        turns = [worker.turn for worker in workers if worker.turn is not None]
+        done, _ = wait(turns, POLL_SECONDS, FIRST_COMPLETED)
+        for worker in workers:
+            if worker.turn in done:
+                self._hear(worker)
+        for worker in workers:
+            if worker.wrong >= MOST_WRONG and not worker.retired and len(self._live()) > 1:
+                self._retire(worker, "it refuses what other servers do")
+        self._tell_servers()
+
+    def _live(self) -> list[Worker]:
+        return [worker for worker in self._workers if not worker.retired]
+
+    @contextlib.contextmanager
+    def _closed_by_ctrl_c(self) -> Iterator[None]:
+        """The first Ctrl-C closes the run, the second raises KeyboardInterrupt as ever."""
+        before = signal.getsignal(signal.SIGINT)
+        if threading.current_thread() is not threading.main_thread() or before is not PYTHONS_OWN:
+            yield
+            return
+
+        def close(*_: object) -> None:
+            signal.signal(signal.SIGINT, PYTHONS_OWN)
+            self.close(KeyboardInterrupt())
+
+        signal.signal(signal.SIGINT, close)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, PYTHONS_OWN)
+
+    # --- to a server ------------------------------------------------------------------------------
+
+    def _look_for_left(self) -> None:
+        """What an earlier run left on one of several servers is not queued on another."""
+        if len(self._workers) == 1 or not self._todo:
+            return
+        asked = [(worker, worker.lane.call("known")) for worker in self._workers]
+        for worker, found in asked:
+            with contextlib.suppress(Unreachable, Refused):
+                self._at |= dict.fromkeys(found.result(), worker)
+
+    def _fill(self, worker: Worker) -> None:
+        while (
+            self._todo
+            and len(worker.held) < self._limits.window
+            and worker.silent is None
+            and self._may_hand_out()
+            and not self._is_for_others(self._todo[0], worker)
+        ):
+            self._hand_out(self._todo[0], worker)
             self._todo.popleft()
 
-    def _launch(self, task: Task) -> None:
+    def _is_for_others(self, task: Task, worker: Worker) -> bool:
+        return (
+            bool(self._refused)
+            and self._refused.get(task.key) is worker
+            and any(one is not worker and one.silent is None for one in self._live())
+        )
+
+    def _hand_out(self, task: Task, worker: Worker) -> None:
         row = _row(task) | ({"operator": self._operator} if self._operator else {})
         try:
-            if task.item.error:
-                raise PictureError(task.item.error)
-            lacks = lacks_rights(task.item, date.today()) if self._require_rights else ""
-            if lacks:
-                raise PictureError(lacks)
-            used, form = self._forms.of(task)
-            prepared = prepare(task.item, self._max_side, self._forms.side is not None)
-            row |= self._of_picture(task, prepared) | {"mask": used, "scored": form.scored}
-            row["seed"] = self._seed if task.item.seed is None else task.item.seed
-            again = f"-{n}" if (n := self._renamed[task.key]) else ""  # past the server's cache
-            pictures = {"picture": prepared.picture, "small": prepared.small, "mask": prepared.mask}
-            names = {which: f"{self._run['id'][:8]}-{task.key}-{which}{again}.png" for which in pictures}
-            files = {which: f"{FOLDER}/{name} [temp]" for which, name in names.items()}
-            values = files | dict(zip(("width", "height"), prepared.picture.size))
-            graph = form.filled(_values(task.item, row["seed"], values))
-            if task.item.eta is not None:
-                graph = workflow.with_eta(graph, task.item.eta)
-            says = json.dumps([task.key, graph], sort_keys=True)
-            prompt_id = str(uuid.uuid5(uuid.UUID(self._run["id"]), says))
-            adopted = self._is_known(prompt_id)
-            if not adopted:
-                for which, picture in pictures.items():
-                    if picture:
-                        # newer hosts read white in a grey picture as 254 of 255
-                        self._server.upload(names[which], png(picture.convert("RGB")))
-                prompt_id = self._server.submit(prompt_id, graph)
-                if prompt_id in self._flights:
-                    raise BadAnswer(f"the server gave it the id of another item ({prompt_id[:80]})")
-        except (PictureError, WorkflowError, Refused) as error:
+            job, about = self._prepared(task)
+        except (PictureError, WorkflowError) as error:
             self._fail(row, str(error))
-        else:
-            size = prepared.picture.size if form.keeps_size else None
-            self._flights[prompt_id] = Flight(task, row, size, adopted)
+            return
+        owner = self._at.pop(job.prompt_id, worker)
+        if owner.silent is not None or owner.retired:
+            owner = worker
+        owner.held[task.key] = Held(task, row | about, job.prompt_id)
+        owner.jobs.append(job)
 
-    def _of_picture(self, task: Task, prepared: Prepared) -> dict:
-        pictures = {"source": prepared.picture} | ({"given_mask": prepared.mask} if prepared.mask else {})
-        files = {name: self._keep(task, name, png(picture)) for name, picture in pictures.items()}
-        return {"size": prepared.picture.size, "given_size": prepared.given, "files": files}
+    def _prepared(self, task: Task) -> tuple[Job, dict]:
+        """The job, and what the row says of it. Raises PictureError or WorkflowError."""
+        item = task.item
+        if item.error:
+            raise PictureError(item.error)
+        lacks = lacks_rights(item, date.today()) if self._require_rights else ""
+        if lacks:
+            raise PictureError(lacks)
+        used, form = self._forms.of(task)
+        prepared = prepare(item, self._max_side, self._forms.side is not None)
+        seed = self._seed if item.seed is None else item.seed
+        again = f"-{n}" if (n := self._renamed[task.key]) else ""  # past the server's cache
+        pictures = {"picture": prepared.picture, "small": prepared.small, "mask": prepared.mask}
+        names = {which: f"{self._run['id'][:8]}-{task.key}-{which}{again}.png" for which in pictures}
+        files = {which: f"{FOLDER}/{name} [temp]" for which, name in names.items()}
+        values = files | dict(zip(("width", "height"), prepared.picture.size))
+        graph = form.filled(_values(item, seed, values))
+        if item.eta is not None:
+            graph = workflow.with_eta(graph, item.eta)
+        says = json.dumps([task.key, graph], sort_keys=True)
+        prompt_id = str(uuid.uuid5(uuid.UUID(self._run["id"]), says))
+        # newer hosts read white in a grey picture as 254 of 255
+        uploads = {names[which]: png(one.convert("RGB")) for which, one in pictures.items() if one}
+        size = prepared.picture.size if form.keeps_size else None
+        job = Job(task.key, item.name, prompt_id, graph, uploads, size, self._forms.side is not None)
+        contents = {"source": uploads[names["picture"]]}
+        if prepared.mask:
+            contents["given_mask"] = png(prepared.mask)
+        about = {
+            "size": prepared.picture.size,
+            "given_size": prepared.given,
+            "files": {name: self._keep(task, name, content) for name, content in contents.items()},
+            "mask": used,
+            "scored": form.scored,
+            "seed": seed,
+        }
+        return job, about
 
     def _keep(self, task: Task, name: str, content: bytes) -> str:
         path = f"{PICTURES}/{task.key}/{name}.png"
         journal.write(self._book.folder / path, content)
         return path
 
-    def _is_known(self, prompt_id: str) -> bool:
-        return (
-            any(prompt_id in ids for ids in self._server.queue())
-            or self._server.history(prompt_id) is not None
-        )
+    # --- from a server ----------------------------------------------------------------------------
 
-    # --- off the server ---------------------------------------------------------------------------
-
-    def _look(self) -> None:
-        if not self._flights:
-            return
-        running, waiting = self._server.queue()
-        self._check_moving(bool(waiting) and not running)
-        for prompt_id, flight in list(self._flights.items()):
-            if prompt_id in running:
-                self._watch(prompt_id, flight)
-            elif prompt_id not in waiting:
-                self._land(prompt_id, flight)
-
-    def _check_moving(self, stuck: bool) -> None:
-        """Raises PilotError where the server's queue has stood still for the time of an item."""
-        now = time.monotonic()
-        self._stuck = (self._stuck or now) if stuck else None
-        if self._stuck is not None and now - self._stuck > self._limits.timeout:
-            raise PilotError(
-                f"the server has not begun anything that waits in its queue for {self._limits.timeout:g} s. "
-                "Restart it, then run the same command again"
-            )
-
-    def _watch(self, prompt_id: str, flight: Flight) -> None:
-        now = time.monotonic()
-        flight.started = flight.started or now
-        if now - flight.started > self._limits.timeout:
-            self._server.cancel([prompt_id])
-            flight.stopped = flight.stopped or now
-        if flight.stopped is not None and now - flight.stopped > LET_GO_SECONDS:
-            raise PilotError(
-                f"the server does not let go of {flight.task.item.name}, which was stopped after "
-                f"{self._limits.timeout:g} s. Restart it, then "
-                "run the same command again"
-            )
-
-    def _land(self, prompt_id: str, flight: Flight) -> None:
+    def _hear(self, worker: Worker) -> None:
+        assert worker.turn is not None
         try:
-            entry = self._server.history(prompt_id)
-        except BadAnswer as error:
-            self._fail(flight.row, str(error))
-            self._drop(prompt_id)
-            return
-        if entry is None:  # it was cleared away, or the server was started anew
-            self._lose(prompt_id, flight, flight.started is not None)
-            return
-        self._silent = None
-        if _is_stale(entry):
-            self._renamed[flight.task.key] += 1
-            self._lose(prompt_id, flight, False)
-            return
-        problem = _problem(entry)
-        if problem == INTERRUPTED and flight.adopted and flight.stopped is None:  # by the run that queued it
-            self._lose(prompt_id, flight, False)
-            return
-        try:
-            found = {} if problem else self._fetch(flight, entry)
-        except (PictureError, BadAnswer, ValueError) as error:
-            found, problem = {}, f"the server's result cannot be used: {error}"
+            turn: Turn = worker.turn.result()
         except Unreachable as error:
-            self._losses[flight.task.key] += 1
-            if self._losses[flight.task.key] < MOST_LOSSES:
+            turn = Turn([], worker.begun, away=str(error))
+        except Refused as error:
+            if len(self._live()) == 1:
                 raise
-            found, problem = {}, f"its pictures do not come, {MOST_LOSSES} times: {error}"
-        except Refused:
-            self._renamed[flight.task.key] += 1
-            self._lose(prompt_id, flight, True)
-            return
-        seconds = _seconds(entry)
-        if problem:
-            if flight.stopped is not None:
-                problem = f"stopped after {self._limits.timeout:g} s (--timeout)"
-            self._fail(flight.row | {"seconds": seconds}, problem)
-        else:
-            files = flight.row["files"] | found.pop("files")
-            self._succeed(flight.row | found | {"files": files, "seconds": seconds})
-        self._drop(prompt_id)
+            turn = Turn([], worker.begun, stuck=f"it refuses to work: {error}")
+        worker.turn = None
+        for outcome in turn.outcomes:
+            self._settle(worker, outcome)
+        worker.begun = turn.begun
+        if turn.stuck:
+            self._retire(worker, turn.stuck)
+        elif turn.away:
+            self._bear(worker, turn.away)
+        elif worker.silent is not None:
+            worker.silent = None
+            if len(self._workers) > 1:
+                say(f"{worker.name} answers again")
 
-    def _lose(self, prompt_id: str, flight: Flight, costly: bool) -> None:
-        """Queue a lost task again, unless it was lost too often; `costly`: after the server had begun it."""
-        key = flight.task.key
+    def _settle(self, worker: Worker, outcome: Outcome) -> None:
+        held = worker.held.pop(outcome.key)
+        refuser = None if isinstance(outcome, Lost) else self._refused.pop(outcome.key, None)
+        if isinstance(outcome, Made):
+            if refuser is not None:
+                refuser.wrong += 1
+            self._succeed(held, outcome, worker)
+        elif isinstance(outcome, Failed):
+            if outcome.refused and refuser is None and len(self._live()) > 1 and self._may_hand_out():
+                self._refused[outcome.key] = worker
+                self._todo.appendleft(held.task)
+            else:
+                self._fail(held.row | outcome.took, outcome.error, worker)
+        elif self._may_hand_out():
+            self._renamed[outcome.key] += outcome.spoilt
+            self._lose(held, outcome.begun)
+
+    def _lose(self, held: Held, costly: bool) -> None:
+        """Queue a lost task again, unless it was lost too often; `costly`: after a server had begun it."""
+        key = held.task.key
         self._losses[key] += costly
         self._tries[key] += 1
         if self._losses[key] < MOST_LOSSES and self._tries[key] < MOST_TRIES:
-            self._todo.appendleft(flight.task)
+            self._todo.appendleft(held.task)
         else:
             self._fail(
-                flight.row,
+                held.row,
                 f"the server went away, or lost the item or its pictures, {self._tries[key]} times over this "
                 "item",
             )
-        self._drop(prompt_id)
 
-    def _drop(self, prompt_id: str) -> None:
-        del self._flights[prompt_id]
-        with contextlib.suppress(Unreachable, Refused):
-            self._server.forget(prompt_id)
+    def _bear(self, worker: Worker, error: str) -> None:
+        """Wait for a server that went away: alone with patience, among others in case it starts anew."""
+        now = time.monotonic()
+        if not self._may_hand_out():
+            worker.held, worker.jobs = {}, []
+            return
+        if worker.silent is None:
+            worker.silent = now
+            others = any(one.silent is None for one in self._live())
+            waits = "the others go on" if others else f"waiting up to {self._limits.patience:g} s for it"
+            say(f"{error}; {waits}")
+        away = [one.silent for one in self._live() if one.silent is not None]
+        if len(away) < len(self._live()):
+            if now - worker.silent > GRACE_SECONDS:
+                self._take_from(worker)
+        elif now - max(away) > self._limits.patience:
+            raise PilotError(
+                f"{error}. Start it, then run the same command again: it goes on where it stopped"
+            )
 
-    def _fetch(self, flight: Flight, entry: Entry) -> dict:
-        """Files and figures of a finished graph.
+    def _retire(self, worker: Worker, why: str) -> None:
+        worker.retired = True
+        if not self._live():
+            raise PilotError(f"{why}. Restart it, then run the same command again")
+        say(f"{worker.name}: {why}; it gets no more items in this run")
+        self._take_from(worker)
+        worker.lane.call("turn", [], ())  # what it has yet to begin is not begun
 
-        Raises PictureError or ValueError where they are not what the graph makes.
-        """
-        contents: dict[str, bytes] = {}
-        for node_id, name in (
-            (workflow.EDITED, "edited"),
-            (workflow.MASK, "mask"),
-            (workflow.HEATMAP, "heatmap"),
-        ):
-            images = entry.output(node_id).images
-            for i, image in enumerate(images if name == "edited" else images[:1]):
-                title = f"edited_{i + 1}" if i else name
-                # at full size the words are looked for on a small copy
-                size = None if name == "heatmap" and self._forms.side is not None else flight.size
-                contents[title] = png(whole(self._server.view(image), size, title))
-        report = report_of_json(str((entry.output(workflow.FIGURES).text or [""])[0]))
-        edited = sum(name.startswith("edited") for name in contents)
-        if edited != len(report.pictures):
-            raise ValueError(f"it has {edited} edited pictures and the figures of {len(report.pictures)}")
-        found = {
-            "figures": [plain(picture) for picture in report.pictures],
-            "not_measured": dict(report.not_measured),
-            "files": {name: self._keep(flight.task, name, content) for name, content in contents.items()},
-        }
-        try:
-            verdicts = judge(report, self._policy)
-        except ValueError as error:
-            return found | {"verdict": "review", "reasons": [str(error)]}
-        reasons = [reason for verdict in verdicts for reason in verdict.reasons]
-        return found | {"verdict": worst(verdicts), "reasons": reasons}
+    def _take_from(self, worker: Worker) -> None:
+        """A worker's tasks go back. What ran may be to blame."""
+        held, worker.held, worker.jobs = worker.held, {}, []
+        for key in reversed(held):
+            if key in worker.begun:
+                self._lose(held[key], True)
+            else:
+                self._todo.appendleft(held[key].task)
 
     def _take_back(self) -> None:
-        """Ends what is on the server; what was finished there is kept."""
-        until = time.monotonic() + LET_GO_SECONDS
-        self._server.cancel(list(self._flights))
-        while self._server.queue()[0] & set(self._flights) and time.monotonic() < until:
-            time.sleep(POLL_SECONDS)
-            self._server.cancel(list(self._flights))
-        for prompt_id, flight in list(self._flights.items()):
-            entry = self._server.history(prompt_id)
-            if entry is not None and not _problem(entry) and flight.task.key not in self._book.keys:
-                self._land(prompt_id, flight)
-            else:
-                self._server.forget(prompt_id)
+        """Ends what is on the servers; what was finished there is kept."""
+        busy = [worker for worker in self._live() if worker.held]
+        ends = [(worker, worker.turn, worker.lane.call("stop")) for worker in busy]
+        wait([end for *_, end in ends], LET_GO_SECONDS + SECONDS)
+        for worker, turn, end in ends:
+            for found in (turn, end):
+                if found is None or not found.done() or found.exception():
+                    continue
+                outcomes = found.result().outcomes if found is turn else found.result()
+                for outcome in outcomes:
+                    if not isinstance(outcome, Lost) and outcome.key in worker.held:
+                        self._settle(worker, outcome)
 
     # --- into the journal -------------------------------------------------------------------------
 
-    def _succeed(self, row: dict) -> None:
+    def _succeed(self, held: Held, made: Made, worker: Worker) -> None:
+        files = {name: self._keep(held.task, name, content) for name, content in made.pictures.items()}
+        row = held.row | {
+            "figures": [plain(picture) for picture in made.report.pictures],
+            "not_measured": dict(made.report.not_measured),
+            "files": held.row["files"] | files,
+            "seconds": made.seconds,
+        }
+        try:
+            verdicts = judge(made.report, self._policy)
+            reasons = [reason for verdict in verdicts for reason in verdict.reasons]
+            row |= {"verdict": worst(verdicts), "reasons": reasons}
+        except ValueError as error:
+            row |= {"verdict": "review", "reasons": [str(error)]}
         self._edits += 1
-        self._record(row | {"status": "ok"})
+        worker.made += 1
+        self._record(row | {"status": "ok", "server": worker.name})
 
-    def _fail(self, row: dict, error: str) -> None:
-        self._record(row | {"status": "error", "error": error})
+    def _fail(self, row: dict, error: str, worker: Worker | None = None) -> None:
+        row |= {"status": "error", "error": error}
+        if worker is not None:
+            worker.failed += 1
+            row |= {"server": worker.name}
+        self._record(row)
 
     def _record(self, row: dict) -> None:
+        """Write down an item's end. Whoever counts rows to stop a run calls close()."""
         row |= {"finished": datetime.now(timezone.utc).isoformat(timespec="seconds")}
         self._book.append(row)
-        audit.add_verdicts(self._book.folder, [row])
+        self._verdicts.add(row)
         self._done += 1
-        say(f"[{self._done}/{self._total}] {_told(row)}{self._left()}")
+        now = time.monotonic()
+        few = len(self._workers) == 1 or self._done == self._total or row["status"] == "error"
+        if few or now - self._told_item > 1:
+            self._told_item = now
+            say(f"[{self._done}/{self._total}] {_told(row)}{self._left()}")
+
+    def _tell_servers(self) -> None:
+        now = time.monotonic()
+        if len(self._workers) == 1 or now - self._told_servers < TELL_SECONDS:
+            return
+        self._told_servers = now
+        minutes = (now - self._began) / 60
+        for one in self._workers:
+            state = "retired" if one.retired else "away" if one.silent is not None else "at work"
+            rate = f"{(one.made + one.failed) / minutes:.1f} a minute"
+            say(f"  {one.name}: {one.made} done, {one.failed} failed, {rate}, {state}")
 
     def _left(self) -> str:
         if not self._edits or self._done == self._total:
@@ -427,37 +519,3 @@ def _values(item: Item, seed: int, picture: dict[str, str | int]) -> dict:
         "has_words": bool(item.words),
         "seed": seed,
     }
-
-
-def _is_stale(entry: Entry) -> bool:
-    """Whether part of a result came from the server's cache, so that it does not name its pictures or
-    figures.
-    """
-    cached = [data.get("nodes") for event, data in entry.status.messages if event == "execution_cached"]
-    nodes = {node for found in cached if isinstance(found, list) for node in found if isinstance(node, str)}
-    return bool(nodes.intersection(workflow.SHOWN) - set(entry.outputs))
-
-
-def _problem(entry: Entry) -> str:
-    """Why a graph did not finish; empty where it did."""
-    messages = dict(entry.status.messages)
-    if "execution_error" in messages:
-        error = messages["execution_error"]
-        said = str(error.get("exception_message", "")).strip() or error.get("exception_type", "an error")
-        return f"{error.get('node_type', 'a node')}: {said}"
-    if "execution_interrupted" in messages:
-        return INTERRUPTED
-    if entry.status.status_str != "success":
-        return "the server says no more than that it failed"
-    return (
-        ""
-        if workflow.FIGURES in entry.outputs
-        else "the server made no figures: a node of the workflow held the picture back"
-    )
-
-
-def _seconds(entry: Entry) -> float | None:
-    """How long the server worked on it, by its own clock in milliseconds; None where it does not say."""
-    said = [data.get("timestamp") for _, data in entry.status.messages]
-    times = [time for time in said if isinstance(time, (int, float)) and math.isfinite(time)]
-    return round((max(times) - min(times)) / 1000, 3) if times else None

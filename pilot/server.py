@@ -17,6 +17,7 @@ from . import answers
 
 SECONDS = 60
 FOLDER = "eta-pilot"
+RECENT = 500  # entries of a server's history
 AWAY = (502, 503, 504)  # a proxy before a server that is not there
 MOST_BYTES = 256_000_000  # of an answer
 CHUNK = 1 << 16
@@ -92,15 +93,23 @@ class Server:
         except ValueError as error:
             raise BadAnswer(f"the server's history of the item cannot be read: {error}") from None
 
+    def recent(self) -> set[str]:
+        """Ids of what it has done last."""
+        return set(self._json(f"/history?max_items={RECENT}"))
+
     def forget(self, prompt_id: str) -> None:
         self._send("/history", {"delete": [prompt_id]})
+
+    def take_back(self, prompt_ids: list[str]) -> None:
+        """Takes them out of the queue, unless they run."""
+        self._send("/queue", {"delete": prompt_ids})
 
     def cancel(self, prompt_ids: list[str]) -> None:
         """Takes them out of the queue and interrupts the one that runs.
 
         Repeat it until they are gone: the host forgets an interrupt that comes before an item's first node.
         """
-        self._send("/queue", {"delete": prompt_ids})
+        self.take_back(prompt_ids)
         for prompt_id in self.queue()[0] & set(prompt_ids):
             self._send("/interrupt", {"prompt_id": prompt_id})
 

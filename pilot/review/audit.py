@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from .. import journal
 LOG, LOCK = "audit.jsonl", "audit.lock"
 START = "0" * 64  # what the first line calls the line before
 LOCK_SECONDS, BLOCK = 60, 1 << 16
+BATCH = 1000
+ROW = re.compile(rb'"row": "([0-9a-f]{64})"')
 END = re.compile(rb', "hash": "([0-9a-f]{64})"\}\Z')
 BLIND = (
     "Not visible without --head: lines cut off at the end, and a log rewritten from some line to its end. "
@@ -109,22 +112,50 @@ def begin_run(folder: Path, run: dict, operator: str) -> None:
     settings = digest(run["settings"])
     started = {"action": "run", "who": operator, "role": "operator", "run": run["id"], "settings": settings}
     with locked(folder):
-        append_locked(folder, [*_unlogged(folder, journal.rows(folder)), started])
+        _add_missing(folder)
+        append_locked(folder, [started])
 
 
-def add_verdicts(folder: Path, rows: Iterable[dict] | None = None) -> None:
-    """Lines for the rows that have none yet: all of the folder's, such as a killed run left, or `rows`."""
-    rows = journal.rows(folder) if rows is None else rows
+def add_verdicts(folder: Path) -> None:
+    """Lines for the rows that have none yet, such as a killed run left."""
     with locked(folder):
-        missing = _unlogged(folder, rows)
-        if missing:
-            append_locked(folder, missing)
+        _add_missing(folder)
 
 
-def _unlogged(folder: Path, rows: Iterable[dict]) -> list[dict]:
-    path = folder / LOG
-    written = path.read_bytes() if path.exists() else b""
-    return [_verdict(folder, row) for row in rows if digest(row).encode() not in written]
+def _add_missing(folder: Path) -> None:
+    logged: set[str] = set()
+    if (folder / LOG).exists():
+        with open(folder / LOG, "rb") as lines:
+            logged.update(found[1].decode() for line in lines if (found := ROW.search(line)))
+    missing = (row for row in journal.each(folder) if digest(row) not in logged)
+    while some := list(islice(missing, BATCH)):
+        append_locked(folder, [_verdict(folder, row) for row in some])
+
+
+class Verdicts:
+    """Adds a row's verdict as soon as there is one, in a time that does not grow with the log.
+
+    Only what others wrote since the last one is read, in case they found the row first.
+    """
+
+    def __init__(self, folder: Path):
+        self._folder, self._end = folder, _size(folder / LOG)
+
+    def add(self, row: dict) -> None:
+        with locked(self._folder):
+            path = self._folder / LOG
+            written = b""
+            if _size(path) > self._end:
+                with open(path, "rb") as log:
+                    log.seek(self._end)
+                    written = log.read()
+            if digest(row).encode() not in written:
+                append_locked(self._folder, [_verdict(self._folder, row)])
+            self._end = _size(path)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def _verdict(folder: Path, row: dict) -> dict:

@@ -54,7 +54,7 @@ def chosen(folder: Path, share: float) -> tuple[dict, list[dict], set[str]]:
     run = journal.load(folder)
     if run is None:
         raise journal.JournalError(f"{folder} holds no run of a pilot: there is nothing to review")
-    rows = [journal.filled(row) for row in journal.rows(folder) if row["status"] == "ok"]
+    rows = [journal.filled(row) for row in journal.each(folder) if row["status"] == "ok"]
     passed = [row["key"] for row in rows if row["verdict"] == "pass"]
     drawn = set(draw(passed, run["id"], share))
     rows = [row for row in rows if row["verdict"] == "review" or row["key"] in drawn]

@@ -118,7 +118,7 @@ class Desk:
         if key in self._items:
             return self._items[key].binding
         run = journal.load(self._folder)
-        for row in journal.rows(self._folder) if run else []:
+        for row in journal.each(self._folder) if run else []:
             if run and row["key"] == key and row["status"] == "ok":
                 found = candidates.candidate(self._folder, run, journal.filled(row), True)
                 if found.row["verdict"] != "reject":

@@ -109,7 +109,7 @@ def write(
 
 def _passed(folder: Path, seen: set[str]) -> list[Candidate]:
     run = journal.load(folder) or {"settings": {}}
-    rows = [journal.filled(row) for row in journal.rows(folder) if row["status"] == "ok"]
+    rows = [journal.filled(row) for row in journal.each(folder) if row["status"] == "ok"]
     return [
         candidate(folder, run, row, False)
         for row in rows

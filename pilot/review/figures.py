@@ -46,7 +46,7 @@ def read(folder: Path, store: Store) -> Reviewed:
     for vote in store.votes():
         if vote.item in items and items[vote.item].binding == vote.binding:
             votes.setdefault(vote.item, []).append(vote)
-    rows = [journal.filled(row) for row in journal.rows(folder)]
+    rows = [journal.filled(row) for row in journal.each(folder)]
     return Reviewed(rows, items, votes, int(settings["eyes"]))
 
 

@@ -148,6 +148,7 @@ BREAKS: dict[str, Break] = {
         {"/system_stats": lambda _: {"system": {"argv": [1]}}}, "stops", "argv"
     ),
     "an upload in words": Break({"/upload/image": lambda _: b"done"}, "stops", "JSON"),
+    "a queue that is forbidden": Break({"/queue": lambda _: (403, {}, b"not you")}, "error", "not you"),
     "an unknown status": Break({"/queue": lambda _: (299, {}, b"")}, "stops"),
 }
 PLAIN: dict[str, Callable] = {
@@ -155,6 +156,7 @@ PLAIN: dict[str, Callable] = {
     "/system_stats": lambda _: STATS,
     "/queue": lambda _: {"queue_running": [], "queue_pending": []},
     "/upload/image": lambda _: {"name": "x", "subfolder": "eta-pilot", "type": "temp"},
+    "/history": lambda _: {},
     "/history/": lambda name: {name: entry()},
     "/view": lambda _: png(),
 }

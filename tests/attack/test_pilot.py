@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from devtools.environment import ROOT
-from pilot import cli, journal, run, server
+from pilot import cli, journal, lane, run, server
 from tests.attack.broken import BREAKS, serving
 from tests.attack.conftest import full_disk
 from tests.pilot.test_workflow import main_graph
@@ -40,7 +40,7 @@ def pilot(items, address, *more: str) -> int:
 
 @pytest.mark.parametrize("name", BREAKS)
 def test_a_broken_server_costs_its_items_and_nothing_else(items, capsys, monkeypatch, name):
-    monkeypatch.setattr(run, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(lane, "POLL_SECONDS", 0.02)
     monkeypatch.setattr(server, "MOST_BYTES", 2_000_000)
     broken = BREAKS[name]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -58,6 +58,43 @@ def test_a_broken_server_costs_its_items_and_nothing_else(items, capsys, monkeyp
         assert broken.outcome in {row["status"] for row in rows} <= {first, broken.outcome}, told
     if sys.platform == "linux":
         assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 < LIMIT_MB
+
+
+STOPPING = [
+    name
+    for name, broken in BREAKS.items()
+    if broken.outcome == "stops" and not {"/object_info", "/system_stats"} & set(broken.answers)
+]
+
+
+@pytest.mark.parametrize("name", STOPPING)
+def test_a_broken_server_beside_a_whole_one_stops_nothing(items, capsys, monkeypatch, name):
+    monkeypatch.setattr(lane, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(run, "GRACE_SECONDS", 0.1)
+    row = json.loads(items.read_text())[0]
+    items.write_text(json.dumps([row | {"seed": seed} for seed in range(6)]))
+    with serving(BREAKS[name]) as broken, serving(BREAKS["nothing at all"]) as whole:
+        assert pilot(items, broken, "--server", whole) == 0
+    rows = journal.rows(items.parent / "out")
+    assert sorted(row["seed"] for row in rows) == list(range(6))
+    assert {row["server"] for row in rows if row["status"] == "ok"} == {whole}
+    told = capsys.readouterr().out
+    assert (
+        f"{broken} does not answer as ComfyUI does" in told or f"{broken}: the server has not begun" in told
+    )
+
+
+@pytest.mark.parametrize("name", ["a queue that is forbidden", "a refusal in HTML"])
+def test_what_one_server_refuses_and_another_does_is_no_error(items, capsys, monkeypatch, name):
+    monkeypatch.setattr(lane, "POLL_SECONDS", 0.02)
+    row = json.loads(items.read_text())[0]
+    items.write_text(json.dumps([row | {"seed": seed} for seed in range(12)]))
+    with serving(BREAKS[name]) as broken, serving(BREAKS["nothing at all"]) as whole:
+        assert pilot(items, broken, "--server", whole) == 0
+    rows = journal.rows(items.parent / "out")
+    assert sorted(row["seed"] for row in rows) == list(range(12))
+    assert {(row["status"], row["server"]) for row in rows} == {("ok", whole)}
+    assert f"{broken}: it refuses what other servers do" in capsys.readouterr().out
 
 
 def test_a_killed_pilot_goes_on_where_it_was(items, draw, rounds):

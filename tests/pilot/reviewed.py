@@ -22,11 +22,12 @@ def make_run(folder: Path, verdicts=VERDICTS, operator: str = "", size: int = 96
     with journal.Journal(folder) as book:
         run = journal.settle(folder, SETTINGS)
         audit.begin_run(folder, run, operator)
+        log = audit.Verdicts(folder)
         for number, verdict in enumerate(verdicts, 1):
             row = result(folder, number, verdict, operator, size=size)
             row["name"] = names[number - 1] if number <= len(names) else row["name"]
             book.append(row)
-            audit.add_verdicts(folder, [row])
+            log.add(row)
     return folder
 
 

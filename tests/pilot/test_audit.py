@@ -189,3 +189,17 @@ def test_results_that_a_killed_run_did_not_log_are_logged_later(tmp_path):
     audit.add_verdicts(tmp_path)
     lines = [json.loads(line) for line in (tmp_path / audit.LOG).read_bytes().splitlines()]
     assert [line.get("item") for line in lines] == [None, f"{1:012x}-auto", f"{2:012x}-auto"]
+
+
+def test_a_verdict_that_another_program_logged_first_is_not_logged_again(tmp_path):
+    make_run(tmp_path, ("review",))
+    log = audit.Verdicts(tmp_path)
+    for number, first in ((2, True), (3, False)):
+        row = result(tmp_path, number, "pass")
+        with journal.Journal(tmp_path) as book:
+            book.append(row)
+        if first:
+            audit.add_verdicts(tmp_path)
+        log.add(row)
+    lines = [json.loads(line) for line in (tmp_path / audit.LOG).read_bytes().splitlines()]
+    assert [line.get("item") for line in lines] == [None, *(f"{n:012x}-auto" for n in (1, 2, 3))]

@@ -253,3 +253,34 @@ def test_half_a_character_in_a_name_does_not_stop_the_report(tmp_path):
         book.append(row("a\ud800b"))
     report.write(tmp_path)
     assert "a?b" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_each_of_several_servers_has_a_row(tmp_path):
+    rows = [
+        row("a", server="http://a"),
+        row("b", server="http://b", seconds=4.5),
+        row("c", server="http://b"),
+    ]
+    rows += [failed("d") | {"server": "http://a"}, failed("e")]
+    rows = [journal.filled(one) for one in rows]
+    warned = run() | {"warnings": ["http://b and http://a differ in comfyui_version 2 and 1"]}
+    text = " ".join(read(tmp_path, rows, warned).text.split())
+    assert "By server" in text and "differ in comfyui_version 2 and 1" in text
+    assert "http://a 2 1 2.5" in text and "http://b 2 0 3.5" in text
+    one = [row("a", server="http://a"), failed("b")]
+    assert "By server" not in read(tmp_path, one).text
+
+
+def test_a_report_of_many_lists_the_first_and_shows_the_worst_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "LISTED", 2)
+    with journal.Journal(tmp_path) as book:
+        journal.settle(tmp_path, run()["settings"])
+        for number, psnr in enumerate((40.0, 20.0, 30.0), 1):
+            book.append(row(f"item-{number}", psnr=psnr, number=number, words=f"word {number}"))
+        for number in range(3):
+            book.append(failed(f"bad-{number}") | {"number": 9})
+    report.write(tmp_path, shown=1)
+    text = " ".join(Reader((tmp_path / "report.html").read_text(encoding="utf-8")).text.split())
+    assert "All results: 6 (the first 2 are listed)" in text and "Errors: 3 (the first 2 are listed)" in text
+    assert "(words: word 2)" in text and "word 1" not in text and "bad-2" not in text
+    assert "item-1" in text and "item-3" not in text

@@ -1,11 +1,9 @@
 """Whole runs on the real server with the embedded model."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 import uuid
 from collections import Counter
@@ -18,26 +16,17 @@ from scipy import ndimage
 
 from devtools import pie_set
 from devtools.demo import scenes
-from devtools.demo.prepare import CHECKPOINT, prepare
-from devtools.environment import PACK, ROOT, child_environ, environment, make_base
-from devtools.server import free_port, server_command, wait_for_server
+from devtools.demo.prepare import CHECKPOINT
+from devtools.environment import ROOT
 from pilot import cli, journal, pie_table, workflow
 from pilot.review import audit
 from pilot.review.desk import Desk
 from pilot.review.store import Person, Store
 from pilot.server import Server
 from pilot.workflow import Clip, WorkflowError, form
+from tests.pilot.hosts import CAT, SECONDS, SIDE, Host, cat, finished, listed, program, until
 
-SECONDS = 120
-SIDE = 64
-CAT = {"source_prompt": "a cat on the grass", "target_prompt": "a dog on the grass"}
 # workflow -> (mask of the run, what is said where it cannot take an item)
-# A shell's background jobs, such as these tests may be, ignore Ctrl-C.
-HEARING = (
-    "import runpy, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); sys.argv.pop(0); "
-    "runpy.run_path(sys.argv[0], run_name='__main__')"
-)
-
 EXAMPLES = {
     "A batch of pictures": ("none", "2 LoadImage nodes"),
     "A large photograph": ("auto", "--mask given"),
@@ -59,33 +48,6 @@ EXAMPLES = {
     "With ControlNet": ("auto", ""),
     "With a LoRA": ("none", ""),
 }
-
-
-class Host:
-    """The real server on a port and a base directory of its own; it can be killed and started again."""
-
-    def __init__(self, base: Path):
-        self.environment = environment()._replace(base=base)
-        self.port, self.log = free_port(), base / "server.log"
-        self.address = f"http://127.0.0.1:{self.port}"
-        make_base(base)
-        (base / "custom_nodes" / PACK).symlink_to(ROOT, target_is_directory=True)
-        prepare(base)
-
-    def start(self) -> None:
-        with open(self.log, "wb") as output:
-            command = server_command(self.environment, self.port)
-            environ = {**child_environ(self.environment), "OMP_NUM_THREADS": "1"}
-            self.process = subprocess.Popen(command, stdout=output, stderr=output, env=environ)
-        wait_for_server(self.process, self.port, "127.0.0.1", self.log)
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-    def prompts(self) -> int:
-        """How many it was given since it was started."""
-        return self.log.read_text(errors="replace").count("got prompt")
 
 
 @pytest.fixture(scope="module")
@@ -113,42 +75,13 @@ def pilot(arguments):
     begun = []
 
     def start(*given: object) -> subprocess.Popen:
-        command = [sys.executable, "-c", HEARING, str(ROOT / "pilot"), *arguments(*given)]
-        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "encoding": "utf-8"}
-        # a log that cannot spell every name
-        environ = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "ascii"}
-        begun.append(subprocess.Popen(command, **streams, env=environ))
+        begun.append(program(*arguments(*given)))
         return begun[-1]
 
     yield start
     for process in begun:
         process.kill()
         process.wait()
-
-
-def finished(process: subprocess.Popen, status: int = 0) -> str:
-    told, _ = process.communicate(timeout=SECONDS)
-    assert process.returncode == status, told
-    return told
-
-
-def until(happened, process: subprocess.Popen) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not happened():
-        assert process.poll() is None, process.stdout.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def cat(folder: Path, name: str, number: int = 7) -> dict:
-    Image.fromarray(scenes.render(scenes.TEST + number, "cat", "grass").image).save(folder / name)
-    return CAT | {"picture": name}
-
-
-def listed(folder: Path, rows: list) -> Path:
-    path = folder / "items.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
 
 
 def many(folder: Path) -> tuple[Path, dict[str, str]]:
@@ -326,19 +259,34 @@ def test_what_is_lost_of_the_results_is_made_again_though_the_server_has_it_in_i
     )
 
 
-def test_an_item_that_takes_too_long_is_stopped_and_ctrl_c_takes_back_the_rest(pilot, server, tmp_path):
+def test_an_item_that_takes_too_long_is_stopped(arguments, server, tmp_path):
+    rows = [cat(tmp_path, f"{n}.png") | {"seed": n} for n in range(2)]
+    out = tmp_path / "out"
+    slow = ("--set", "EtaInversion.steps=500", "--timeout", 2)
+    assert cli.main(arguments("run", listed(tmp_path, rows), "--out", out, *slow)) == 0
+    assert [(row["name"], row["error"]) for row in journal.rows(out)] == [
+        (f"{n}.png", "stopped after 2 s (--timeout)") for n in range(2)
+    ]
+    assert all(row["seconds"] < 30 for row in journal.rows(out)) and server.queue() == (set(), set())
+
+
+@pytest.mark.parametrize("signals", [["INT"], ["INT", "INT"], ["TERM"]], ids="-".join)
+def test_ctrl_c_lets_what_runs_end_and_a_second_or_sigterm_takes_it_back(pilot, server, tmp_path, signals):
     rows = [cat(tmp_path, f"{n}.png") | {"seed": n} for n in range(8)]
     out = tmp_path / "out"
-    process = pilot(
-        "run", listed(tmp_path, rows), "--out", out, "--set", "EtaInversion.steps=500", "--timeout", 2
-    )
-    until(lambda: journal.rows(out) and all(server.queue()), process)
-    process.send_signal(signal.SIGINT)
-    assert "the same command goes on" in finished(process, 130)
+    steps = 8 if signals == ["INT"] else 500
+    process = pilot("run", listed(tmp_path, rows), "--out", out, "--set", f"EtaInversion.steps={steps}")
+    until(lambda: all(server.queue()), process)
+    *before, last = (getattr(signal, f"SIG{name}") for name in signals)
+    for number in before:
+        process.send_signal(number)
+        until(lambda: not server.queue()[1], process)
+    process.send_signal(last)
+    told = finished(process, 130)
+    assert "the same command goes on" in told and ("what runs may end" in told) == ("INT" in signals)
     assert server.queue() == (set(), set())
-    row, *more = journal.rows(out)
-    assert len(more) < len(rows) - 1
-    assert (row["name"], row["error"]) == ("0.png", "stopped after 2 s (--timeout)") and row["seconds"] < 30
+    done = [(row["name"], row["status"]) for row in journal.rows(out)]
+    assert done == ([("0.png", "ok")] if signals == ["INT"] else [])
 
 
 @pytest.mark.parametrize("loss", ["interrupted", "pictures gone"])
