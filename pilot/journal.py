@@ -135,6 +135,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="allow")
     workflow: str = ""
     policy: str = ""
+    policy_version: str | None = None
     limits: str = ""
 
 
@@ -145,6 +146,7 @@ class Run(BaseModel):
     id: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
     settings: Settings
     items: str = ""
+    rules: dict[str, Any] | None = None
     nodes: dict[str, dict[str, Any]] = {}
     server: dict[str, str | None] = {}
     models: dict[str, dict[str, Any]] = {}

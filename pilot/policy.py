@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from eta_core.evidence import policy as limits_of
+from eta_core.evidence.metrics import METRICS
 from eta_core.plain_json import read_json
 
 from . import journal
@@ -114,7 +115,7 @@ class PilotPolicy:
         limits = self.rules.limits
         if isinstance(limits, str):
             return limits_of.POLICIES[limits]
-        return limits_of.parse_policy(json.dumps(limits))
+        return limits_of.parse_policy(json.dumps(limits)) if limits else {}
 
     @cached_property
     def told(self) -> dict[str, Any]:
@@ -155,9 +156,12 @@ def of_run(run: Mapping[str, Any]) -> PilotPolicy:
     try:
         if "rules" in run:
             return PilotPolicy(name, _rules(run["rules"]))
-        return PilotPolicy(name, _rules(read_json(limits, "it") if limits else {"limits": name or "free"}))
+        if limits:
+            return PilotPolicy(name, _rules(read_json(limits, "it")))
     except ValueError as error:
         raise PolicyError(f"the policy that {journal.RUN} holds cannot be read: {error}") from None
+    known = {"limits": name} if name in TEMPLATES else {"limits": {}}  # run.json may be gone
+    return PilotPolicy(name, Rules.model_construct(**known))
 
 
 def copy(name: str, path: Path) -> None:
@@ -170,6 +174,38 @@ def copy(name: str, path: Path) -> None:
     if path.exists():
         raise PolicyError(f"{path} is there already: give another name, or remove it first")
     journal.write(path, as_text(load(name).told | {"models": []}).encode())
+
+
+def words(found: PilotPolicy) -> list[str]:
+    """A policy in plain words, its version first."""
+    rules = found.rules
+    lines = [f"{found.name}, version {found.version}"]
+    for name, limits in found.limits.items():
+        wider = f"; {limits.review} for a person to look at" if limits.review != limits.ok else ""
+        lines.append(f"{METRICS[name].label}: {limits.ok} to pass{wider}")
+    people = "one person sees" if rules.eyes == 1 else "two people see"
+    lines.append(f"review: {people} an item, and {rules.share:g} % of what passed")
+    lines.append(f"reasons of a rejection: {', '.join(rules.reasons)}")
+    signed = "signed Content Credentials (C2PA) and XMP; no export without a certificate"
+    lines.append(f"exported pictures carry {'XMP' if rules.marks == 'xmp' else signed}")
+    lines.append(f"consent and rights of an item: {'required' if rules.rights else 'not asked for'}")
+    lines.append(f"alarm: {alarm_words(rules.alarm)}")
+    lines.append(
+        f"weights are trusted after a run of at least {rules.trust.items} items with "
+        f"{rules.trust.passed:g} % passed and no alarm"
+    )
+    listed = rules.models
+    if listed is None:
+        return [*lines, "the policy keeps no list of models: any may be used"]
+    names = "".join(f"\n  {one.name}, sha256 {one.sha256}" for one in listed)
+    return [*lines, f"models that passed: {len(listed) or 'none'}{names}"]
+
+
+def alarm_words(alarm: Alarm | None) -> str:
+    if alarm is None:
+        return "none"
+    kinds = " or ".join(alarm.counts)
+    return f"the run pauses when more than {alarm.failures} of the last {alarm.last} items are {kinds}"
 
 
 def as_text(rules: Mapping[str, Any]) -> str:

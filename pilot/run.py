@@ -17,6 +17,7 @@ from eta_core.evidence.policy import Policy, judge, worst
 from eta_core.evidence.report import plain, report_of_json
 
 from . import journal, workflow
+from .alarm import Watch
 from .answers import Entry
 from .graph import Graph
 from .items import LATER, Item, lacks_rights
@@ -112,12 +113,13 @@ class Pilot:
         seed: int,
         max_side: int,
         limits: Patience,
+        watch: Watch,
         operator: str = "",
         require_rights: bool = False,
     ):
         self._server, self._book, self._run, self._forms, self._policy = server, book, run, forms, policy
         self._seed, self._max_side, self._limits = seed, max_side, limits
-        self._operator, self._require_rights = operator, require_rights
+        self._alarm, self._operator, self._require_rights = watch, operator, require_rights
         tasks = list(tasks)
         self._todo = deque(task for task in tasks if task.key not in book.keys)
         self._total, self._done = len(tasks), len(tasks) - len(self._todo)
@@ -129,13 +131,13 @@ class Pilot:
         self._began, self._edits, self._silent, self._stuck = time.monotonic(), 0, None, None
 
     def run(self) -> None:
-        """Work through the tasks.
+        """Work through the tasks, or until the alarm rings and what was queued has ended.
 
         Raises PilotError where the server stays away or an item is left without a row, and KeyboardInterrupt
         after taking back what was queued.
         """
         try:
-            while self._todo or self._flights:
+            while self._flights or (self._todo and not self._alarm.rings):
                 try:
                     self._fill()
                     self._look()
@@ -148,7 +150,7 @@ class Pilot:
                 self._take_back()
             raise
         lost = [key for key in self._keys if key not in self._book.keys]
-        if lost:
+        if lost and not self._alarm.rings:
             raise PilotError(
                 f"{len(lost)} items of {self._total} have no result; run the same command again to do them"
             )
@@ -166,7 +168,7 @@ class Pilot:
     # --- onto the server --------------------------------------------------------------------------
 
     def _fill(self) -> None:
-        while self._todo and len(self._flights) < self._limits.window:
+        while self._todo and not self._alarm.rings and len(self._flights) < self._limits.window:
             self._launch(self._todo[0])
             self._todo.popleft()
 
@@ -378,11 +380,12 @@ class Pilot:
         self._record(row | {"status": "error", "error": error})
 
     def _record(self, row: dict) -> None:
-        row |= {"finished": datetime.now(timezone.utc).isoformat(timespec="seconds")}
+        row |= {"finished": datetime.now(timezone.utc).isoformat(timespec="seconds")} | self._alarm.mark()
         self._book.append(row)
         audit.add_verdicts(self._book.folder, [row])
         self._done += 1
         say(f"[{self._done}/{self._total}] {_told(row)}{self._left()}")
+        self._alarm.saw(row)
 
     def _left(self) -> str:
         if not self._edits or self._done == self._total:
