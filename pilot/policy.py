@@ -76,7 +76,7 @@ class Rules(_Strict):
     """
 
     limits: str | dict[str, Any]
-    eyes: Literal[1, 2] = 1
+    eyes: Annotated[int, Field(ge=1, le=2)] = 1
     share: Annotated[float, Field(ge=0, le=100)] = 5.0
     reasons: Annotated[list[Reason], Field(min_length=1)] = list(REASONS)
     marks: Literal["xmp", "c2pa"] = "xmp"

@@ -2,7 +2,8 @@
 
 A line is {"n": its number, "time": UTC, "action": ..., ..., "previous": H(line before), "hash": H(line)},
 where H is the sha256 of the line's text without its "hash". `pilot run` writes "run" and "verdict"; the
-alarm "alarm" and "continue", `policy trust` "trust"; the review's store writes "reviewer", "settings", "vote", "undo", "void" and "export"; this file writes "torn".
+alarm "alarm" and "continue"; `policy trust` "trust"; the review's store "reviewer", "settings", "vote",
+"undo", "void" and "export"; this file "torn".
 """
 
 from __future__ import annotations
