@@ -16,7 +16,8 @@
 
 ITEMS is a CSV, JSON or JSONL file, or a folder with items.csv, items.json, items.jsonl or PIE-Bench's
 mapping_file.json. `run` needs a running ComfyUI with this pack (--server); the same command again goes on
-where an earlier one stopped. Status: 0 done, 1 an error, 3 paused by the policy's alarm, 130 Ctrl-C. Every picture, results.jsonl and report.html are in DIR.
+where an earlier one stopped. Every picture, results.jsonl and report.html are in DIR.
+Exit status: 0 done, 1 an error, 3 paused by the policy's alarm, 130 Ctrl-C.
 """
 
 from __future__ import annotations
