@@ -263,7 +263,7 @@ def _run(options: argparse.Namespace) -> int:
             alarm.parse(options.on_alarm) if options.on_alarm else [],
         ),
     )
-    if any(True for _ in journal.rows(options.out)):
+    if journal.rows(options.out):
         _report(options)
     if ring is None:
         return 0
