@@ -370,8 +370,9 @@ class EtaVerdict(EtaNode):
                     tooltip=(
                         "catalogue-strict: the background is the photograph's own; a VAE's round trip does "
                         "not pass, paste the picture back. "
-                        "advertising: the background may lose what a VAE loses. free: only what is no edit "
-                        "any more is rejected. custom: custom_policy."
+                        "advertising: the background may lose what a VAE loses. social: light and fine "
+                        "detail of the background may change. internal-draft: the same scene at a glance. "
+                        "free: only what is no edit any more is rejected. custom: custom_policy."
                     ),
                 ),
                 io.Combo.Input(

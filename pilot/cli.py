@@ -2,6 +2,10 @@
 
     python pilot run ITEMS --out DIR [--workflow FILE] [--mask auto|given|both|none]
                      [--set NODE.input=VALUE ...] [--full-size]
+                     [--policy NAME|FILE] [--on-alarm COMMAND] [--continue] [--unchecked]
+    python pilot policy copy NAME FILE
+    python pilot policy show NAME|FILE
+    python pilot policy trust FILE --run DIR
     python pilot report DIR
     python pilot verify-picture FILE
     python pilot pie ITEMS --checkpoint NAME --out DIR
@@ -14,6 +18,7 @@ ITEMS is a CSV, JSON or JSONL file, or a folder with items.csv, items.json, item
 mapping_file.json. `run` needs a running ComfyUI with this pack (--server), several, or a Ray cluster of them
 (--ray); the same command again goes on where an earlier one stopped. Every picture, results.jsonl and
 report.html are in DIR.
+Exit status: 0 done, 1 an error, 3 paused by the policy's alarm, 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -26,13 +31,27 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from eta_core import files
-from eta_core.evidence.policy import POLICIES, parse_policy
 
-from . import cluster, items, journal, models, pie_table, report, servers, workflow
+from . import (
+    alarm,
+    cluster,
+    items,
+    journal,
+    models,
+    pie_table,
+    policy,
+    policy_commands,
+    report,
+    servers,
+    trust,
+    workflow,
+)
 from .lane import Handle, Lane, LaneThread, Patience
+from .policy import PilotPolicy, PolicyError, Rules
 from .privacy import shown_setting, shown_values
 from .review import audit, commands
 from .review.desk import AGAIN
@@ -56,9 +75,11 @@ STOPS = (
     models.ModelsError,
     audit.AuditError,
     ReviewError,
+    PolicyError,
+    alarm.AlarmError,
     OSError,
 )
-BY_CTRL_C = 130
+PAUSED, BY_CTRL_C = 3, 130
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -69,14 +90,13 @@ def main(arguments: Sequence[str]) -> int:
         )  # a name that the log cannot spell must not stop a run
     options = _parser().parse_args(arguments)
     try:
-        options.command(options)
+        return options.command(options) or 0
     except STOPS as error:
         print(f"pilot: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\npilot: stopped; the same command goes on where this one was", file=sys.stderr)
         return BY_CTRL_C
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -139,6 +159,26 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="an item without consent and rights, or with rights that have ended, is not run",
     )
+    run_parser.add_argument(
+        "--on-alarm",
+        default="",
+        metavar="COMMAND",
+        help=(
+            "run once when the policy's alarm rings, without a shell: it gets the facts as JSON on its input "
+            f"and as ETA_ALARM_..., and {alarm.COMMAND_SECONDS:g} s"
+        ),
+    )
+    run_parser.add_argument(
+        "--continue",
+        dest="go_on",
+        action="store_true",
+        help="go on with a run that its alarm paused; the count begins anew",
+    )
+    run_parser.add_argument(
+        "--unchecked",
+        action="store_true",
+        help="run although the policy does not list all weights; the report says so",
+    )
     run_parser.add_argument("--retry-errors", action="store_true", help="do the items that failed once more")
     run_parser.set_defaults(command=_run)
     report_parser = parsers.add_parser(
@@ -171,6 +211,7 @@ def _parser() -> argparse.ArgumentParser:
         help="only these: " + ", ".join(f'"{name}"' for name in pie_table.ROWS),
     )
     pie_parser.set_defaults(command=_pie)
+    policy_commands.add(parsers)
     commands.add(parsers)
     return parser
 
@@ -204,7 +245,9 @@ def _about_items(parser: argparse.ArgumentParser) -> None:
         help="larger pictures are scaled down to this longer side; default: %(default)s",
     )
     parser.add_argument(
-        "--policy", default="advertising", help=f"{', '.join(POLICIES)}, or a JSON file; default: %(default)s"
+        "--policy",
+        default="advertising",
+        help=f"{', '.join(policy.TEMPLATES)}, or a JSON file; default: %(default)s",
     )
     parser.add_argument(
         "--clip", default="", help="a CLIP with its text projection on the server, for the CLIP figures"
@@ -231,9 +274,9 @@ def _about_items(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _run(options: argparse.Namespace) -> None:
+def _run(options: argparse.Namespace) -> int:
     listed = _listed(options)
-    _pilot(
+    ring = _pilot(
         options,
         listed,
         options.out,
@@ -243,10 +286,25 @@ def _run(options: argparse.Namespace) -> None:
         options.edited,
         options.retry_errors,
         options.full_size,
-        options.operator.strip(),
-        options.require_rights,
+        Says(
+            options.operator.strip(),
+            options.require_rights,
+            options.unchecked,
+            options.go_on,
+            alarm.parse(options.on_alarm) if options.on_alarm else [],
+        ),
     )
-    _report(options)
+    if next(journal.each(options.out), None):
+        _report(options)
+    if ring is None:
+        return 0
+    print(
+        f"pilot: paused. {alarm.words(ring)}\nThe items: {alarm.names(ring.items)}\n"
+        + (f"--on-alarm {ring.command}.\n" if ring.command else "")
+        + "When the cause is found, go on by the same command with --continue.",
+        file=sys.stderr,
+    )
+    return PAUSED
 
 
 def _verify_picture(options: argparse.Namespace) -> None:
@@ -274,6 +332,20 @@ def _listed(options: argparse.Namespace) -> list[items.Item]:
     return found[: options.limit]
 
 
+@dataclass(frozen=True)
+class Says:
+    """Who runs a run, and what this person asks for besides its settings.
+
+    go_on: end the alarm's pause. on_alarm: argv of a command.
+    """
+
+    operator: str = ""
+    require_rights: bool = False
+    unchecked: bool = False
+    go_on: bool = False
+    on_alarm: Sequence[str] = ()
+
+
 def _pilot(
     options: argparse.Namespace,
     listed: list[items.Item],
@@ -284,14 +356,25 @@ def _pilot(
     edited: str = "",
     retry: bool = False,
     full_size: bool = False,
-    operator: str = "",
-    require_rights: bool = False,
-) -> None:
-    limits, policy_text = (
-        _limits(options),
-        _policy_text(options.policy),
-    )  # before they become the folder's settings
-    policy = parse_policy(policy_text) if policy_text else POLICIES[options.policy]
+    says: Says | None = None,
+) -> alarm.Ring | None:
+    """Run the items -> why the run is paused, or None. says: None where no policy's alarm, rights and models
+    are to be heeded, as in a benchmark.
+    """
+    limits, rules = _limits(options), policy.load(options.policy)  # before they become the folder's settings
+    before = journal.load(out)
+    is_old = bool(before) and "policy_version" not in before["settings"]
+    if is_old:  # before policies by use: its settings stay as they are
+        rules = PilotPolicy(rules.name, Rules(limits=rules.told["limits"]), rules.path)
+    heeds, says = says is not None, says or Says()
+    if says.on_alarm and rules.rules.alarm is None:
+        raise PolicyError(f"--on-alarm: the policy {rules.name} has no alarm{_how_to_edit(rules)}")
+    paused = alarm.paused(out)
+    if paused and not says.go_on:
+        with journal.Journal(out):
+            return alarm.Watch(out, rules.rules.alarm, says.on_alarm, _facts(rules)).rings
+    if says.go_on and not paused:
+        raise alarm.AlarmError(f"--continue: no alarm paused the run in {out}; leave it out")
     lanes = _lanes(options, limits)
     infos = servers.asked(lanes, "object_info")
     graph = workflow.override(workflow.read(path, infos[0]), changes)
@@ -303,6 +386,10 @@ def _pilot(
     # a workflow that takes no item stops here
     example = workflow.form(graph, masks[0], False, clip, edited, side)
     warnings = servers.check_nodes(lanes, infos, example.graph)
+    about = servers.described(
+        before or {}, lanes, workflow.models_of(example.graph), options.models, warnings
+    )
+    about["models_checked"] = trust.check(rules, about["models"], says.unchecked or not heeds)
     settings = {
         "workflow": path.name,
         "workflow_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
@@ -310,44 +397,71 @@ def _pilot(
         "edited": edited,
         "seed": options.seed,
         "max_side": options.max_side,
-        "policy": Path(options.policy).name,
-        "limits": policy_text,
+        "policy": rules.name,
         "clip": [options.clip, options.clip_vision],
     } | {
         name: True
-        for name, is_set in (("full_size", full_size), ("require_rights", require_rights))
+        for name, is_set in (("full_size", full_size), ("require_rights", says.require_rights))
         if is_set
     }
+    if is_old:
+        settings["limits"] = _old_limits(before or {}, rules)
+    else:
+        settings["policy_version"] = rules.version
     with journal.Journal(out) as book:
         run = journal.settle(out, settings)
+        if not is_old:
+            run["rules"] = rules.told
+        watch = alarm.Watch(out, rules.rules.alarm if heeds else None, says.on_alarm, _facts(rules))
+        if says.go_on:
+            watch.go_on(says.operator)
         if retry:
             book.drop_errors()
         nodes = workflow.settings_of(example.graph).items()
         again = options.items.name == AGAIN and "items" in run  # the list is still that of the first run
-        run |= {
-            "items": run["items"] if again else options.items.name,
-            "nodes": {node: shown_values(values) for node, values in nodes},
-        }
-        servers.describe(run, lanes, workflow.models_of(example.graph), options.models, warnings)
-        for warning in warnings:
+        if not again:
+            run |= {"items": options.items.name, "tasks": len(tasks)}
+        run |= {"nodes": {node: shown_values(values) for node, values in nodes}} | about
+        for warning in about.get("warnings", []):
             print(f"warning: {warning}: their pictures may differ")
-        if operator:
-            run["operators"] = sorted({*run.get("operators", []), operator})
+        if says.operator:
+            run["operators"] = sorted({*run.get("operators", []), says.operator})
         journal.save(out, run)
-        audit.begin_run(out, run, operator)
+        audit.begin_run(out, run, says.operator)
         Pilot(
             lanes,
             book,
             run,
             tasks,
             forms,
-            policy,
+            rules.limits,
             options.seed,
             options.max_side,
             limits,
-            operator,
-            require_rights,
+            watch,
+            says.operator,
+            says.require_rights or (heeds and rules.rules.rights),
         ).run()
+        return watch.rings
+
+
+def _old_limits(before: dict, rules: PilotPolicy) -> str:
+    """A policy file's limits as an old run.json has them, where they are the same; empty for a name."""
+    was = before["settings"].get("limits", "")
+    if not rules.path:
+        return ""
+    same = bool(was) and policy.of_run(before).limits == rules.limits
+    return was if same else json.dumps(rules.told["limits"])
+
+
+def _facts(rules: PilotPolicy) -> dict[str, str]:
+    return {"policy": rules.name, "policy_version": rules.version}
+
+
+def _how_to_edit(rules: PilotPolicy) -> str:
+    if rules.path:
+        return f': add "alarm": {{"last": 20, "failures": 5}} to {rules.path}'
+    return f"; copy it, python pilot policy copy {rules.name} FILE, and give it one"
 
 
 def _tasks(listed: list[items.Item], mask: str) -> list[Task]:
@@ -390,21 +504,6 @@ def _lanes(options: argparse.Namespace, limits: Patience) -> Sequence[Handle]:
     if twice:
         raise PilotError(f"--server names {twice[0]} twice: name each server once")
     return [LaneThread(Lane(server, limits)) for server in found]
-
-
-def _policy_text(name: str) -> str:
-    """A policy file's JSON, however it is laid out; empty for one of POLICIES."""
-    if name in POLICIES:
-        return ""
-    path = Path(name)
-    if not path.is_file():
-        raise PilotError(f"--policy {name} is neither {', '.join(POLICIES)} nor a file")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        parse_policy(text)
-    except ValueError as error:
-        raise PilotError(f"--policy {name}: {error}") from None
-    return json.dumps(json.loads(text))
 
 
 def _report(options: argparse.Namespace) -> None:

@@ -165,6 +165,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="allow")
     workflow: str = ""
     policy: str = ""
+    policy_version: str | None = None
     limits: str = ""
 
 
@@ -175,6 +176,7 @@ class Run(BaseModel):
     id: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
     settings: Settings
     items: str = ""
+    rules: dict[str, Any] | None = None
     nodes: dict[str, dict[str, Any]] = {}
     server: dict[str, str | None] = {}
     servers: dict[str, dict[str, str | None]] = {}

@@ -198,6 +198,8 @@ body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(
 h1 { font-size: 1.6rem; margin: 0 0 .3rem; overflow-wrap: anywhere; }
 h2 { margin: 2.2rem 0 .6rem; font-size: 1.2rem; }
 p { max-width: 50rem; } .dim, figcaption, small { color: var(--dim); }
+.warning { background: var(--card); border-left: 4px solid var(--reject); padding: .6rem 1rem;
+  margin: .8rem 0; max-width: 50rem; overflow-wrap: anywhere; }
 .tiles { display: flex; flex-wrap: wrap; gap: .8rem; margin: .8rem 0; }
 .tile { background: var(--card); border-left: 4px solid var(--dim); padding: .5rem 1rem; min-width: 7rem; }
 .tile b { display: block; font-size: 1.5rem; } .tile.pass { border-color: var(--pass); }

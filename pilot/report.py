@@ -13,11 +13,10 @@ from pathlib import Path
 from eta_core.evidence.metrics import METRICS, Metric, metric_named
 from eta_core.evidence.policy import VERDICTS, Policy
 
-from . import journal, page, pie_table
+from . import alarm, journal, page, pie_table, policy
 from .page import Html, tag
 from .review import figures
 from .review import store as review_store
-from .review.candidates import policy_of
 from .run import duration
 
 SHOWN = 60
@@ -92,13 +91,15 @@ def _light(row: dict, seen: dict[str, object]) -> dict:
 def page_of(
     folder: Path, run: dict, rows: list[dict], shown: int = SHOWN, reviews: Sequence[object] = ()
 ) -> Html:
-    policy = policy_of(run["settings"])
+    rules = policy.of_run(run)
     modes = by_mode(rows)
     return page.whole(
         f"Pilot: {folder.resolve().name}",
-        _opening(run, rows, policy),
+        _alarm(folder),
+        _checked(run),
+        _opening(run, rows, rules),
         reviews,
-        [_mode(mode, some, policy) for mode, some in modes.items()],
+        [_mode(mode, some, rules.limits) for mode, some in modes.items()],
         _pie(modes),
         _servers(run, rows),
         _errors(rows),
@@ -116,13 +117,9 @@ def by_mode(rows: Iterable[dict]) -> dict[str, list[dict]]:
     return {mode: some for mode in MODES if (some := [row for row in rows if row["mode"] == mode])}
 
 
-def outcome(row: dict) -> str:
-    return "error" if row["status"] == "error" else row["verdict"]
-
-
 def rates(rows: Iterable[dict]) -> dict[str, int]:
     """How many items came out how, by OUTCOMES."""
-    counts = Counter(map(outcome, rows))
+    counts = Counter(map(alarm.outcome, rows))
     return {name: counts[name] for name in OUTCOMES}
 
 
@@ -158,15 +155,58 @@ def worst_first(rows: Iterable[dict]) -> list[dict]:
 # --- what the page shows --------------------------------------------------------------------------
 
 
-def _opening(run: dict, rows: list[dict], policy: Policy) -> list[Html]:
+def _alarm(folder: Path) -> list[Html]:
+    """What paused the run, and what did so before."""
+    rings = alarm.load(folder)
+    ended = [one for one in rings if one.continued]
+    found = []
+    for ring in rings[len(ended) :]:
+        command = f" The command of --on-alarm {ring.command}." if ring.command else ""
+        found.append(
+            tag(
+                "div",
+                tag("b", "This run is paused by its alarm. "),
+                alarm.words(ring),
+                " Nothing new is begun until a person says so: the same command with --continue.",
+                command,
+                tag("p", f"The items: {alarm.names(ring.items)}."),
+                class_="warning",
+            )
+        )
+    for ring in ended:
+        who = f" by {ring.continued.who}" if ring.continued and ring.continued.who else ""
+        found.append(tag("p", f"Paused, and continued{who}: {alarm.words(ring)}", class_="dim"))
+    return found
+
+
+def _checked(run: dict) -> Html | None:
+    """Whether the policy knows the weights; nothing for a run older than its list."""
+    about = run.get("models_checked")
+    if about is None:
+        return None
+    if not about["list"]:
+        return tag("p", "The policy keeps no list of models.", class_="dim")
+    if not about["unlisted"]:
+        return tag("p", "All weights of this run are on the policy's list.", class_="dim")
+    lacks = [f"{name}, {sha256 or 'not hashed'}" for name, sha256 in about["unlisted"].items()]
+    return tag(
+        "div",
+        tag("b", "Run by --unchecked. "),
+        f"These weights are not on the policy's list of models that passed: {'; '.join(lacks)}.",
+        class_="warning",
+    )
+
+
+def _opening(run: dict, rows: list[dict], rules: policy.PilotPolicy) -> list[Html]:
     finished = sorted(row["finished"][:16].replace("T", " ") for row in rows)
     seconds = sum(values_of(rows, "seconds"))
     limits = "; ".join(
         f"{METRICS[name].label} {limits.ok} to pass"
         + (f", {limits.review} for review" if limits.review != limits.ok else "")
-        for name, limits in policy.items()
+        for name, limits in rules.limits.items()
     )
-    blind = not any(name.startswith("clip") for name in policy)
+    blind = not any(name.startswith("clip") for name in rules.limits)
+    versioned = "policy_version" in run["settings"]
     return [
         tag(
             "p",
@@ -178,7 +218,8 @@ def _opening(run: dict, rows: list[dict], policy: Policy) -> list[Html]:
         tag(
             "p",
             tag("b", "What the verdicts mean. "),
-            f"Policy {run['settings'].get('policy', '')}: {limits}. Error: the item could not be edited. ",
+            f"Policy {rules.name}{f', version {rules.version[:12]}' if versioned else ''}: {limits}. "
+            f"Alarm: {policy.alarm_words(rules.rules.alarm)}. Error: the item could not be edited. ",
             "In the distributions the full line is the limit to pass, the dashed one that for review. ",
             "Whether a picture shows what its target prompt says is not among these limits: look at the "
             "cases below."
@@ -188,7 +229,7 @@ def _opening(run: dict, rows: list[dict], policy: Policy) -> list[Html]:
     ]
 
 
-def _mode(mode: str, rows: list[dict], policy: Policy) -> list[object]:
+def _mode(mode: str, rows: list[dict], limits: Policy) -> list[object]:
     found = rates(rows)
     tiles = [
         tag("div", tag("b", _percent(count, len(rows))), f"{name} ({count})", class_=f"tile {name}")
@@ -211,20 +252,20 @@ def _mode(mode: str, rows: list[dict], policy: Policy) -> list[object]:
         tag("p", f"{maskless} items name no word to change and were edited without a mask.")
         if maskless
         else None,
-        tag("div", [_plot(rows, name, policy) for name in (*DRAWN, "seconds")], class_="plots"),
+        tag("div", [_plot(rows, name, limits) for name in (*DRAWN, "seconds")], class_="plots"),
         _figures(rows),
         _not_measured(rows),
         _categories(rows),
     ]
 
 
-def _plot(rows: list[dict], name: str, policy: Policy) -> Html | None:
+def _plot(rows: list[dict], name: str, policy_limits: Policy) -> Html | None:
     values = values_of(rows, name)
     finite = [value for value in values if math.isfinite(value)]
     if len(finite) < 2:
         return None
     metric = _metric(name)
-    limits = policy.get(name)
+    limits = policy_limits.get(name)
     ends = (
         [
             (kind, end)
@@ -449,7 +490,7 @@ def _folded(title: str, *content: Html) -> Html:
 
 
 def _verdict(row: dict) -> Html:
-    return tag("span", outcome(row), class_=f"verdict {outcome(row)}")
+    return tag("span", alarm.outcome(row), class_=f"verdict {alarm.outcome(row)}")
 
 
 def _metric(name: str) -> Metric:

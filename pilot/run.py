@@ -22,6 +22,7 @@ from eta_core.evidence.policy import Policy, judge, worst
 from eta_core.evidence.report import plain
 
 from . import journal, workflow
+from .alarm import Watch
 from .graph import Graph
 from .items import LATER, Item, lacks_rights
 from .lane import (
@@ -140,13 +141,14 @@ class Pilot:
         seed: int,
         max_side: int,
         limits: Patience,
+        watch: Watch,
         operator: str = "",
         require_rights: bool = False,
     ):
         self._workers = [Worker(lane) for lane in lanes]
         self._book, self._run, self._forms, self._policy = book, run, forms, policy
         self._seed, self._max_side, self._limits = seed, max_side, limits
-        self._operator, self._require_rights = operator, require_rights
+        self._alarm, self._operator, self._require_rights = watch, operator, require_rights
         self._verdicts = audit.Verdicts(book.folder)
         tasks = list(tasks)
         self._keys = [task.key for task in tasks]
@@ -157,13 +159,12 @@ class Pilot:
         self._renamed: Counter[str] = Counter()
         self._refused: dict[str, Worker] = {}  # who refused an item that another is to try
         self._at: dict[str, Worker] = {}  # what an earlier run left there, by id
-        self._closing: BaseException | None = None
-        self._said_closing = False
+        self._closing = self._said_closing = False
         self._began, self._edits = time.monotonic(), 0
         self._told_item = self._told_servers = self._began
 
     def run(self) -> None:
-        """Work through the tasks.
+        """Work through the tasks, or until the alarm rings and what ran has ended.
 
         Raises PilotError where every server stays away or an item is left without a row, KeyboardInterrupt
         after the first Ctrl-C when what ran has ended, and after the second when it was interrupted.
@@ -176,20 +177,16 @@ class Pilot:
         except KeyboardInterrupt:
             self._take_back()
             raise
-        if self._closing is not None:
-            raise self._closing
+        if self._closing:
+            raise KeyboardInterrupt
         lost = [key for key in self._keys if key not in self._book.keys]
-        if lost:
+        if lost and not self._alarm.rings:
             raise PilotError(
                 f"{len(lost)} items of {self._total} have no result; run the same command again to do them"
             )
 
-    def close(self, why: BaseException) -> None:
-        """Hand out nothing more; run() raises `why` when what runs has ended."""
-        self._closing = self._closing or why
-
     def _may_hand_out(self) -> bool:
-        return self._closing is None
+        return not (self._closing or self._alarm.rings)
 
     def _is_at_work(self) -> bool:
         return any(worker.held for worker in self._workers) or bool(self._todo and self._may_hand_out())
@@ -197,7 +194,8 @@ class Pilot:
     def _step(self) -> None:
         if not (self._may_hand_out() or self._said_closing):
             self._said_closing = True
-            say("nothing more is begun; what runs may end. Ctrl-C again interrupts it")
+            how = ". Ctrl-C again interrupts it" if self._closing else ""
+            say(f"nothing more is begun; what runs may end{how}")
         workers = self._live()
         for worker in workers:
             if worker.turn is None:
@@ -226,7 +224,7 @@ class Pilot:
 
         def close(*_: object) -> None:
             signal.signal(signal.SIGINT, PYTHONS_OWN)
-            self.close(KeyboardInterrupt())
+            self._closing = True
 
         signal.signal(signal.SIGINT, close)
         try:
@@ -454,8 +452,8 @@ class Pilot:
         self._record(row)
 
     def _record(self, row: dict) -> None:
-        """Write down an item's end. Whoever counts rows to stop a run calls close()."""
-        row |= {"finished": datetime.now(timezone.utc).isoformat(timespec="seconds")}
+        """Write down an item's end, which may ring the alarm."""
+        row |= {"finished": datetime.now(timezone.utc).isoformat(timespec="seconds")} | self._alarm.mark()
         self._book.append(row)
         self._verdicts.add(row)
         self._done += 1
@@ -464,6 +462,7 @@ class Pilot:
         if few or now - self._told_item > 1:
             self._told_item = now
             say(f"[{self._done}/{self._total}] {_told(row)}{self._left()}")
+        self._alarm.saw(row)
 
     def _tell_servers(self) -> None:
         now = time.monotonic()

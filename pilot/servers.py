@@ -40,30 +40,31 @@ def check_nodes(lanes: Sequence[Handle], infos: Sequence[dict], graph: Graph) ->
     return warnings
 
 
-def describe(
-    run: dict, lanes: Sequence[Handle], names: Iterable[str], folders: Iterable[Path], warnings: list[str]
-) -> None:
-    """Write the servers and their weights into run.json's content.
+def described(
+    before: dict, lanes: Sequence[Handle], names: Iterable[str], folders: Iterable[Path], warnings: list[str]
+) -> dict:
+    """What run.json is to say of the servers and their weights.
 
-    warnings: what is known to differ; differing versions are added. Raises ModelsError where weights differ
-    among the servers, or are others than the run began with.
+    before: its content, empty for a new run. warnings: what is known to differ; differing versions are added.
+    Raises ModelsError where weights differ among the servers, or are others than the run began with.
     """
-    before = run.get("models", {})
-    found = asked(lanes, "about", list(names), list(folders), before)
-    first, run["server"] = lanes[0].name, found[0][0]
-    run["models"] = found[0][1]
-    for lane, (versions, weights) in zip(lanes[1:], found[1:]):
-        run["models"] = _joined(run["models"], weights, first, lane.name)
-        differing = [name for name in versions if versions[name] != run["server"][name]]
-        said = ", ".join(f"{name} {versions[name]} and {run['server'][name]}" for name in differing)
+    known = before.get("models", {})
+    found = asked(lanes, "about", list(names), list(folders), known)
+    first, (versions, weights) = lanes[0].name, found[0]
+    for lane, (others, theirs) in zip(lanes[1:], found[1:]):
+        weights = _joined(weights, theirs, first, lane.name)
+        said = ", ".join(
+            f"{name} {others[name]} and {versions[name]}" for name in others if others[name] != versions[name]
+        )
         if said:
-            warnings.append(f"{lane.name} and {first} differ in {said}")
-    models.check(run["models"], before)
+            warnings = [*warnings, f"{lane.name} and {first} differ in {said}"]
+    models.check(weights, known)
+    told = {"server": versions, "models": weights}
     if len(lanes) > 1:
-        versions = {lane.name: about for lane, (about, _) in zip(lanes, found)}
-        run["servers"] = run.get("servers", {}) | versions
+        told["servers"] = before.get("servers", {}) | {lane.name: one for lane, (one, _) in zip(lanes, found)}
     if warnings:
-        run["warnings"] = sorted({*run.get("warnings", []), *warnings})
+        told["warnings"] = sorted({*before.get("warnings", []), *warnings})
+    return told
 
 
 def _joined(one: dict[str, dict], other: dict[str, dict], first: str, second: str) -> dict[str, dict]:

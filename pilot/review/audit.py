@@ -2,7 +2,8 @@
 
 A line is {"n": its number, "time": UTC, "action": ..., ..., "previous": H(line before), "hash": H(line)},
 where H is the sha256 of the line's text without its "hash". `pilot run` writes "run" and "verdict"; the
-review's store writes "reviewer", "settings", "vote", "undo", "void" and "export"; this file writes "torn".
+alarm "alarm" and "continue"; `policy trust` "trust"; the review's store "reviewer", "settings", "vote",
+"undo", "void" and "export"; this file "torn".
 """
 
 from __future__ import annotations
@@ -58,6 +59,15 @@ def append(folder: Path, entries: Iterable[dict]) -> str:
         return append_locked(folder, entries)
 
 
+def append_once(folder: Path, entry: dict) -> None:
+    """Add an entry unless one of the same content is there, such as a program that was killed has left."""
+    uid = digest(entry)
+    path = folder / LOG
+    with locked(folder):
+        if not path.exists() or uid.encode() not in path.read_bytes():
+            append_locked(folder, [entry | {"uid": uid}])
+
+
 def append_locked(folder: Path, entries: Iterable[dict]) -> str:
     """The same for who holds `locked(folder)`."""
     entries = list(entries)
@@ -111,6 +121,9 @@ def begin_run(folder: Path, run: dict, operator: str) -> None:
     """A line for the start or the going on of a run, after the verdicts that an earlier one left unlogged."""
     settings = digest(run["settings"])
     started = {"action": "run", "who": operator, "role": "operator", "run": run["id"], "settings": settings}
+    started |= {
+        name: run["settings"][name] for name in ("policy", "policy_version") if name in run["settings"]
+    }
     with locked(folder):
         _add_missing(folder)
         append_locked(folder, [started])

@@ -10,12 +10,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PureWindowsPath
 
-from eta_core.evidence.policy import POLICIES, Policy, parse_policy
-
-from .. import journal
+from .. import journal, policy
 from .audit import digest, file_hash
-
-SHARE = 5.0  # percent of what passed
 
 
 @dataclass(frozen=True)
@@ -39,7 +35,7 @@ class Candidate:
         return [name for name in self.hashes if name.startswith("edited")]
 
 
-def of_run(folder: Path, share: float = SHARE) -> list[Candidate]:
+def of_run(folder: Path, share: float) -> list[Candidate]:
     """The items that people review, as their files are now. Raises JournalError."""
     run, rows, drawn = chosen(folder, share)
     return [candidate(folder, run, row, row["key"] in drawn) for row in rows]
@@ -76,7 +72,7 @@ def candidate(folder: Path, run: dict, row: dict, drawn: bool, before: Candidate
         return before
     bound = {
         "files": hashes,
-        "policy": digest(repr(sorted(policy_of(run["settings"]).items()))),
+        "policy": _policy(run),
         "settings": digest(run["settings"]),
         "mode": row["mode"],
         "seed": row["seed"],
@@ -85,13 +81,10 @@ def candidate(folder: Path, run: dict, row: dict, drawn: bool, before: Candidate
     return Candidate(row, hashes, digest(bound), drawn)
 
 
-def policy_of(settings: dict) -> Policy:
-    """The policy a run was judged by. Raises JournalError."""
-    limits = settings.get("limits")
-    try:
-        return parse_policy(limits) if limits else POLICIES.get(settings.get("policy", ""), {})
-    except ValueError as error:
-        raise journal.JournalError(f"the policy that {journal.RUN} holds cannot be read: {error}") from None
+def _policy(run: dict) -> str:
+    """The version of the policy; of a run older than versions, the hash of its limits."""
+    version = run["settings"].get("policy_version")
+    return version or digest(repr(sorted(policy.of_run(run).limits.items())))
 
 
 def _hash(folder: Path, name: str) -> str:

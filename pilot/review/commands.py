@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from .. import items
-from . import audit, candidates, export, server
+from . import audit, export, server
 from .desk import Desk
 from .store import ROLES, ReviewError, Store
 
@@ -35,12 +35,14 @@ def add(parsers) -> None:
         _about_store(parser)
     review = parsers.add_parser("review", help="the page where people review a run", allow_abbrev=False)
     review.add_argument("run", type=Path, metavar="DIR")
-    review.add_argument("--eyes", type=int, choices=(1, 2), help="people who see an item; default: 1")
+    review.add_argument(
+        "--eyes", type=int, choices=(1, 2), help="people who see an item; default: the policy's"
+    )
     review.add_argument(
         "--share",
         type=float,
         metavar="PERCENT",
-        help=f"of what passed, drawn to check the policy; default: {candidates.SHARE:g}",
+        help="of what passed, drawn to check the policy; default: the policy's",
     )
     review.add_argument(
         "--listen", default=HERE, metavar="ADDRESS", help="default: %(default)s, this machine alone"

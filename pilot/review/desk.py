@@ -14,11 +14,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from .. import journal
+from .. import alarm, journal, policy
 from ..workflow import eta_of
 from . import audit, candidates
 from .candidates import Candidate
-from .store import ACTIONS, LEAD, REASONS, Conflict, Person, ReviewError, Store, Vote
+from .store import ACTIONS, LEAD, Conflict, Person, ReviewError, Store, Vote
 
 AGAIN = "again.jsonl"
 MASKS = "masks"  # the folder of those that reviewers drew
@@ -70,13 +70,15 @@ class Desk:
 
     def __init__(self, folder: Path, store: Store, eyes: int | None = None, share: float | None = None):
         self._folder, self._store = folder, store
-        before = {"eyes": 1, "share": candidates.SHARE} | store.settings()
+        rules = policy.of_run(journal.load(folder) or {}).rules
+        before = {"eyes": rules.eyes, "share": rules.share} | store.settings()
         wanted = {"eyes": eyes, "share": share}
         settings = before | {name: value for name, value in wanted.items() if value is not None}
         if settings["eyes"] not in (1, 2) or not 0 <= settings["share"] <= 100:
             raise ReviewError("--eyes must be 1 or 2, and --share from 0 to 100 percent")
         store.settle(**settings)
         self.eyes, self.share = int(settings["eyes"]), settings["share"]
+        self.reasons = rules.reasons
         self._lock = threading.Lock()
         self._held: dict[tuple[str, str], float] = {}  # (item, person) -> since when it is on screen
         self._items: dict[str, Candidate] = {}
@@ -186,6 +188,10 @@ class Desk:
         own = one.row.get("eta")
         return own if own is not None else eta_of(self._chosen[0].get("nodes", {}))
 
+    def paused(self) -> bool:
+        """Whether the run's alarm rings, so that nothing new comes."""
+        return alarm.paused(self._folder) is not None
+
     def own(self, person: Person) -> int:
         """How many items are kept from a person because this person ran the edit."""
         return sum(same_person(one.row.get("operator", ""), person.name) for one in self.items())
@@ -205,12 +211,12 @@ class Desk:
         """Record a vote on what the person saw. Raises ReviewError; Conflict where it changed meanwhile."""
         if (
             action not in ACTIONS
-            or (action == "reject") != (reason in REASONS)
+            or (action == "reject") != (reason in self.reasons)
             or len(comment) > LONGEST_COMMENT
         ):
             raise ReviewError(
                 f"a vote is one of {', '.join(ACTIONS)}; a reject, and only it, has a reason of "
-                f"{', '.join(REASONS)}; a comment has at most {LONGEST_COMMENT} characters"
+                f"{', '.join(self.reasons)}; a comment has at most {LONGEST_COMMENT} characters"
             )
         self.sync()
         one = self.item(key)

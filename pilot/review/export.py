@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 
 from eta_core import files
 
-from .. import journal
+from .. import journal, policy
 from . import audit
 from .candidates import Candidate, candidate
 from .desk import Desk, outcome
@@ -73,6 +73,11 @@ def write(
     except files.CredentialsError as error:
         raise ReviewError(str(error)) from None
     signer = None if unsigned else signer
+    found = policy.of_run(journal.load(store.folder) or {})
+    if signer is None and found.rules.marks == "c2pa":
+        raise ReviewError(
+            f"the policy {found.name} wants signed pictures (marks: c2pa), and they are {unsigned}"
+        )
     if out.exists() and any(out.iterdir()):
         raise ReviewError(f"{out} is not empty: an export needs a folder of its own")
     desk.sync()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
-from .. import journal, page
+from .. import journal, page, policy
 from ..page import Html, tag
 from . import candidates
 from .candidates import Candidate
@@ -40,7 +40,8 @@ class Reviewed:
 
 
 def read(folder: Path, store: Store) -> Reviewed:
-    settings = {"eyes": 1.0, "share": candidates.SHARE} | store.settings()
+    rules = policy.of_run(journal.load(folder) or {}).rules
+    settings = {"eyes": rules.eyes, "share": rules.share} | store.settings()
     items = {one.key: one for one in candidates.of_run(folder, settings["share"])}
     votes: dict[str, list[Vote]] = {}
     for vote in store.votes():

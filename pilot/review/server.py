@@ -182,6 +182,7 @@ async def _next(request: web.Request) -> web.Response:
     desk, person = request.app[DESK], request[PERSON]
     shown = await asyncio.to_thread(desk.next, person, request.query.get("after", ""))
     told: dict = {"name": person.name, "role": person.role, "eyes": desk.eyes, "own": desk.own(person)}
+    told |= {"reasons": desk.reasons, "paused": await asyncio.to_thread(desk.paused)}
     told |= {"item": None, "done": 0, "left": 0} if shown is None else _of(desk, shown)
     if shown is None:
         votes = await asyncio.to_thread(desk.votes)

@@ -35,7 +35,6 @@ from . import audit
 FILE = "review.sqlite"
 ROLES = ("reviewer", "lead")
 ACTIONS = ("approve", "reject", "again")
-REASONS = ("background", "missing", "artefact", "brand", "rights", "other")
 LEAD = 3  # the seat of a lead, after the first and the second
 MOST_EYES = 2
 LONGEST_NAME = 80

@@ -1,9 +1,11 @@
 """Whole runs on the real server with the embedded model."""
 
 import json
+import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import time
 import uuid
 from collections import Counter
@@ -454,3 +456,77 @@ def test_a_run_with_rights_and_an_operator_is_reviewed_and_what_is_sent_back_ret
     run = journal.load(out)
     assert run and (run["operators"], run["items"]) == (["Olga"], tmp_path.name)
     assert cli.main(["report", str(out)]) == 0 and "pass@3" in (out / "report.html").read_text()
+
+
+def strict(folder: Path, **more) -> Path:
+    """A policy that rejects every edit: no background is as good as this."""
+    path = folder / "policy.json"
+    limits = {"background_psnr": {"pass": {"min": 500}}}
+    path.write_text(json.dumps({"limits": limits, "alarm": {"last": 3, "failures": 1}} | more))
+    return path
+
+
+def test_an_alarm_pauses_a_run_until_it_is_told_to_go_on(pilot, server, tmp_path):
+    rows = [cat(tmp_path, f"{n}.png", n) for n in range(5)]
+    out, told = tmp_path / "out", tmp_path / "told.json"
+    write = f"import sys; open({str(told)!r}, 'a').write(sys.stdin.read() + '\\n')"
+    command = ["run", listed(tmp_path, rows), "--out", out, "--set", "EtaInversion.steps=2"]
+    command += ["--policy", strict(tmp_path), "--window", 1]
+    command += ["--on-alarm", shlex.join([sys.executable, "-c", write])]
+    said = finished(pilot(*command), cli.PAUSED)
+    first = journal.rows(out)
+    assert len(first) == 2 and "paused. 2 of the last 2 items came out as reject or error" in said
+    assert server.queue() == (set(), set())
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert page.index("This run is paused by its alarm.") < page.index("What the verdicts mean")
+    assert "--continue" in finished(pilot(*command), cli.PAUSED) and journal.rows(out) == first
+    (facts,) = map(json.loads, told.read_text().splitlines())
+    assert facts["items"] == ["0.png", "1.png"] and facts["policy"] == "policy.json"
+    finished(pilot(*command, "--continue", "--operator", "Olga"), cli.PAUSED)
+    assert len(journal.rows(out)) == 4 and len(told.read_text().splitlines()) == 2
+    said = finished(pilot(*command, "--continue", "--operator", "Olga"))
+    found = journal.rows(out)
+    assert found[:2] == first and Counter(row["name"] for row in found) == {f"{n}.png": 1 for n in range(5)}
+    lines = [json.loads(line)["action"] for line in (out / audit.LOG).read_bytes().splitlines()]
+    assert (lines.count("alarm"), lines.count("continue")) == (2, 2) and audit.verify(out).findings == ()
+    assert (
+        "is not paused" not in said and "Paused, and continued by Olga" in (out / "report.html").read_text()
+    )
+    assert "no alarm paused" in finished(pilot(*command, "--continue"), 1)
+
+
+def test_weights_that_a_policy_does_not_list_run_unchecked_until_it_trusts_them(
+    arguments, host, tmp_path, capsys
+):
+    limits = {"background_psnr": {"pass": {"min": 0}}}
+    policy = strict(tmp_path, limits=limits, models=[], trust={"items": 1, "passed": 100})
+    items, before = listed(tmp_path, [cat(tmp_path, "a.png")]), host.prompts()
+    settings = ("--set", "EtaInversion.steps=2", "--policy", policy)
+    out, later = tmp_path / "out", tmp_path / "later"
+    assert cli.main(arguments("run", items, "--out", out, *settings)) == 1
+    said = capsys.readouterr().err
+    assert f"does not list {CHECKPOINT}, sha256 " in said and "--unchecked" in said and "policy trust" in said
+    assert host.prompts() == before and not out.exists()
+    assert cli.main(arguments("run", items, "--out", out, *settings, "--unchecked")) == 0
+    assert "Run by --unchecked." in (out / "report.html").read_text()
+    assert cli.main(["policy", "trust", str(policy), "--run", str(out)]) == 0
+    assert cli.main(arguments("run", items, "--out", later, *settings)) == 0
+    assert "are on the policy&#x27;s list" in (later / "report.html").read_text()
+    digests = [json.loads((folder / journal.RUN).read_text())["settings"] for folder in (out, later)]
+    assert digests[0]["policy_version"] == digests[1]["policy_version"]
+
+
+def test_a_run_begun_before_policies_had_versions_goes_on_and_stays_as_it_was(arguments, tmp_path):
+    out, items = tmp_path / "out", listed(tmp_path, [cat(tmp_path, "a.png")])
+    command = arguments("run", items, "--out", out, "--set", "EtaInversion.steps=2")
+    assert cli.main(command) == 0
+    run = json.loads((out / journal.RUN).read_text())
+    for name in ("rules", "models_checked", "tasks"):
+        del run[name]
+    del run["settings"]["policy_version"]
+    run["settings"]["limits"] = ""
+    (out / journal.RUN).write_text(json.dumps(run))
+    before = journal.rows(out)
+    assert cli.main(command) == 0 and journal.rows(out) == before
+    assert json.loads((out / journal.RUN).read_text())["settings"] == run["settings"]
+    assert Desk(out, Store(out)).eyes == 1

@@ -8,10 +8,9 @@ import { TEXTS } from "./texts.js";
  *     target_prompt: string, again: boolean, eta: number | null, pictures: Record<string, string>,
  *     earlier: { action: string, reason: string, comment: string, eta: number | null }[] }} Item
  * @typedef {{ name: string, role: string, item: Item | null, done: number, left: number, own: number,
- *     others?: number, seconds_left?: number, following?: Record<string, string> }} Turn
+ *     reasons: string[], paused: boolean, others?: number, seconds_left?: number, following?: Record<string, string> }} Turn
  */
 
-const REASONS = ["background", "missing", "artefact", "brand", "rights", "other"];
 const SIGNS = { approve: "\u2713", reject: "\u2715", again: "\u21bb" };
 const GAIN = 4; // of the difference, so that small ones are seen
 const WAIT = 15000; // milliseconds until a page that has nothing looks again
@@ -315,6 +314,7 @@ function describe() {
     const counted = say("counted", { done, all: done + waiting });
     get("counted", HTMLElement).textContent =
         counted + (item ? say("time_left", { time: duration(turn?.seconds_left ?? 0) }) : "");
+    get("paused", HTMLElement).hidden = !turn?.paused;
     get("person", HTMLElement).textContent = turn ? `${turn.name} \u00b7 ${say(turn.role)}` : "";
     stage.classList.toggle("empty", !item);
     const message = get("message", HTMLElement);
@@ -468,7 +468,7 @@ function open(action) {
     const legend = reasons.querySelector("legend");
     reasons.replaceChildren(
         ...(legend ? [legend] : []),
-        ...REASONS.map((reason, i) => {
+        ...turn.reasons.map((reason, i) => {
             const choice = make("input", { type: "radio", name: "reason", value: reason });
             return make("label", {}, choice, make("kbd", { "aria-hidden": "true" }, String(i + 1)), say(`reason_${reason}`));
         })
