@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import math
 import os
+import statistics
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from PIL import Image
 from pydantic import BaseModel
 
@@ -58,6 +57,10 @@ class Measure:
     @property
     def sign(self) -> int:
         return 1 if self.better == "higher" else -1
+
+    @property
+    def is_median(self) -> bool:
+        return self.name == "seconds"  # the first item's hold the loading of the model
 
     def text(self, value: float) -> str:
         if math.isnan(value):
@@ -272,17 +275,18 @@ class Comparison:
             self._differences[asked] = (
                 paired.share_difference(ones, others, level)
                 if measure.is_share
-                else paired.middle_difference(ones, others, _middle_of(measure), level)
+                else paired.middle_difference(ones, others, measure.is_median, level)
             )
         return self._differences[asked]
 
     def middle(self, entry: Entry, measure: Measure, keys: Sequence[str] | None = None) -> float:
         values = self._values(entry, measure, keys)
-        return float(_middle_of(measure)(values)) if values else math.nan
+        of = statistics.median if measure.is_median else statistics.fmean
+        return of(values) if values else math.nan
 
     def interval(self, entry: Entry, measure: Measure) -> Interval:
         values = self._values(entry, measure)
-        return paired.share(values) if measure.is_share else paired.middle(values, _middle_of(measure))
+        return paired.share(values) if measure.is_share else paired.middle(values, measure.is_median)
 
     def _values(self, entry: Entry, measure: Measure, keys: Sequence[str] | None = None) -> list[float]:
         found = [entry.value(key, measure) for key in (self.keys if keys is None else keys)]
@@ -359,10 +363,6 @@ class Comparison:
         """Items that ended as an error for some entries and not for all."""
         failed = {key: [e.rows[key]["status"] == "error" for e in self.entries] for key in self.keys}
         return [key for key, of in failed.items() if any(of) and not all(of)]
-
-
-def _middle_of(measure: Measure) -> Any:
-    return np.median if measure.name == "seconds" else np.mean  # the first item's includes loading the model
 
 
 def _or_worst(value: float) -> float:

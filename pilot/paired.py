@@ -51,11 +51,12 @@ def share(passed: Sequence[float], level: float = LEVEL) -> Interval:
     return Interval(sum(passed) / count, found.low, found.high, count)
 
 
-def middle(values: Sequence[float], of: Callable = np.mean, level: float = LEVEL) -> Interval:
-    """The mean, or what `of` takes, of values, with a bootstrap interval."""
+def middle(values: Sequence[float], median: bool = False, level: float = LEVEL) -> Interval:
+    """The mean or the median of values, with a bootstrap interval."""
     if not len(values):
         return Interval(math.nan, math.nan, math.nan, 0)
-    return Interval(float(of(values)), *_bootstrap(np.asarray(values), of, level), len(values))
+    found = np.asarray(values, float)
+    return Interval(float(_of(median)(found)), *_bootstrap(found, median, level), len(values))
 
 
 def share_difference(ones: Sequence[float], others: Sequence[float], level: float = LEVEL) -> Difference:
@@ -73,52 +74,50 @@ def share_difference(ones: Sequence[float], others: Sequence[float], level: floa
     z = NormalDist().inv_cdf(1 - level / 2)
     half = z * math.sqrt((p_won + p_lost - (p_won - p_lost) ** 2) / (count + 2))
     low, high = p_won - p_lost - half, p_won - p_lost + half
-    p = stats.binomtest(won, won + lost).pvalue if won + lost else 1.0
-    return Difference((won - lost) / count, max(low, -1.0), min(high, 1.0), count, float(p))
+    return Difference((won - lost) / count, max(low, -1.0), min(high, 1.0), count, _sign_test(won, lost))
 
 
 def middle_difference(
-    ones: Sequence[float], others: Sequence[float], of: Callable = np.mean, level: float = LEVEL
+    ones: Sequence[float], others: Sequence[float], median: bool = False, level: float = LEVEL
 ) -> Difference:
-    """The mean, or what `of` takes, of the first minus the second on the same items.
+    """The mean or the median of the first minus the second on the same items.
 
-    Interval: bootstrap over the items. p: the test that changes the differences' signs, exact for up to 13
-    items.
+    Interval: bootstrap over the items. p: for the mean, the test that changes the differences' signs, exact
+    for up to 13 items; for the median, the sign test.
     """
     steps = np.asarray(ones, float) - np.asarray(others, float)
     if not len(steps):
         return Difference(math.nan, math.nan, math.nan, 0, math.nan)
-    if not steps.any():
-        return Difference(0.0, 0.0, 0.0, len(steps), 1.0)
-    low, high = _bootstrap(steps, of, level)
-    if len(steps) < 2:
-        return Difference(float(of(steps)), low, high, len(steps), 1.0)
-    p = stats.permutation_test(
-        (steps,),
-        of,
-        permutation_type="samples",
-        n_resamples=RESAMPLES,
-        batch=1000,
-        **_drawn(),
-    ).pvalue
-    return Difference(float(of(steps)), low, high, len(steps), float(p))
+    low, high = _bootstrap(steps, median, level)
+    p = _sign_test(int((steps > 0).sum()), int((steps < 0).sum())) if median else _change_signs(steps)
+    return Difference(float(_of(median)(steps)), low, high, len(steps), p)
 
 
-def _drawn() -> dict[str, Any]:
-    """The fixed draw, by the name that scipy has had for it before and since 1.15."""
-    return {"random_state": np.random.default_rng(SEED)}
+def _sign_test(won: int, lost: int) -> float:
+    return float(stats.binomtest(won, won + lost).pvalue) if won + lost else 1.0
 
 
-def _bootstrap(values: np.ndarray, of: Callable, level: float) -> tuple[float, float]:
+def _change_signs(steps: np.ndarray) -> float:
+    if len(steps) < 2 or not steps.any():
+        return 1.0
+    found = stats.permutation_test(
+        (steps,), np.mean, permutation_type="samples", n_resamples=RESAMPLES, batch=1000, **_draw()
+    )
+    return float(found.pvalue)
+
+
+def _bootstrap(values: np.ndarray, median: bool, level: float) -> tuple[float, float]:
     if len(values) < 2:
         return math.nan, math.nan
-    found = stats.bootstrap(
-        (values,),
-        of,
-        confidence_level=1 - level,
-        n_resamples=RESAMPLES,
-        batch=1000,
-        method="percentile",
-        **_drawn(),
-    ).confidence_interval
+    of, how = _of(median), {"method": "percentile", "n_resamples": RESAMPLES, "batch": 1000}
+    found = stats.bootstrap((values,), of, confidence_level=1 - level, **how, **_draw()).confidence_interval
     return float(found.low), float(found.high)
+
+
+def _of(median: bool) -> Callable:
+    return np.median if median else np.mean
+
+
+def _draw() -> dict[str, Any]:
+    """A fixed draw, by a name that scipy knows before 1.15 as well as since."""
+    return {"random_state": np.random.default_rng(SEED)}

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from scipy import ndimage
 
 from devtools import pie_set
@@ -21,7 +23,7 @@ from devtools.demo import scenes
 from devtools.demo.prepare import CHECKPOINT, prepare
 from devtools.environment import PACK, ROOT, child_environ, environment, make_base
 from devtools.server import free_port, server_command, wait_for_server
-from pilot import cli, journal, pie_table, workflow
+from pilot import cli, compare, contenders, journal, pie_table, workflow
 from pilot.review import audit
 from pilot.review.desk import Desk
 from pilot.review.store import Person, Store
@@ -392,6 +394,102 @@ def test_a_policy_file_that_says_something_twice_is_refused_as_by_eta_verdict(ar
     items = listed(tmp_path, [CAT | {"picture": "missing.png"}])
     assert cli.main(arguments("run", items, "--out", tmp_path / "out", "--policy", policy)) == 1
     assert "names changed_area twice" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def versions(host) -> dict[str, str]:
+    """Names of the embedded model, of an equal file, and of one whose decoder is damaged."""
+    folder = host.environment.base / "models" / "checkpoints"
+    shutil.copy(folder / CHECKPOINT, folder / "same.safetensors")
+    draw, weights = torch.Generator().manual_seed(0), load_file(folder / CHECKPOINT)
+    for name, value in weights.items():
+        if name.startswith("first_stage_model.taesd_decoder.") and value.ndim > 1:
+            weights[name] = (value * (1 + torch.randn(value.shape, generator=draw))).to(value.dtype)
+    save_file(weights, folder / "damaged.safetensors")
+    return {"old": CHECKPOINT, "same": "same.safetensors", "damaged": "damaged.safetensors"}
+
+
+def test_a_comparison_that_was_killed_goes_on_and_finds_a_true_regression_alone(
+    pilot, arguments, host, versions, tmp_path
+):
+    rows = [cat(tmp_path, f"{n}.png", n) | {"category": "cats"} for n in range(6)]
+    items, out, before = listed(tmp_path, rows), tmp_path / "out", host.prompts()
+    models = [part for pair in versions.items() for part in ("--model", "=".join(pair))]
+    command = ("run", items, "--out", out, "--set", "EtaInversion.steps=2", *models, "--baseline", "old")
+    process = pilot(*command)
+    until(lambda: journal.rows(out / "same"), process)
+    process.send_signal(signal.SIGKILL)
+    finished(process, -signal.SIGKILL)
+    done = {name: journal.rows(out / name) for name in versions}
+    assert len(done["old"]) == 6 and done["damaged"] == []
+    told = finished(pilot(*command), compare.REGRESSION)
+    assert "Regression: damaged is worse than old in " in told and "same is worse" not in told
+    assert journal.rows(out / "old") == done["old"]
+    assert journal.rows(out / "same")[: len(done["same"])] == done["same"]
+    assert host.prompts() - before == 18
+    result = json.loads((out / compare.RESULT).read_text())
+    same = [one for one in result["differences"] if one["of"] == "same" and one["decides"]]
+    assert {one["middle"] for one in same} == {0.0} and compare.WORSE not in {one["verdict"] for one in same}
+    weights = [[about["sha256"] for about in one["weights"].values()] for one in result["models"]]
+    assert weights[0] == weights[1] != weights[2]
+    page = (out / compare.PAGE).read_text(encoding="utf-8")
+    assert page.count("data:image/jpeg") == 6 * 4
+    alone = ("compare", out / "old", out / "same", "--out", tmp_path / "pair", "--baseline", "old")
+    assert cli.main([str(part) for part in alone]) == 0
+    fewer = arguments(*command, "--limit", 2)
+    assert cli.main(fewer) == 1  # its folders hold six
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (("--model", "nope.safetensors"), "nope: CheckpointLoaderSimple: the server has no ckpt_name nope"),
+        (("--model", "{broken}"), "is no workflow"),
+        (("--model", "copy=same.safetensors", "--baseline", "new"), "they are old, copy"),
+        (("--model", "old=same.safetensors"), "would share a folder"),
+        (("--try", "EtaSampler.nosuch=1,2"), "EtaSampler has no input nosuch"),
+        ((), "nothing to compare it with"),
+    ],
+)
+def test_a_wrong_model_is_refused_before_anything_is_queued(
+    arguments, host, versions, tmp_path, capsys, wrong, said
+):
+    (tmp_path / "broken.json").write_text("{}")
+    wrong = [part.format(broken=tmp_path / "broken.json") for part in wrong]
+    items, before = listed(tmp_path, [cat(tmp_path, "a.png")]), host.prompts()
+    command = arguments("run", items, "--out", tmp_path / "out", "--model", f"old={CHECKPOINT}", *wrong)
+    assert cli.main(command) == 1 and said in capsys.readouterr().err
+    assert host.prompts() == before and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", [name for name, (_, lacks) in EXAMPLES.items() if not lacks])
+def test_the_file_of_the_model_is_found_in_example_workflows(server, tmp_path, name):
+    path = ROOT / "example_workflows" / f"{name}.json"
+    named = [contenders.named("new=x.safetensors")]
+    (planned,) = contenders.plan(named, [], path, [], tmp_path, server.object_info())
+    loads = "UNETLoader.unet_name" if name.startswith("Edit with") else "CheckpointLoaderSimple.ckpt_name"
+    assert planned.changes == (f"{loads}=x.safetensors",)
+
+
+def test_a_model_of_two_files_is_not_guessed(server, tmp_path):
+    graph = workflow.read(cli.MAIN, server.object_info())
+    (loader,) = [n for n, node in graph.items() if node["class_type"] == "CheckpointLoaderSimple"]
+    for node in graph.values():
+        if node["inputs"].get("model") == [loader, 0]:
+            node["inputs"]["model"] = ["merged", 0]
+    graph["second"] = graph[loader]
+    inputs = {"model1": [loader, 0], "model2": ["second", 0], "ratio": 0.5}
+    graph["merged"] = {"class_type": "ModelMergeSimple", "inputs": inputs}
+    (tmp_path / "merged.json").write_text(json.dumps(graph))
+    with pytest.raises(compare.CompareError, match="which file is the model.*CheckpointLoaderSimple second"):
+        contenders.plan(
+            [contenders.named("x.safetensors")],
+            [],
+            tmp_path / "merged.json",
+            [],
+            tmp_path,
+            server.object_info(),
+        )
 
 
 def test_a_server_that_is_not_there_is_named(tmp_path, capsys):
