@@ -34,7 +34,9 @@ from pathlib import Path
 from eta_core import files
 from eta_core.evidence.policy import POLICIES, parse_policy
 
-from . import compare, compare_page, contenders, items, journal, models, pie_table, report, workflow
+from . import items, journal, models, pie_table, report, workflow
+from .compare import commands as comparing
+from .compare.comparison import CompareError
 from .privacy import shown_setting, shown_values
 from .review import audit, commands
 from .review.desk import AGAIN
@@ -57,7 +59,7 @@ STOPS = (
     models.ModelsError,
     audit.AuditError,
     ReviewError,
-    compare.CompareError,
+    CompareError,
     OSError,
 )
 BY_CTRL_C = 130
@@ -140,25 +142,7 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="an item without consent and rights, or with rights that have ended, is not run",
     )
-    run_parser.add_argument(
-        "--model",
-        action="append",
-        default=[],
-        metavar="[LABEL=]NAME",
-        help=(
-            "a checkpoint's name on the server, put into the workflow's loader, or a workflow's .json; with "
-            "several, each is run and they are compared"
-        ),
-    )
-    run_parser.add_argument(
-        "--try",
-        dest="tried",
-        action="append",
-        default=[],
-        metavar="NODE.input=VALUE,VALUE",
-        help="run each model at each of these values, and recommend one",
-    )
-    _about_baseline(run_parser)
+    comparing.about_models(run_parser)
     run_parser.add_argument("--retry-errors", action="store_true", help="do the items that failed once more")
     run_parser.set_defaults(command=_run)
     report_parser = parsers.add_parser(
@@ -170,15 +154,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     report_parser.add_argument("--db", default="", metavar="URL", help="of the reviews, as in pilot review")
     report_parser.set_defaults(command=_report)
-    compare_parser = parsers.add_parser(
-        "compare", help="write compare.html once more, or of runs made one by one", allow_abbrev=False
-    )
-    compare_parser.add_argument(
-        "runs", nargs="+", metavar="[LABEL=]DIR", help="a comparison's folder, or the folders of runs"
-    )
-    compare_parser.add_argument("--out", type=Path, metavar="DIR", help="for compare.html of several folders")
-    _about_baseline(compare_parser)
-    compare_parser.set_defaults(command=_compare)
     picture_parser = parsers.add_parser(
         "verify-picture",
         help="what an edited picture says of its making; status 1 where its credentials do not hold",
@@ -200,17 +175,9 @@ def _parser() -> argparse.ArgumentParser:
         help="only these: " + ", ".join(f'"{name}"' for name in pie_table.ROWS),
     )
     pie_parser.set_defaults(command=_pie)
+    comparing.add(parsers)
     commands.add(parsers)
     return parser
-
-
-def _about_baseline(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--baseline",
-        default="",
-        metavar="LABEL",
-        help=f"hold the others against this model; exit status {compare.REGRESSION} where one is worse",
-    )
 
 
 def _about_items(parser: argparse.ArgumentParser) -> None:
@@ -258,7 +225,8 @@ def _about_items(parser: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace) -> int:
     listed = _listed(options)
     if options.model or options.tried:
-        return _run_models(options, listed)
+        tasks = {task.key for task in _tasks(listed, options.mask)}
+        return comparing.run(options, tasks, lambda *run: _run_one(options, listed, *run))
     if options.baseline:
         raise PilotError(
             f"--baseline {options.baseline} needs the models to be compared: name each with --model"
@@ -266,72 +234,6 @@ def _run(options: argparse.Namespace) -> int:
     _run_one(options, listed, options.out, options.workflow, options.set)
     _report(options)
     return 0
-
-
-def _run_models(options: argparse.Namespace, listed: list[items.Item]) -> int:
-    """A run for each model and setting, then the comparison. Nothing is queued before all of them fit."""
-    named = [contenders.named(text) for text in options.model or [str(options.workflow)]]
-    object_info = Server(options.server).object_info()
-    plans = contenders.plan(named, options.tried, options.workflow, options.set, options.out, object_info)
-    compare.check_labels([one.contender for one in plans], options.baseline)
-    if len(plans) < 2:
-        raise PilotError(
-            "one model at one setting: there is nothing to compare it with; name a second --model"
-        )
-    mask = "auto" if options.mask == "both" else options.mask
-    clip = Clip(options.clip, options.clip_vision)
-    side = options.max_side if options.full_size else None
-    contenders.check(plans, mask, clip, options.edited, side, object_info)
-    compare.check_out(options.out)
-    keys = {task.key for task in _tasks(listed, options.mask)}
-    for one in plans:
-        compare.check_folder(one.contender, keys)
-    compare.save_plan(options.out, [one.contender for one in plans], options.baseline)
-    for number, one in enumerate(plans, 1):
-        print(f"--- {number} of {len(plans)}: {one.contender.name}", flush=True)
-        try:
-            _run_one(options, listed, one.contender.folder, one.workflow, list(one.changes))
-        except BaseException:
-            print(f"pilot: the comparison ends in the run of {one.contender.name}", file=sys.stderr)
-            raise
-        report.write(one.contender.folder)
-    return _write_comparison(options.out, [one.contender for one in plans], options.baseline)
-
-
-def _compare(options: argparse.Namespace) -> int:
-    """Of one comparison's folder, or of the folders of runs, whose names are their labels."""
-    folders = [Path(text) for text in options.runs]
-    if len(folders) == 1 and not (folders[0] / journal.RUN).exists():
-        found, baseline = compare.plan_of(folders[0])
-        out = options.out or folders[0]
-    else:
-        if options.out is None:
-            raise PilotError("several runs are compared in a folder of its own: name it with --out")
-        named = [_labelled(text) for text in options.runs]
-        found, baseline = [compare.Contender(label, "", folder) for label, folder in named], ""
-        out = options.out
-        compare.check_out(out)
-    baseline = options.baseline or baseline
-    compare.check_labels(found, baseline)
-    return _write_comparison(out, found, baseline)
-
-
-def _labelled(text: str) -> tuple[str, Path]:
-    """LABEL=DIR, or DIR, whose name is the label."""
-    label, equals, folder = text.partition("=")
-    if equals and not Path(text).exists():
-        return label.strip(), Path(folder)
-    return Path(text).resolve().name, Path(text)
-
-
-def _write_comparison(out: Path, found: list[compare.Contender], baseline: str) -> int:
-    """compare.json and compare.html -> the exit status."""
-    comparison = compare.Comparison(compare.read_entries(found), baseline)
-    compare.save(out, comparison)
-    compare_page.write(out, comparison)
-    print("\n".join([compare.headline(comparison), *compare.sentences(comparison)]))
-    print(f"comparison: {(out / compare.PAGE).resolve()}")
-    return compare.REGRESSION if comparison.regressions else 0
 
 
 def _run_one(

@@ -6,8 +6,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pilot import cli, compare, compare_page, contenders, journal, paired
-from pilot.compare import BETTER, SAME, UNSURE, WORSE, CompareError, Contender
+from pilot import cli, journal
+from pilot.compare import commands, contenders, folders, paired, words
+from pilot.compare import page as compare_page
+from pilot.compare.comparison import (
+    BETTER,
+    MEASURES,
+    MOST_DECIBELS,
+    SAME,
+    UNSURE,
+    WORSE,
+    CompareError,
+    Comparison,
+    Contender,
+)
+from pilot.review.desk import Desk
 from pilot.review.store import Person, Store
 from tests.pilot.reviewed import make_run
 from tests.pilot.test_report import NASTY, Reader, failed, row
@@ -43,12 +56,12 @@ def kept(count: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(30, 3, count)
 
 
-def between(folder: Path, old: list[dict], new: list[dict], baseline: str = "old") -> compare.Comparison:
-    entries = compare.read_entries([planted(folder, "old", old), planted(folder, "new", new)])
-    return compare.Comparison(entries, baseline)
+def between(folder: Path, old: list[dict], new: list[dict], baseline: str = "old") -> Comparison:
+    entries = folders.read_entries([planted(folder, "old", old), planted(folder, "new", new)])
+    return Comparison(entries, baseline)
 
 
-def verdicts(found: compare.Comparison) -> dict[str, str]:
+def verdicts(found: Comparison) -> dict[str, str]:
     (entry,) = found.challengers
     return {measure.name: found.verdict(entry, measure) for measure in found.measures}
 
@@ -60,8 +73,8 @@ def test_a_true_regression_is_found_and_told_by_name_and_size(tmp_path):
     said = verdicts(found)
     assert (said["success"], said["background_psnr"]) == (WORSE, WORSE)
     assert [measure.name for _, measure in found.regressions][:2] == ["success", "background_psnr"]
-    assert compare.headline(found).startswith("Regression: new is worse than old in success, background")
-    success = compare.sentences(found)[0]
+    assert words.headline(found).startswith("Regression: new is worse than old in success, background")
+    success = words.sentences(found)[0]
     assert "76 % against 100 % (-24 points, 95 % interval -3" in success
 
 
@@ -69,9 +82,9 @@ def test_the_same_pictures_are_no_regression_and_say_how_large_a_loss_would_have
     psnr, passes = kept(50), np.arange(50) >= 5
     found = between(tmp_path, rows(psnr, passes), rows(psnr, passes))
     assert set(verdicts(found).values()) == {SAME} and not found.regressions
-    assert compare.headline(found) == "No regression shown against old, on 50 items."
+    assert words.headline(found) == "No regression shown against old, on 50 items."
     (entry,) = found.challengers
-    success = found.difference(entry, found.entries[0], compare.MEASURES[0])
+    success = found.difference(entry, found.entries[0], MEASURES[0])
     assert success.low == -success.high < 0  # equal results on 50 items do not prove equal models
 
 
@@ -107,10 +120,10 @@ def test_few_items_are_called_too_few_with_the_number_that_would_tell(tmp_path):
     said = verdicts(found)
     assert (said["success"], said["background_psnr"]) == (UNSURE, UNSURE) and not found.regressions
     (entry,) = found.challengers
-    needed = found.needed(entry, compare.MEASURES[0])
+    needed = found.needed(entry, MEASURES[0])
     assert needed is not None and 6 < needed < 1000
-    assert f"about {needed} items would tell" in compare.sentences(found)[0]
-    assert "Too few items" in compare.headline(found)
+    assert f"about {needed} items would tell" in words.sentences(found)[0]
+    assert "Too few items" in words.headline(found)
 
 
 def test_a_few_items_that_all_got_worse_prove_nothing_by_their_interval_alone(tmp_path):
@@ -130,7 +143,7 @@ def test_time_is_told_and_never_a_regression(tmp_path):
     old, new = (rows(psnr, np.ones(30), seconds=seconds) for seconds in (2.0, 20.0))
     found = between(tmp_path, old, new)
     assert verdicts(found)["seconds"] == WORSE and not found.regressions
-    assert "new, seconds an item, median: slower; 20.0 s against 2.0 s" in compare.sentences(found)[-1]
+    assert "new, seconds an item, median: slower; 20.0 s against 2.0 s" in words.sentences(found)[-1]
 
 
 def test_an_error_counts_as_no_success_and_is_shown_where_only_one_model_failed(tmp_path):
@@ -150,8 +163,8 @@ def test_a_category_names_a_model_only_where_it_is_better_by_more_than_chance(tm
     first = [*rows(clear, everywhere, "cats"), *rows(even, everywhere, "cars", 20)]
     second = [*rows(clear - 4, np.arange(20) > 9, "cats"), *rows(even + noise, everywhere, "cars", 20)]
     found = between(tmp_path, first, second, "")
-    compare.save(tmp_path, found)
-    told = {one["category"]: one for one in json.loads((tmp_path / compare.RESULT).read_text())["categories"]}
+    folders.save(tmp_path, found)
+    told = {one["category"]: one for one in json.loads((tmp_path / folders.RESULT).read_text())["categories"]}
     assert told["cats"] == {"category": "cats", "items": 20, "suits": "old", "by": "success"}
     assert told["cars"] == {"category": "cars", "items": 20, "suits": None, "by": None}
     assert "no clear difference on 20 items" in Reader(compare_page.page_of(tmp_path, found)).text
@@ -169,11 +182,11 @@ def test_each_model_gets_the_setting_that_is_clearly_better_or_keeps_its_first(t
         Contender("two", "eta=0", c),
         Contender("two", "eta=1", d),
     ]
-    found = compare.Comparison(compare.read_entries(listed))
+    found = Comparison(folders.read_entries(listed))
     assert [entry.name for entry in found.finalists] == ["one (eta=1)", "two (eta=0)"]
-    assert compare.reason(found, "one").startswith("it keeps the background better")
-    assert compare.reason(found, "two") == "no clear difference between 2 settings: the first is kept"
-    assert compare.headline(found).startswith("one (eta=1) is the better choice: it keeps the background")
+    assert words.reason(found, "one").startswith("it keeps the background better")
+    assert words.reason(found, "two") == "no clear difference between 2 settings: the first is kept"
+    assert words.headline(found).startswith("one (eta=1) is the better choice: it keeps the background")
     text = Reader(compare_page.page_of(tmp_path, found)).text
     assert "A setting for each model" in text and "eta=1" in text
 
@@ -186,10 +199,10 @@ def test_of_three_models_the_best_is_the_one_that_is_left(tmp_path):
         planted(tmp_path, "plain", rows(psnr, all_)),
         planted(tmp_path, "good", rows(psnr + 1, all_)),
     ]
-    found = compare.Comparison(compare.read_entries(listed))
+    found = Comparison(folders.read_entries(listed))
     assert found.winner is not None
     assert (found.winner[0].label, found.winner[1].name) == ("good", "background_psnr")
-    success = compare.sentences(found)[0]
+    success = words.sentences(found)[0]
     assert success.startswith("plain passes the policy more often: 100 % of the items, against weak 50 %")
     assert "no clear difference from good 100 %" in success
 
@@ -212,7 +225,7 @@ def test_backgrounds_that_are_exact_can_be_compared(tmp_path):
     new = [one | {"figures": [{"background_psnr": "inf"}]} for one in old]
     found = between(tmp_path, old, new)
     assert verdicts(found)["background_psnr"] == BETTER
-    assert found.middle(found.entries[1], compare.MEASURES[3]) == compare.MOST_DECIBELS
+    assert found.middle(found.entries[1], MEASURES[3]) == MOST_DECIBELS
 
 
 def test_peoples_approvals_count_where_there_are_reviews(tmp_path):
@@ -220,14 +233,12 @@ def test_peoples_approvals_count_where_there_are_reviews(tmp_path):
     for name, actions in (("old", ("approve", "approve")), ("new", ("approve", "reject"))):
         folder = make_run(tmp_path / name, ("review", "review", "reject"))
         store = Store(folder)
-        from pilot.review.desk import Desk
-
         desk = Desk(folder, store)
         for one, action in zip(desk.items(), actions):
             reason = {"reason": "artefact"} if action == "reject" else {}
             desk.vote(Person("Anna", "reviewer"), one.key, one.binding, action, **reason)
         listed.append(Contender(name, "", folder))
-    found = compare.Comparison(compare.read_entries(listed))
+    found = Comparison(folders.read_entries(listed))
     approved = next(measure for measure in found.measures if measure.name == "approved")
     assert [list(entry.approved.values()) for entry in found.entries] == [[1.0, 1.0, 0.0], [1.0, 0.0, 0.0]]
     assert found.middle(found.entries[1], approved) == pytest.approx(1 / 3)
@@ -245,18 +256,18 @@ def test_everything_a_user_wrote_is_escaped(tmp_path):
     old, new = ([one | {"key": str(i)} for i, one in enumerate(some)] for some in (old, new))
     listed = [planted(tmp_path, name, some) for name, some in (("old", old), ("new", new))]
     listed = [Contender(f"{NASTY} {one.label}", f"s={NASTY}", one.folder) for one in listed]
-    found = compare.Comparison(compare.read_entries(listed), listed[0].label)
+    found = Comparison(folders.read_entries(listed), listed[0].label)
     page = Reader(compare_page.page_of(tmp_path, found))
     assert "script" not in page.tags and "img" not in page.tags and NASTY in page.text
     assert all(value is None or "javascript" not in value for _, value in page.attributes)
-    compare.save(tmp_path, found)
-    assert compare.plan_of(tmp_path)[0][0].label == listed[0].label
+    folders.save(tmp_path, found)
+    assert folders.plan_of(tmp_path)[0][0].label == listed[0].label
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"more": 1}, "new has no result of 1 items of old (item 3)"),
+        ({"more": 1}, "new has no result of 1 of the items of old (item 3)"),
         ({"seed": 5}, "item 0 has seed 0 in old and 5 in new"),
         ({"size": [128, 64]}, "item 0 is another picture in old than in new"),
         ({"policy": "free"}, "old was run with policy 'advertising', new with 'free'"),
@@ -269,35 +280,35 @@ def test_runs_that_are_not_of_the_same_items_judged_alike_are_refused(tmp_path, 
     settings = {"policy": change["policy"]} if "policy" in change else {}
     listed = [planted(tmp_path, "old", old), planted(tmp_path, "new", new, **settings)]
     with pytest.raises(CompareError) as refused:
-        compare.read_entries(listed)
+        folders.read_entries(listed)
     assert said in str(refused.value)
 
 
 def test_another_picture_of_the_same_name_is_refused(tmp_path):
     one, other = make_run(tmp_path / "old", size=48), make_run(tmp_path / "new", size=48)
     listed = [Contender("old", "", one), Contender("new", "", other)]
-    assert len(compare.read_entries(listed)) == 2
+    assert len(folders.read_entries(listed)) == 2
     picture = other / journal.rows(other)[1]["files"]["source"]
     picture.write_bytes((other / journal.rows(other)[1]["files"]["edited"]).read_bytes())
     with pytest.raises(CompareError, match=r"item-2.png is another picture in old than in new"):
-        compare.read_entries(listed)
+        folders.read_entries(listed)
 
 
 def test_folders_of_runs_are_compared_by_command_with_the_status_of_a_regression(tmp_path, capsys):
     psnr = kept(20)
     planted(tmp_path, "old", rows(psnr, np.ones(20)))
     planted(tmp_path, "new", rows(psnr - 3, np.zeros(20)))
-    folders, out = [str(tmp_path / name) for name in ("old", "new")], tmp_path / "out"
-    assert cli.main(["compare", *folders]) == 1 and "name it with --out" in capsys.readouterr().err
-    assert cli.main(["compare", *folders, "--out", str(out)]) == 0
+    runs, out = [str(tmp_path / name) for name in ("old", "new")], tmp_path / "out"
+    assert cli.main(["compare", *runs]) == 1 and "name it with --out" in capsys.readouterr().err
+    assert cli.main(["compare", *runs, "--out", str(out)]) == 0
     assert "old is the better choice: it passes the policy more often" in capsys.readouterr().out
-    assert cli.main(["compare", str(out), "--baseline", "old"]) == compare.REGRESSION == 4
+    assert cli.main(["compare", str(out), "--baseline", "old"]) == commands.REGRESSION == 4
     assert cli.main(["compare", str(out)]) == 4  # the baseline is remembered
-    result = json.loads((out / compare.RESULT).read_text())
+    result = json.loads((out / folders.RESULT).read_text())
     assert result["regression"] and result["baseline"] == "old"
     assert [one["folder"] for one in result["contenders"]] == ["../old", "../new"]
-    assert "Regression" in (out / compare.PAGE).read_text()
-    named = [f"{label}={folder}" for label, folder in zip(("A", "B"), reversed(folders))]
+    assert "Regression" in (out / folders.PAGE).read_text()
+    named = [f"{label}={folder}" for label, folder in zip(("A", "B"), reversed(runs))]
     assert cli.main(["compare", *named, "--out", str(out), "--baseline", "A"]) == 0
     assert cli.main(["compare", str(out), "--baseline", "C"]) == 1
     assert "--baseline C is no model of this comparison; they are A, B" in capsys.readouterr().err

@@ -23,7 +23,11 @@ from devtools.demo import scenes
 from devtools.demo.prepare import CHECKPOINT, prepare
 from devtools.environment import PACK, ROOT, child_environ, environment, make_base
 from devtools.server import free_port, server_command, wait_for_server
-from pilot import cli, compare, contenders, journal, pie_table, workflow
+from pilot import cli, journal, pie_table, workflow
+from pilot.compare import contenders
+from pilot.compare.commands import REGRESSION
+from pilot.compare.comparison import WORSE, CompareError
+from pilot.compare.folders import PAGE, RESULT
 from pilot.review import audit
 from pilot.review.desk import Desk
 from pilot.review.store import Person, Store
@@ -422,17 +426,17 @@ def test_a_comparison_that_was_killed_goes_on_and_finds_a_true_regression_alone(
     finished(process, -signal.SIGKILL)
     done = {name: journal.rows(out / name) for name in versions}
     assert len(done["old"]) == 6 and done["damaged"] == []
-    told = finished(pilot(*command), compare.REGRESSION)
+    told = finished(pilot(*command), REGRESSION)
     assert "Regression: damaged is worse than old in " in told and "same is worse" not in told
     assert journal.rows(out / "old") == done["old"]
     assert journal.rows(out / "same")[: len(done["same"])] == done["same"]
     assert host.prompts() - before == 18
-    result = json.loads((out / compare.RESULT).read_text())
+    result = json.loads((out / RESULT).read_text())
     same = [one for one in result["differences"] if one["of"] == "same" and one["decides"]]
-    assert {one["middle"] for one in same} == {0.0} and compare.WORSE not in {one["verdict"] for one in same}
+    assert {one["middle"] for one in same} == {0.0} and WORSE not in {one["verdict"] for one in same}
     weights = [[about["sha256"] for about in one["weights"].values()] for one in result["models"]]
     assert weights[0] == weights[1] != weights[2]
-    page = (out / compare.PAGE).read_text(encoding="utf-8")
+    page = (out / PAGE).read_text(encoding="utf-8")
     assert page.count("data:image/jpeg") == 6 * 4
     alone = ("compare", out / "old", out / "same", "--out", tmp_path / "pair", "--baseline", "old")
     assert cli.main([str(part) for part in alone]) == 0
@@ -481,7 +485,7 @@ def test_a_model_of_two_files_is_not_guessed(server, tmp_path):
     inputs = {"model1": [loader, 0], "model2": ["second", 0], "ratio": 0.5}
     graph["merged"] = {"class_type": "ModelMergeSimple", "inputs": inputs}
     (tmp_path / "merged.json").write_text(json.dumps(graph))
-    with pytest.raises(compare.CompareError, match="which file is the model.*CheckpointLoaderSimple second"):
+    with pytest.raises(CompareError, match="which file is the model.*CheckpointLoaderSimple second"):
         contenders.plan(
             [contenders.named("x.safetensors")],
             [],

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import workflow
-from .compare import CompareError, Contender
-from .graph import Graph, is_link, names_of, of_type
+from .. import workflow
+from ..graph import Graph, is_link, names_of, of_type
+from .comparison import CompareError, Contender
 
 WORKFLOW = ".json"
 

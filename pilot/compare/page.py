@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from . import compare, journal, page, report
-from .compare import BETTER, SAME, UNSURE, WORSE, Comparison, Entry, Measure
-from .page import Html, tag
+from .. import journal, page, report
+from ..page import Html, tag
+from . import words
+from .comparison import BETTER, MOST_DECIBELS, SAME, UNSURE, WORSE, Comparison, Entry, Measure
+from .folders import PAGE
 from .paired import LEVEL, Difference
 
 SHOWN = 12
@@ -18,7 +20,7 @@ HEAT = "background_psnr"
 
 def write(folder: Path, found: Comparison, shown: int = SHOWN) -> None:
     text = page_of(folder, found, shown)
-    journal.write(folder / compare.PAGE, text.encode(errors="replace"))  # a name may hold half a character
+    journal.write(folder / PAGE, text.encode(errors="replace"))  # a name may hold half a character
 
 
 def page_of(folder: Path, found: Comparison, shown: int = SHOWN) -> Html:
@@ -60,8 +62,8 @@ def _result(found: Comparison) -> Html:
     tone = "reject" if found.regressions else "review" if found.unsure else "pass" if good else "even"
     return tag(
         "section",
-        tag("p", compare.headline(found), class_="headline"),
-        tag("ul", [tag("li", line) for line in compare.sentences(found)]),
+        tag("p", words.headline(found), class_="headline"),
+        tag("ul", [tag("li", line) for line in words.sentences(found)]),
         _blind(found),
         class_=f"result {tone}",
     )
@@ -100,7 +102,7 @@ def _tile(folder: Path, found: Comparison, entry: Entry) -> Html:
         else ""
     )
     told = [f"{count} {name}" for name, count in rates.items() if count]
-    why = compare.reason(found, entry.label)
+    why = words.reason(found, entry.label)
     return tag(
         "div",
         tag("h3", entry.label, tag("span", role, class_="role") if role else None),
@@ -129,7 +131,7 @@ def _measures(found: Comparison) -> list[Html]:
     for measure in found.measures:
         middles = {entry: found.middle(entry, measure) for entry in found.finalists}
         cells: list[object] = [
-            tag("b", compare.capital(measure.label)),
+            tag("b", words.capital(measure.label)),
             *(_cell(measure, middles[e], _is_best(found, e, measure)) for e in found.finalists),
         ]
         for one, other in pairs:
@@ -169,10 +171,9 @@ def _cell(measure: Measure, value: float, is_best: bool) -> Html:
 def _step(found: Comparison, one: Entry, other: Entry, measure: Measure, step: Difference) -> Html:
     if found.base is not None:
         verdict = found.verdict(one, measure)
-        tone = TONE[verdict] if measure.decides else "even"
-        word = verdict if measure.decides else ""
-        needed = found.needed(one, measure) if verdict == UNSURE else None
-        word += f": about {needed} would" if needed and word else ""
+        tone, word = (TONE[verdict] if measure.decides else "even"), measure.word(verdict)
+        needed = found.needed(one, measure) if measure.decides and verdict == UNSURE else None
+        word += f": about {needed} would" if needed else ""
     else:
         better, worse = (found.is_better(a, b, measure) for a, b in ((one, other), (other, one)))
         tone = "pass" if better else "reject" if worse else "even"
@@ -181,7 +182,7 @@ def _step(found: Comparison, one: Entry, other: Entry, measure: Measure, step: D
         "div",
         tag(
             "span",
-            compare.step_text(measure, step).replace(", 95 % interval ", "  (").replace(" to ", " … ")
+            words.step_text(measure, step).replace(", 95 % interval ", "  (").replace(" to ", " … ")
             + (")" if not math.isnan(step.low) else ""),
             class_="figure",
         ),
@@ -222,7 +223,7 @@ def _forest(measure: Measure, step: Difference, tone: str) -> Html | None:
         viewBox=f"0 0 {width} {height}",
         class_="forest",
         role="img",
-        aria_label=compare.step_text(measure, step),
+        aria_label=words.step_text(measure, step),
     )
 
 
@@ -239,7 +240,7 @@ def _categories(found: Comparison) -> list[Html]:
             cells.append(tag("span", "  ·  ".join(values), class_="figure"))
         won = found.best(found.finalists, keys, found.deciding, level)
         if won is None:
-            cells.append(tag("span", f"no clear difference on {compare.items(len(keys))}", class_="dim"))
+            cells.append(tag("span", f"no clear difference on {words.items(len(keys))}", class_="dim"))
         else:
             cells.append(tag("span", tag("b", won[0].label), f" {won[1].says}"))
         lines.append(cells)
@@ -264,7 +265,7 @@ def _settings(found: Comparison) -> list[Html]:
     lines = []
     for entry in found.entries:
         best, _ = found.recommended[entry.label]
-        why = compare.reason(found, entry.label) if entry is best else ""
+        why = words.reason(found, entry.label) if entry is best else ""
         lines.append(
             [
                 entry.label,
@@ -365,8 +366,7 @@ def _about(found: Comparison) -> list[Html]:
         "error, is no success.",
         "Approved by people: of the items that were decided in all runs, those whose first result was "
         "approved. What the policy rejected counts as not approved.",
-        f"Background: PSNR outside the mask of the figures, at most {compare.MOST_DECIBELS:.0f} dB for an "
-        "item.",
+        f"Background: PSNR outside the mask of the figures, at most {MOST_DECIBELS:.0f} dB for an item.",
         "Structure: the distance of DINO's self-similarities, where its weights are on the server; "
         "without them MS-SSIM of the background stands in, which says nothing of the structure inside "
         "the region.",
