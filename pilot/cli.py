@@ -226,7 +226,8 @@ def _run(options: argparse.Namespace) -> int:
     listed = _listed(options)
     if options.model or options.tried:
         tasks = {task.key for task in _tasks(listed, options.mask)}
-        return comparing.run(options, tasks, lambda *run: _run_one(options, listed, *run))
+        object_info = Server(options.server).object_info()
+        return comparing.run(options, object_info, tasks, lambda *run: _run_one(options, listed, *run))
     if options.baseline:
         raise PilotError(
             f"--baseline {options.baseline} needs the models to be compared: name each with --model"

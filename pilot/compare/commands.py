@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from .. import journal, report
-from ..server import Server
 from ..workflow import Clip
 from . import contenders, folders, page, words
 from .comparison import CompareError, Comparison, Contender
@@ -62,14 +61,13 @@ def _about_baseline(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(options: argparse.Namespace, keys: Collection[str], run_one: Run) -> int:
-    """A run for each model and setting, then the comparison -> exit status. keys: of the items' rows.
+def run(options: argparse.Namespace, object_info: dict, keys: Collection[str], run_one: Run) -> int:
+    """A run for each model and setting, then the comparison -> exit status.
 
-    Nothing is queued before all models fit. Raises CompareError, WorkflowError, Unreachable, and what run_one
-    does.
+    object_info: the server's. keys: of the items' rows. Nothing is queued before all models fit. Raises
+    CompareError, WorkflowError, and what run_one does.
     """
     named = [contenders.named(text) for text in options.model or [str(options.workflow)]]
-    object_info = Server(options.server).object_info()
     plans = contenders.plan(named, options.tried, options.workflow, options.set, options.out, object_info)
     folders.check_labels([one.contender for one in plans], options.baseline)
     if len(plans) < 2:

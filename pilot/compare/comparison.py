@@ -101,7 +101,7 @@ MEASURES = (
     ),
     Measure(
         "background_ms_ssim",
-        "background structure, MS-SSIM",
+        "background structure",
         "keeps the structure of the background better",
         "higher",
         "",

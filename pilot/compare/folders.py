@@ -205,11 +205,16 @@ def _plain(values: dict) -> dict:
 
 
 def _listed(folder: Path, contender: Contender) -> dict:
+    path = path_from(folder, contender.folder)
+    return {"label": contender.label, "setting": contender.setting, "folder": path}
+
+
+def path_from(folder: Path, other: Path) -> str:
+    """Where a folder lies from another, with slashes."""
     try:
-        path = os.path.relpath(contender.folder.resolve(), folder.resolve())
+        return Path(os.path.relpath(other.resolve(), folder.resolve())).as_posix()
     except ValueError:  # another drive of Windows
-        path = str(contender.folder.resolve())
-    return {"label": contender.label, "setting": contender.setting, "folder": Path(path).as_posix()}
+        return other.resolve().as_posix()
 
 
 def _save(folder: Path, content: dict) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
+import urllib.parse
 from pathlib import Path
 
 from .. import journal, page, report
 from ..page import Html, tag
-from . import words
+from . import folders, words
 from .comparison import BETTER, MOST_DECIBELS, SAME, UNSURE, WORSE, Comparison, Entry, Measure
-from .folders import PAGE
 from .paired import LEVEL, Difference
 
 SHOWN = 12
@@ -20,7 +20,7 @@ HEAT = "background_psnr"
 
 def write(folder: Path, found: Comparison, shown: int = SHOWN) -> None:
     text = page_of(folder, found, shown)
-    journal.write(folder / PAGE, text.encode(errors="replace"))  # a name may hold half a character
+    journal.write(folder / folders.PAGE, text.encode(errors="replace"))  # a name may hold half a character
 
 
 def page_of(folder: Path, found: Comparison, shown: int = SHOWN) -> Html:
@@ -50,9 +50,9 @@ def _opening(found: Comparison) -> Html:
     tried = f", {len(found.entries)} settings in all" if len(found.entries) > len(found.labels) else ""
     return tag(
         "p",
-        f"{len(found.keys)} items of {runs[0].get('items') or 'a list'} through {len(found.labels)} "
-        f"{'models' if len(found.labels) > 1 else 'model'}{tried}: the same pictures, prompts and seeds. "
-        f"Policy {settings.get('policy', '')}, {when}.",
+        f"{words.items(len(found.keys))} from the list {runs[0].get('items', '')} through "
+        f"{len(found.labels)} {'models' if len(found.labels) > 1 else 'model'}{tried}: the same pictures, "
+        f"prompts and seeds. Policy {settings.get('policy', '')}, {when}.",
         class_="dim",
     )
 
@@ -109,12 +109,16 @@ def _tile(folder: Path, found: Comparison, entry: Entry) -> Html:
         tag("b", f"{100 * passed.middle:.0f} %"),
         tag("span", f" success, {100 * passed.low:.0f} to {100 * passed.high:.0f} %", class_="dim"),
         page.bar(list(rates.items())),
-        tag("p", ", ".join(told), class_="dim"),
+        tag("p", ", ".join(told), "; ", tag("a", "its report", href=_report_of(folder, entry)), class_="dim"),
         tag("p", "Recommended: ", tag("b", entry.contender.setting), f"; {why}", class_="why")
         if why
         else None,
         class_="model",
     )
+
+
+def _report_of(folder: Path, entry: Entry) -> str:
+    return urllib.parse.quote(f"{folders.path_from(folder, entry.contender.folder)}/report.html", safe="/.")
 
 
 # --- tables ---------------------------------------------------------------------------------------
@@ -244,7 +248,7 @@ def _categories(found: Comparison) -> list[Html]:
         else:
             cells.append(tag("span", tag("b", won[0].label), f" {won[1].says}"))
         lines.append(cells)
-    head = ["category", "items", *_names(found), "suits it best"]
+    head = ["category", tag("span", "items", class_="name"), *_names(found), "suits it best"]
     about = " · ".join(measure.label for measure in shown)
     return [
         tag("h2", "Which model suits which category"),
@@ -372,9 +376,11 @@ def _about(found: Comparison) -> list[Html]:
         "the region.",
         "Intervals hold the true difference in 95 of 100 such comparisons. Shares: Bonett and Price "
         "2012. Other figures: bootstrap over the items. A difference counts where its interval leaves 0 "
-        "out and the exact paired test (McNemar's, or that of changed signs) gives a chance below 5 %.",
+        "out and the exact paired test (McNemar's, that of changed signs, or the sign test of a median) "
+        "gives a chance below 5 %.",
         "A model is better than another by the first of these measures that tells them apart, in the "
-        "order of the table. Time never decides between models.",
+        "order of the table. Time never decides: the runs come one after another, and a busy server "
+        "moves it.",
     ]
     if found.base is not None:
         limits = "; ".join(f"{m.label} {m.step(-m.sign * m.tolerance)}" for m in found.deciding)
