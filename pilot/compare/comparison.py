@@ -65,14 +65,11 @@ class Measure:
         """A difference as text, with its sign."""
         if math.isnan(value):
             return "-"
-        if self.is_share:
-            return f"{_zeroed(100 * value, 0):+.0f} points"
-        return f"{_zeroed(value, self.digits):+.{self.digits}f} {self.unit}".strip()
-
-
-def _zeroed(value: float, digits: int) -> float:
-    """Without the sign of what is rounded to 0."""
-    return value if round(value, digits) else 0.0
+        number, digits = (100 * value, 0) if self.is_share else (value, self.digits)
+        sign = "+" if round(number, digits) else ""
+        return (
+            f"{number if sign else 0.0:{sign}.{digits}f} {'points' if self.is_share else self.unit}".strip()
+        )
 
 
 MEASURES = (

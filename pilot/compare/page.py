@@ -273,14 +273,16 @@ def _settings(found: Comparison) -> list[Html]:
         lines.append(
             [
                 entry.label,
-                entry.contender.setting,
+                tag("span", entry.contender.setting, class_="setting"),
                 *(_cell(m, found.middle(entry, m), False) for m in found.measures),
                 tag("span", tag("b", "recommended"), f": {why}") if entry is best and why else "",
             ]
         )
+    measures = [tag("span", words.capital(m.label), class_="name") for m in found.measures]
+    head = ["model", "setting", *measures, ""]
     return [
         tag("h2", "A setting for each model"),
-        page.table(["model", "setting", *(m.label for m in found.measures), ""], lines, class_="measures"),
+        page.table(head, lines, class_="measures"),
     ]
 
 
@@ -429,6 +431,7 @@ body { max-width: 80rem; } p { max-width: 66rem; }
 .model > b { font-size: 2rem; } .model p { margin: .2rem 0; }
 .role { font-size: .75rem; font-weight: 600; margin-left: .6rem; padding: .1rem .5rem; border-radius: 1rem;
   border: 1px solid var(--line); color: var(--dim); vertical-align: middle; }
+td > .setting { white-space: nowrap; }
 table.measures { width: 100%; } .measures th, .measures td { padding: .5rem .8rem; vertical-align: middle; }
 .measures th { color: var(--dim); font-weight: 600; border-bottom: 2px solid var(--line); }
 .figure { font-variant-numeric: tabular-nums; white-space: pre; } .figure.best { font-weight: 700; }

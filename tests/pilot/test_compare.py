@@ -307,7 +307,8 @@ def test_folders_of_runs_are_compared_by_command_with_the_status_of_a_regression
     result = json.loads((out / folders.RESULT).read_text())
     assert result["regression"] and result["baseline"] == "old"
     assert [one["folder"] for one in result["contenders"]] == ["../old", "../new"]
-    assert "Regression" in (out / folders.PAGE).read_text()
+    written = (out / folders.PAGE).read_text(encoding="utf-8")
+    assert "Regression" in written and 'href="../old/report.html"' in written
     named = [f"{label}={folder}" for label, folder in zip(("A", "B"), reversed(runs))]
     assert cli.main(["compare", *named, "--out", str(out), "--baseline", "A"]) == 0
     assert cli.main(["compare", str(out), "--baseline", "C"]) == 1
