@@ -13,6 +13,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import uuid
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ from .review import audit
 FILE = "alarm.json"
 COMMAND_SECONDS = 30.0
 MOST_NAMES = 1000  # of items, in what the command gets
+PAUSED = 3  # exit status
 
 
 class AlarmError(Exception):
@@ -115,7 +117,7 @@ class Watch:
         if self._rules is None or self.rings is not None:
             return
         self._window = [*self._window, row][-self._rules.last :]
-        failed = [one for one in self._window if outcome(one) in self._rules.counts]
+        failed = [one for one in self._window if journal.outcome(one) in self._rules.counts]
         if len(failed) <= self._rules.failures:
             return
         ring = Ring(
@@ -147,11 +149,6 @@ class Watch:
         journal.write(self._folder / FILE, text.encode())
 
 
-def outcome(row: dict) -> str:
-    """pass, review, reject or error."""
-    return "error" if row["status"] == "error" else row["verdict"]
-
-
 def load(folder: Path) -> list[Ring]:
     """The rings of a run, oldest first. Raises AlarmError."""
     try:
@@ -177,6 +174,15 @@ def words(ring: Ring) -> str:
         f"{ring.failed} of the last {ring.of} items came out as {kinds}; the policy allows {ring.limit}. "
         f"Alarm at {ring.time[:16].replace('T', ' ')} UTC."
     )
+
+
+def say_paused(ring: Ring) -> int:
+    """Tell the user why the run is paused -> the exit status."""
+    lines = [f"pilot: paused. {words(ring)}", f"The items: {names(ring.items)}"]
+    lines += [f"--on-alarm {ring.command}."] if ring.command else []
+    lines += ["When the cause is found, go on by the same command with --continue."]
+    print("\n".join(lines), file=sys.stderr)
+    return PAUSED
 
 
 def parse(command: str) -> list[str]:

@@ -3,6 +3,8 @@
     python pilot run ITEMS --out DIR [--workflow FILE] [--mask auto|given|both|none]
                      [--set NODE.input=VALUE ...] [--full-size]
                      [--policy NAME|FILE] [--on-alarm COMMAND] [--continue] [--unchecked]
+                     [--model [LABEL=]NAME ... --try NODE.input=VALUE,VALUE --baseline LABEL]
+    python pilot compare DIR [DIR ... --out DIR] [--baseline LABEL]
     python pilot policy copy NAME FILE
     python pilot policy show NAME|FILE
     python pilot policy trust FILE --run DIR
@@ -17,8 +19,11 @@
 ITEMS is a CSV, JSON or JSONL file, or a folder with items.csv, items.json, items.jsonl or PIE-Bench's
 mapping_file.json. `run` needs a running ComfyUI with this pack (--server), several, or a Ray cluster of them
 (--ray); the same command again goes on where an earlier one stopped. Every picture, results.jsonl and
-report.html are in DIR.
-Exit status: 0 done, 1 an error, 3 paused by the policy's alarm, 130 Ctrl-C.
+report.html are in DIR. With --model or --try each model and setting has a run of its own below DIR, and
+compare.html sets them side by side.
+
+Exit status: 0 done, 1 an error, 3 paused by the policy's alarm, 4 a model is worse than the --baseline,
+130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -50,6 +55,8 @@ from . import (
     trust,
     workflow,
 )
+from .compare import commands as comparing
+from .compare.comparison import CompareError
 from .lane import Handle, Lane, LaneThread, Patience
 from .policy import PilotPolicy, PolicyError, Rules
 from .privacy import shown_setting, shown_values
@@ -77,9 +84,10 @@ STOPS = (
     ReviewError,
     PolicyError,
     alarm.AlarmError,
+    CompareError,
     OSError,
 )
-PAUSED, BY_CTRL_C = 3, 130
+BY_CTRL_C = 130
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -179,6 +187,7 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="run although the policy does not list all weights; the report says so",
     )
+    comparing.about_models(run_parser)
     run_parser.add_argument("--retry-errors", action="store_true", help="do the items that failed once more")
     run_parser.set_defaults(command=_run)
     report_parser = parsers.add_parser(
@@ -212,6 +221,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     pie_parser.set_defaults(command=_pie)
     policy_commands.add(parsers)
+    comparing.add(parsers)
     commands.add(parsers)
     return parser
 
@@ -276,12 +286,34 @@ def _about_items(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     listed = _listed(options)
-    ring = _pilot(
+    if options.model or options.tried:
+        tasks = {task.key for task in _tasks(listed, options.mask)}
+        object_info = servers.asked(_lanes(options, _limits(options)), "object_info")[0]
+        return comparing.run(options, object_info, tasks, lambda *run: _run_one(options, listed, *run))
+    if options.baseline:
+        raise PilotError(
+            f"--baseline {options.baseline} needs the models to be compared: name each with --model"
+        )
+    ring = _run_one(options, listed, options.out, options.workflow, options.set, options.go_on)
+    if next(journal.each(options.out), None):
+        _report(options)
+    return 0 if ring is None else alarm.say_paused(ring)
+
+
+def _run_one(
+    options: argparse.Namespace,
+    listed: list[items.Item],
+    out: Path,
+    path: Path,
+    changes: list[str],
+    go_on: bool,
+) -> alarm.Ring | None:
+    return _pilot(
         options,
         listed,
-        options.out,
-        options.workflow,
-        options.set,
+        out,
+        path,
+        changes,
         options.mask,
         options.edited,
         options.retry_errors,
@@ -290,21 +322,10 @@ def _run(options: argparse.Namespace) -> int:
             options.operator.strip(),
             options.require_rights,
             options.unchecked,
-            options.go_on,
+            go_on,
             alarm.parse(options.on_alarm) if options.on_alarm else [],
         ),
     )
-    if next(journal.each(options.out), None):
-        _report(options)
-    if ring is None:
-        return 0
-    print(
-        f"pilot: paused. {alarm.words(ring)}\nThe items: {alarm.names(ring.items)}\n"
-        + (f"--on-alarm {ring.command}.\n" if ring.command else "")
-        + "When the cause is found, go on by the same command with --continue.",
-        file=sys.stderr,
-    )
-    return PAUSED
 
 
 def _verify_picture(options: argparse.Namespace) -> None:

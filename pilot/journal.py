@@ -151,6 +151,11 @@ class Row(BaseModel):
     server: str = ""
 
 
+def outcome(row: dict) -> str:
+    """pass, review, reject or error."""
+    return "error" if row["status"] == "error" else row["verdict"]
+
+
 def filled(row: dict) -> dict:
     """A row with what it lacks of an item that was edited."""
     empty = Row(key=row["key"], status=row["status"]).model_dump()

@@ -175,13 +175,14 @@ def histogram(values: Sequence[float], marks: Sequence[tuple[float, str]], digit
     )
 
 
-def whole(title: str, *body: object) -> Html:
+def whole(title: str, *body: object, style: str = "") -> Html:
+    """style: rules of this page alone, after those of all."""
     head = tag(
         "head",
         Html('<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'),
         Html(f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'),
         tag("title", title),
-        tag("style", Html(STYLE)),
+        tag("style", Html(STYLE + style)),
     )
     page = tag("html", head, tag("body", tag("h1", title), *body), lang="en")
     return Html(f"<!doctype html>\n{page}")

@@ -119,7 +119,7 @@ def by_mode(rows: Iterable[dict]) -> dict[str, list[dict]]:
 
 def rates(rows: Iterable[dict]) -> dict[str, int]:
     """How many items came out how, by OUTCOMES."""
-    counts = Counter(map(alarm.outcome, rows))
+    counts = Counter(map(journal.outcome, rows))
     return {name: counts[name] for name in OUTCOMES}
 
 
@@ -490,7 +490,7 @@ def _folded(title: str, *content: Html) -> Html:
 
 
 def _verdict(row: dict) -> Html:
-    return tag("span", alarm.outcome(row), class_=f"verdict {alarm.outcome(row)}")
+    return tag("span", journal.outcome(row), class_=f"verdict {journal.outcome(row)}")
 
 
 def _metric(name: str) -> Metric:

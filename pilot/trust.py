@@ -93,7 +93,7 @@ def _meets(found: PilotPolicy, folder: Path, run: dict) -> None:
         )
     if alarm.load(folder):
         raise PolicyError(f"{folder} had an alarm: find the cause, and run again with another --out")
-    outcomes = [alarm.outcome(row) for row in journal.each(folder) if not row.get("again_of")]
+    outcomes = [journal.outcome(row) for row in journal.each(folder) if not row.get("again_of")]
     if len(outcomes) < run.get("tasks", 0):
         raise PolicyError(f"{folder} has {len(outcomes)} of {run['tasks']} results: run it to its end first")
     wanted = found.rules.trust

@@ -13,14 +13,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from scipy import ndimage
 
 from devtools import pie_set
 from devtools.demo import scenes
 from devtools.demo.prepare import CHECKPOINT
 from devtools.environment import ROOT
-from pilot import cli, journal, pie_table, workflow
+from pilot import alarm, cli, journal, pie_table, workflow
+from pilot.compare import contenders
+from pilot.compare.commands import REGRESSION
+from pilot.compare.comparison import WORSE, CompareError
+from pilot.compare.folders import PAGE, RESULT
 from pilot.review import audit
 from pilot.review.desk import Desk
 from pilot.review.store import Person, Store
@@ -344,6 +350,102 @@ def test_a_policy_file_that_says_something_twice_is_refused_as_by_eta_verdict(ar
     assert "names changed_area twice" in capsys.readouterr().err
 
 
+@pytest.fixture(scope="module")
+def versions(host) -> dict[str, str]:
+    """Names of the embedded model, of an equal file, and of one whose decoder is damaged."""
+    folder = host.environment.base / "models" / "checkpoints"
+    shutil.copy(folder / CHECKPOINT, folder / "same.safetensors")
+    draw, weights = torch.Generator().manual_seed(0), load_file(folder / CHECKPOINT)
+    for name, value in weights.items():
+        if name.startswith("first_stage_model.taesd_decoder.") and value.ndim > 1:
+            weights[name] = (value * (1 + torch.randn(value.shape, generator=draw))).to(value.dtype)
+    save_file(weights, folder / "damaged.safetensors")
+    return {"old": CHECKPOINT, "same": "same.safetensors", "damaged": "damaged.safetensors"}
+
+
+def test_a_comparison_that_was_killed_goes_on_and_finds_a_true_regression_alone(
+    pilot, arguments, host, versions, tmp_path
+):
+    rows = [cat(tmp_path, f"{n}.png", n) | {"category": "cats"} for n in range(6)]
+    items, out, before = listed(tmp_path, rows), tmp_path / "out", host.prompts()
+    models = [part for pair in versions.items() for part in ("--model", "=".join(pair))]
+    command = ("run", items, "--out", out, "--set", "EtaInversion.steps=2", *models, "--baseline", "old")
+    process = pilot(*command)
+    until(lambda: journal.rows(out / "same"), process)
+    process.send_signal(signal.SIGKILL)
+    finished(process, -signal.SIGKILL)
+    done = {name: journal.rows(out / name) for name in versions}
+    assert len(done["old"]) == 6 and done["damaged"] == []
+    told = finished(pilot(*command), REGRESSION)
+    assert "Regression: damaged is worse than old in " in told and "same is worse" not in told
+    assert journal.rows(out / "old") == done["old"]
+    assert journal.rows(out / "same")[: len(done["same"])] == done["same"]
+    assert host.prompts() - before == 18
+    result = json.loads((out / RESULT).read_text())
+    same = [one for one in result["differences"] if one["of"] == "same" and one["decides"]]
+    assert {one["middle"] for one in same} == {0.0} and WORSE not in {one["verdict"] for one in same}
+    weights = [[about["sha256"] for about in one["weights"].values()] for one in result["models"]]
+    assert weights[0] == weights[1] != weights[2]
+    page = (out / PAGE).read_text(encoding="utf-8")
+    assert page.count("data:image/jpeg") == 6 * 4
+    alone = ("compare", out / "old", out / "same", "--out", tmp_path / "pair", "--baseline", "old")
+    assert cli.main([str(part) for part in alone]) == 0
+    fewer = arguments(*command, "--limit", 2)
+    assert cli.main(fewer) == 1  # its folders hold six
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (("--model", "nope.safetensors"), "nope: CheckpointLoaderSimple: the server has no ckpt_name nope"),
+        (("--model", "{broken}"), "is no workflow"),
+        (("--model", "copy=same.safetensors", "--baseline", "new"), "they are old, copy"),
+        (("--model", "old=same.safetensors"), "would share a folder"),
+        (("--try", "EtaSampler.nosuch=1,2"), "EtaSampler has no input nosuch"),
+        ((), "nothing to compare it with"),
+    ],
+)
+def test_a_wrong_model_is_refused_before_anything_is_queued(
+    arguments, host, versions, tmp_path, capsys, wrong, said
+):
+    (tmp_path / "broken.json").write_text("{}")
+    wrong = [part.format(broken=tmp_path / "broken.json") for part in wrong]
+    items, before = listed(tmp_path, [cat(tmp_path, "a.png")]), host.prompts()
+    command = arguments("run", items, "--out", tmp_path / "out", "--model", f"old={CHECKPOINT}", *wrong)
+    assert cli.main(command) == 1 and said in capsys.readouterr().err
+    assert host.prompts() == before and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", [name for name, (_, lacks) in EXAMPLES.items() if not lacks])
+def test_the_file_of_the_model_is_found_in_example_workflows(server, tmp_path, name):
+    path = ROOT / "example_workflows" / f"{name}.json"
+    named = [contenders.named("new=x.safetensors")]
+    (planned,) = contenders.plan(named, [], path, [], tmp_path, server.object_info())
+    loads = "UNETLoader.unet_name" if name.startswith("Edit with") else "CheckpointLoaderSimple.ckpt_name"
+    assert planned.changes == (f"{loads}=x.safetensors",)
+
+
+def test_a_model_of_two_files_is_not_guessed(server, tmp_path):
+    graph = workflow.read(cli.MAIN, server.object_info())
+    (loader,) = [n for n, node in graph.items() if node["class_type"] == "CheckpointLoaderSimple"]
+    for node in graph.values():
+        if node["inputs"].get("model") == [loader, 0]:
+            node["inputs"]["model"] = ["merged", 0]
+    graph["second"] = graph[loader]
+    inputs = {"model1": [loader, 0], "model2": ["second", 0], "ratio": 0.5}
+    graph["merged"] = {"class_type": "ModelMergeSimple", "inputs": inputs}
+    (tmp_path / "merged.json").write_text(json.dumps(graph))
+    with pytest.raises(CompareError, match="which file is the model.*CheckpointLoaderSimple second"):
+        contenders.plan(
+            [contenders.named("x.safetensors")],
+            [],
+            tmp_path / "merged.json",
+            [],
+            tmp_path,
+            server.object_info(),
+        )
+
+
 def test_a_server_that_is_not_there_is_named(tmp_path, capsys):
     items = str(listed(tmp_path, [cat(tmp_path, "a.png")]))
     assert cli.main(["run", items, "--out", str(tmp_path / "out"), "--server", "http://127.0.0.1:9"]) == 1
@@ -473,16 +575,16 @@ def test_an_alarm_pauses_a_run_until_it_is_told_to_go_on(pilot, server, tmp_path
     command = ["run", listed(tmp_path, rows), "--out", out, "--set", "EtaInversion.steps=2"]
     command += ["--policy", strict(tmp_path), "--window", 1]
     command += ["--on-alarm", shlex.join([sys.executable, "-c", write])]
-    said = finished(pilot(*command), cli.PAUSED)
+    said = finished(pilot(*command), alarm.PAUSED)
     first = journal.rows(out)
     assert len(first) == 2 and "paused. 2 of the last 2 items came out as reject or error" in said
     assert server.queue() == (set(), set())
     page = (out / "report.html").read_text(encoding="utf-8")
     assert page.index("This run is paused by its alarm.") < page.index("What the verdicts mean")
-    assert "--continue" in finished(pilot(*command), cli.PAUSED) and journal.rows(out) == first
+    assert "--continue" in finished(pilot(*command), alarm.PAUSED) and journal.rows(out) == first
     (facts,) = map(json.loads, told.read_text().splitlines())
     assert facts["items"] == ["0.png", "1.png"] and facts["policy"] == "policy.json"
-    finished(pilot(*command, "--continue", "--operator", "Olga"), cli.PAUSED)
+    finished(pilot(*command, "--continue", "--operator", "Olga"), alarm.PAUSED)
     assert len(journal.rows(out)) == 4 and len(told.read_text().splitlines()) == 2
     said = finished(pilot(*command, "--continue", "--operator", "Olga"))
     found = journal.rows(out)
@@ -493,6 +595,21 @@ def test_an_alarm_pauses_a_run_until_it_is_told_to_go_on(pilot, server, tmp_path
         "is not paused" not in said and "Paused, and continued by Olga" in (out / "report.html").read_text()
     )
     assert "no alarm paused" in finished(pilot(*command, "--continue"), 1)
+
+
+def test_an_alarm_in_a_comparison_pauses_it_in_that_models_run(arguments, host, tmp_path, capsys):
+    items, out = listed(tmp_path, [cat(tmp_path, f"{n}.png", n) for n in range(2)]), tmp_path / "out"
+    options = ("--set", "EtaInversion.steps=2", "--policy", strict(tmp_path))
+    command = arguments("run", items, "--out", out, *options, "--try", "EtaSchedule.end_eta=0,1")
+    paused = []
+    for more in ([], ["--continue"]):
+        assert cli.main([*command, *more]) == alarm.PAUSED and not (out / "compare.html").exists()
+        paused += [line for line in capsys.readouterr().err.splitlines() if "waits in the run of" in line]
+    assert [line.endswith(f"end_eta={value}") for line, value in zip(paused, "01")] == [True, True]
+    before = host.prompts()
+    assert cli.main(command) == alarm.PAUSED and host.prompts() == before
+    assert cli.main([*command, "--continue"]) == 0 and (out / "compare.html").exists()
+    assert cli.main([*command, "--continue"]) == 1 and "no alarm paused a run" in capsys.readouterr().err
 
 
 def test_weights_that_a_policy_does_not_list_run_unchecked_until_it_trusts_them(
