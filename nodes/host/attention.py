@@ -16,6 +16,17 @@ try:  # newer hosts lay out a block's memory once and give it to every block: wh
 except ImportError:
     outside_the_blocks_memory = nullcontext
 
+
+def outlasting(tensor: Tensor, short: bool = False) -> Tensor:
+    """What of a block may be kept after it. short: in main memory."""
+    if short:
+        return tensor.cpu()
+    if outside_the_blocks_memory is nullcontext:
+        return tensor
+    with outside_the_blocks_memory():
+        return tensor.clone()
+
+
 Key = tuple[
     str, int, int
 ]  # the host's patch key of a UNet's transformer layer: part, block, index in the block
