@@ -15,8 +15,8 @@ MEMORY_ERRORS = (
     getattr(model_management, "ACCELERATOR_ERROR", model_management.OOM_EXCEPTION),
 )
 NO_WAY = (
-    "Out of memory with one branch alone, the least that can be asked for: take a smaller picture, or fewer at "
-    "once, leave out editing methods, or start ComfyUI with --lowvram"
+    "Out of memory with one branch alone, the least that can be asked for: take a smaller picture, or fewer "
+    "at once, leave out editing methods, or start ComfyUI with --lowvram"
 )
 
 

@@ -58,6 +58,7 @@ EXAMPLES = {
     "Two edits at once": ("none", "second target prompt"),
     "With ControlNet": ("auto", ""),
     "With a LoRA": ("none", ""),
+    "With SAM's mask": ("auto", ""),
 }
 
 
