@@ -57,6 +57,49 @@ def test_an_edit_with_a_method(studio, inversion, method, times, caplog):
     assert caplog.text.count("Out of memory") == 1
 
 
+@pytest.fixture
+def breaking(studio):
+    """A clone of the model whose first call of several rows runs out of memory before its last block."""
+    model, failed = studio.model.clone(), []
+    last = len(model.model.diffusion_model.output_blocks) - 1
+
+    def late(h, skipped, options):
+        if options["block"] == ("output", last) and len(h) > 1 and not failed:
+            failed.append(len(h))
+            raise sys.modules["comfy.model_management"].OOM_EXCEPTION("planted")
+        return h, skipped
+
+    model.set_model_output_block_patch(late)
+    return model, failed
+
+
+def test_words_read_by_a_call_that_broke_off_do_not_count(studio, breaking, monkeypatch):
+    (model, failed), inputs = breaking, dict(cfg=3.0, negative=studio.negative)
+    monkeypatch.setattr(pack(studio.host, "host.families.unet"), "AT_ONCE", 1)  # read before the call ends
+    plain, found = (studio.invert(**inputs | more) for more in ({}, {"model": model}))
+    assert failed and close(found.trajectory.maps, plain.trajectory.maps, 1e-4)
+
+
+def test_words_of_a_local_blend_in_a_call_that_broke_off_do_not_count(
+    studio, inversion, breaking, monkeypatch
+):
+    (model, failed), edit, seen = breaking, blended(studio, inversion), []
+    blend = type(edit.methods[0].local_blend())
+    region = blend.region
+
+    def look(self, maps, size):
+        seen.append(torch.stack(list(maps)))
+        return region(self, maps, size)
+
+    monkeypatch.setattr(blend, "region", look)
+    studio.edit(inversion, edit=edit)
+    plain = list(seen)
+    seen.clear()
+    studio.edit(inversion, edit=edit, model=model)
+    assert failed and len(seen) == len(plain) > 0
+    assert all(close(ours, theirs, 1e-3) for ours, theirs in zip(seen, plain))
+
+
 def test_memory_that_runs_out_in_a_later_step(studio, inversion):
     """The local blend has gathered the words of the steps before, which count once."""
     inputs = dict(edit=blended(studio, inversion), eta=studio.eta(end_eta=0.0))
