@@ -33,6 +33,12 @@ MODELS = {
     },
 }
 
+SAM = {
+    "name": "sam3.1_multiplex_fp16.safetensors",
+    "url": f"{HUGGING_FACE}/Comfy-Org/sam3.1/resolve/main/checkpoints/sam3.1_multiplex_fp16.safetensors",
+    "directory": "checkpoints",
+}
+
 
 def split(repository: str, folder: str, name: str) -> dict:
     """A file of one of the host's own repositories, as the host's templates name it."""
@@ -279,6 +285,27 @@ def only_inside_my_mask(sheet: Sheet) -> None:
     eta = begun.schedule(preset="constant", end_eta=1.0)
     edited = begun.edit(eta, mask=begun.loaded[0].out("MASK"), start=1.0, cfg=7.5)
     begun.result(edited, eta)
+
+
+def with_sams_mask(sheet: Sheet) -> None:
+    begun = Begun(sheet, "a photo of a cat", "a photo of a dog")
+    sheet.groups[-1]["title"] = "3. Invert"
+    sheet.column("4. Find the region")
+    loaded = sheet.add("CheckpointLoaderSimple", "Load SAM3", models=[SAM], ckpt_name=SAM["name"])
+    asked = sheet.add(
+        "CLIPTextEncode", "What SAM3 shall find", clip=loaded.out("CLIP"), text="cat", colour=TARGET
+    )
+    found = sheet.add("SAM3_Detect", model=loaded.out("MODEL"), image=begun.picture, conditioning=asked.out())
+    mask = sheet.add("GrowMask", mask=found.out("masks"), expand=REGION["grow"]).out()
+    shown = sheet.add("MaskToImage", mask=mask)
+    sheet.add("PreviewImage", "Region", images=shown.out())
+    sheet.column("5. Edit")
+    eta = begun.schedule()
+    edited = begun.edit(eta, mask=mask)
+    sheet.column("6. Keep the rest, look, save", 420)
+    kept = begun.keep(begun.decode(edited.out("latent")), mask)
+    begun.compare(kept, eta=eta, inversion=begun.inversion.out())
+    begun.save(kept)
 
 
 def large_photograph(sheet: Sheet) -> None:
@@ -639,6 +666,15 @@ TRY = (
     "shape shines through: raise `start`. The new thing is cut off: raise `grow`. Too much is free: raise "
     "`threshold`. Another try: change `seed`."
 )
+TRY_SAM = (
+    "**If it is not right yet.** SAM3 finds nothing: name the thing in other words, or lower `threshold`. "
+    "Nothing changes: raise `cfg` towards 7.5, then `start` towards 1. The old shape shines through: raise "
+    "`start`. The new thing is cut off: raise `expand`. Another try: change `seed`."
+)
+FILES_SAM = (
+    "**Files.** Two checkpoints, for `models/checkpoints`: Stable Diffusion 1.5 (SDXL works as well) and "
+    f"SAM 3.1 (`{SAM['name']}`). The page offers the downloads. ComfyUI 0.33 or newer. "
+)
 TEMPLATES = {
     "Change one thing in a photo": (
         f"""{PHOTO}
@@ -702,6 +738,20 @@ new thing is cut off: raise `grow`. Too much is free: raise `threshold`. Another
 {FILES}{COFFEE_BY}
 """,
         only_inside_my_mask,
+    ),
+    "With SAM's mask": (
+        f"""{PHOTO}
+{PROMPTS}
+3. **What SAM3 shall find**: a noun or a few words for the thing that changes. **SAM3 Detect** finds its
+   outline in the photograph.
+4. **GrowMask** gives the new thing some room around the old one.
+5. **Eta Sampler** edits inside the region. **Eta Keep** puts the edit back into the photograph.
+
+{TRY_SAM}
+
+{FILES_SAM}{CAT_BY}
+""",
+        with_sams_mask,
     ),
     "A large photograph": (
         f"""1. **Load** a photograph of any size. Right-click it, *Open in MaskEditor*, and paint over

@@ -16,7 +16,8 @@ from pilot.graph import graph_of
 from .demo import scenes
 from .demo.build import build_flow
 from .demo.pack import FLOW
-from .demo.prepare import TABLE, prepare
+from .demo.prepare import CAT, SOURCES, TABLE, prepare
+from .demo.sam import host_has_sam, plant
 from .demo.studio import open_studio
 from .environment import ROOT
 from .host import Host, Outcome
@@ -32,6 +33,8 @@ LABEL, STRIP = "this workflow on a toy flow model", 24
 def main(names: list[str]) -> None:
     host = open_studio().host
     prepare(host.base)
+    if host_has_sam():
+        plant(host.base / "models", SOURCES[CAT])
     for name in names or sorted(path.stem for path in FOLDER.glob("*.json")):
         path = FOLDER / f"{name}.json"
         graph = graph_of(json.loads(path.read_text(encoding="utf-8")), host.object_info())

@@ -30,6 +30,10 @@ class MapAverage:
         """One layer's probabilities, averaged over heads: [B, tokens, h, w]."""
         self._layers.append(probabilities)
 
+    def reopen_step(self) -> None:
+        """Drop what was added since the last closed step: its network call broke off."""
+        self._layers.clear()
+
     def close_step(self) -> None:
         if not self._layers:
             return

@@ -39,6 +39,10 @@ from .types import EditPlan, Inversion, RegionEdit
 TARGET = "target"
 Tick = Callable[[Tensor, Tensor], None]
 NO_ETA = EtaSchedule(((0.0, 0.0),))
+ONE_BY_ONE = (
+    "Out of memory: the edit begins again, one variant after the other and one branch after the other. The "
+    "result is the same, and takes longer"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +51,8 @@ class EditRun:
 
     branches: the source's first, then the target's and those of the regions, whose places are `weights`
     [B or 1, 1, H, W]. strategy: where the fresh noise comes from. first: the trajectory's point at which it
-    begins. known: the denoised source by step index, where samplings share it (see `sharing_source`).
+    begins. known: the denoised source by step index, where samplings share it (see `sharing_source`). alone:
+    see host.Network.
     """
 
     model: object
@@ -60,6 +65,7 @@ class EditRun:
     hold: Hold
     first: int
     known: dict[int, Tensor] | None = None
+    alone: bool = False
 
     def sharing_source(self) -> EditRun:
         """This edit for many samplings: together with its copies `with_eta` it computes each step's source
@@ -82,17 +88,28 @@ class EditRun:
 
     def sample(self, tick: Tick | None = None) -> Tensor:
         """The edited latent [V * B, C, H, W], in the model's space. tick(x, denoised) follows each step."""
-        grid, seeds = self.trajectory.grid, self.noise.seeds
-        if len(seeds) > 1 and host.counts_rows(self.model, self.branches):
-            report = host.progress(self.model, self.first * len(seeds)) if tick is None else tick
-            one_by_one = (replace(self, noise=replace(self.noise, seeds=(seed,))) for seed in seeds)
-            return torch.cat([each.sample(report) for each in one_by_one])
+        grid, several = self.trajectory.grid, len(self.noise.seeds) > 1
+        if several and host.counts_rows(self.model, self.branches):
+            return self._one_by_one(tick)
 
         def loop(predict: Predict, x: Tensor) -> Tensor:
             noise = self.strategy(self.noise, x)
             return sample_target(predict, grid, noise, self.hold, self.first) / grid.scales[0]
 
-        return self._in_host(loop, tick)
+        try:
+            return self._in_host(loop, tick)
+        except host.MEMORY_ERRORS as error:
+            if not several or not host.is_out_of_memory(error):
+                raise
+        host.make_room(ONE_BY_ONE)
+        return replace(self, alone=True)._one_by_one(tick)
+
+    def _one_by_one(self, tick: Tick | None) -> Tensor:
+        """The same, each variant sampled alone."""
+        seeds = self.noise.seeds
+        report = host.progress(self.model, self.first * len(seeds)) if tick is None else tick
+        each = (replace(self, noise=replace(self.noise, seeds=(seed,))) for seed in seeds)
+        return torch.cat([run.sample(report) for run in each])
 
     def sample_delta(self) -> Tensor:
         """The same without an inversion: the trajectory is a path that `noised_path` made, for one seed."""
@@ -112,6 +129,7 @@ class EditRun:
             self.noise.seeds[0],
             lambda network, latent: loop(_Predictor(self, network, report), self.trajectory.x.to(latent)),
             rows,
+            self.alone,
         )
 
     @property

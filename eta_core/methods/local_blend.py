@@ -63,8 +63,9 @@ class BlendMaps:
 
     def __init__(self, blend: LocalBlend):
         self._blend = blend
-        self._source: list[Tensor] = []
+        self._source: list[Tensor] = []  # of the steps so far, summed; behind it this step's layers
         self._target: list[Tensor] = []
+        self._closed = 0, 0
 
     @property
     def reads_words(self) -> bool:
@@ -79,9 +80,15 @@ class BlendMaps:
         if self._blend.target:
             self._target.append(_of_words(target, self._blend.target, grid, wanted))
 
+    def reopen_step(self) -> None:
+        """Drop what was added since the last `hold_mask`: its network call broke off."""
+        for maps, closed in zip((self._source, self._target), self._closed):
+            del maps[closed:]
+
     def hold_mask(self, done: int, steps: int, size: tuple[int, int]) -> Tensor | None:
         """The hold mask [B, 1, H, W] after the step, 1 = held on the source; None where nothing is held."""
         self._source, self._target = (_summed(maps) for maps in (self._source, self._target))
+        self._closed = len(self._source), len(self._target)
         found = [maps[0] for maps in (self._source, self._target) if maps]
         if not self._blend.acts(done, steps) or (self._blend.reads_words and not found):
             return None

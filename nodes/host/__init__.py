@@ -11,6 +11,7 @@ from .folders import input_pictures, picture_path, saved_files, saved_path
 from .inversion_file import load as load_inversion
 from .inversion_file import save as save_inversion
 from .latents import fit_mask, in_model_space, latent_mask, latent_tensor, stacked, to_latent
+from .memory import MEMORY_ERRORS, is_out_of_memory, make_room
 from .messages import counted, say, warn
 from .models import (
     SCHEDULERS,
@@ -37,6 +38,7 @@ from .word_maps import MapRecorder
 __all__ = [
     "CATEGORY",
     "FROM_GRAPH",
+    "MEMORY_ERRORS",
     "NO_FILE",
     "SCHEDULERS",
     "SOURCE",
@@ -69,11 +71,13 @@ __all__ = [
     "in_model_space",
     "input_pictures",
     "is_encoded_part",
+    "is_out_of_memory",
     "latent_channels",
     "latent_mask",
     "latent_tensor",
     "load_inversion",
     "make_grid",
+    "make_room",
     "middle",
     "needs_negative",
     "picture_path",

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import NamedTuple
 
 from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor
 
-try:  # newer hosts lay out a block's memory once and give it to every block: what is kept must not lie there
-    from comfy.model_prefetch import (  # pyright: ignore[reportMissingImports]
-        pause_malloc_graph as outside_the_blocks_memory,
-    )
-except ImportError:
-    outside_the_blocks_memory = nullcontext
+# Hosts newer than 0.33 lay out a block's memory once and give it to every block. What is kept must not lie
+# there.
+outside_the_blocks_memory: Callable[[], AbstractContextManager[object]] = nullcontext
+with suppress(ImportError):
+    from comfy.model_prefetch import pause_malloc_graph  # pyright: ignore[reportMissingImports]
+
+    outside_the_blocks_memory = pause_malloc_graph
+
 
 Key = tuple[
     str, int, int
@@ -28,6 +30,16 @@ class Chunk(NamedTuple):
 
     cond: bool
     rows: slice
+
+
+def outlasting(tensor: Tensor, short: bool = False) -> Tensor:
+    """What of a block may be kept after it. short: in main memory."""
+    if short:
+        return tensor.cpu()
+    if outside_the_blocks_memory is nullcontext:
+        return tensor
+    with outside_the_blocks_memory():
+        return tensor.clone()
 
 
 def chunks_of(rows: int, extra_options: dict) -> list[Chunk] | None:

@@ -23,14 +23,19 @@ from ...eta_core.ddim import ancestral_step, eta_step
 from ...eta_core.eta import EtaSchedule
 from ...eta_core.frame import DIFFUSION, Frame, from_x, to_x
 from .latents import latent_mask, out_of_model_space, with_frame, without_frame
-from .messages import log
+from .memory import MEMORY_ERRORS, NO_WAY, ask_apart, is_out_of_memory, make_room
+from .messages import log, warn
 from .models import SHOWN, Size, check_can_invert, frame_of, noise_levels, pixels_of
 
 # What may look at all rows of a call at once, so that one branch would change another.
 GUIDANCE = ("sampler_cfg_function", "sampler_pre_cfg_function", "sampler_post_cfg_function")
+APART = (
+    "Out of memory: from here on one branch after the other goes through the network, its prompt and its "
+    "negative apart. The result is the same, and takes longer"
+)
 CATEGORY = KSampler.CATEGORY  # where the host's menu has its samplers
 Result = TypeVar("Result")
-Patch = Callable[[dict, Mapping[str, int]], dict]
+Patch = Callable[[dict, Mapping[str, int], bool], dict]
 
 
 class Branch(NamedTuple):
@@ -178,10 +183,23 @@ def counts_rows(model, branches: Sequence[Branch]) -> bool:
 
 
 class Network:
-    """The guided network inside one sampling: takes x of some branches, returns their denoised latents."""
+    """The guided network inside one sampling: takes x of some branches, returns their denoised latents.
 
-    def __init__(self, guider: BranchGuider, sigmas: Tensor, options: dict, seed, size: Size):
+    pictures: of the source. alone: ask for one row after the other from the start, as after out of memory.
+    """
+
+    def __init__(
+        self,
+        guider: BranchGuider,
+        sigmas: Tensor,
+        options: dict,
+        seed,
+        size: Size,
+        pictures: int,
+        alone: bool,
+    ):
         self._guider, self._sigmas, self._options, self._seed = guider, sigmas, options, seed
+        self._pictures, self._alone = pictures, alone
         self._frame = frame_of(guider.inner_model.model_sampling, size)
         self._form = guider.inner_model.latent_format
 
@@ -190,24 +208,50 @@ class Network:
     ) -> dict[str, Tensor]:
         """x of each branch -> its denoised latent, at one sigma.
 
-        `patch(options, rows)` may add to a copy of the model options for each call. rows: how many rows of
-        each branch the call has.
+        `patch(options, rows, short)` may add to a copy of the model options for each call. rows: how many
+        rows of each branch the call has. short: whether memory is short, so that little may be held. A call
+        that runs out of memory is asked, and patched, again. So are the rest of the sampling's, one row
+        after the other. The host's error comes through where that does not suffice, or where a branch has
+        several variants.
         """
         found: dict[str, Tensor] = {}
         level = self._frame.level(sigma)
         inputs = {name: host_latent(self._frame, x, sigma) for name, x in xs.items()}
         for names in self._guider.groups(tuple(xs)):
-            rows = {name: len(inputs[name]) for name in names}
-            x = with_frame(self._form, torch.cat([inputs[name] for name in names]))
-            options = self._options
-            if patch is not None:
-                options = patch(comfy.model_patcher.create_model_options_clone(options), rows)
-            denoised = self._guider.predict(rows, x, x.new_full((len(x),), level), options, self._seed)
-            if not bool(torch.isfinite(denoised).all()):
-                raise ValueError(_overflow(self._guider.inner_model, self._sigmas, level))
-            denoised = without_frame(self._form, denoised.float())
-            found.update(zip(names, denoised.split(list(rows.values()))))
+            found |= self._answers({name: inputs[name] for name in names}, level, patch)
         return found
+
+    def _answers(self, inputs: Mapping[str, Tensor], level: float, patch: Patch | None) -> dict[str, Tensor]:
+        if not self._alone:
+            try:
+                return self._ask(inputs, level, patch)
+            except MEMORY_ERRORS as error:
+                if not is_out_of_memory(error) or max(map(len, inputs.values())) > self._pictures:
+                    raise
+            self._alone = True
+            make_room(APART)
+        try:
+            return {name: self._ask({name: x}, level, patch)[name] for name, x in inputs.items()}
+        except MEMORY_ERRORS as error:
+            if is_out_of_memory(error):
+                warn(NO_WAY)
+            raise
+
+    def _ask(self, inputs: Mapping[str, Tensor], level: float, patch: Patch | None) -> dict[str, Tensor]:
+        rows = {name: len(x) for name, x in inputs.items()}
+        x = with_frame(self._form, torch.cat(list(inputs.values())))
+        options = self._options
+        if patch is not None or self._alone:
+            options = comfy.model_patcher.create_model_options_clone(options)
+        if self._alone:
+            ask_apart(options)
+        if patch is not None:
+            options = patch(options, rows, self._alone)
+        denoised = self._guider.predict(rows, x, x.new_full((len(x),), level), options, self._seed)
+        if not bool(torch.isfinite(denoised).all()):
+            raise ValueError(_overflow(self._guider.inner_model, self._sigmas, level))
+        denoised = without_frame(self._form, denoised.float())
+        return dict(zip(inputs, denoised.split(list(rows.values()))))
 
 
 def host_latent(frame: Frame, x: Tensor, sigma: float) -> Tensor:
@@ -240,8 +284,8 @@ class LoopSampler(comfy.samplers.Sampler, Generic[Result]):
     blending.
     """
 
-    def __init__(self, loop: Callable[[Network, Tensor], Result], z: Tensor):
-        self._loop, self._z = loop, z
+    def __init__(self, loop: Callable[[Network, Tensor], Result], z: Tensor, alone: bool):
+        self._loop, self._z, self._alone = loop, z, alone
         self._results: list[Result] = []
         self.rows = 0
 
@@ -259,7 +303,8 @@ class LoopSampler(comfy.samplers.Sampler, Generic[Result]):
         options = comfy.model_patcher.create_model_options_clone(extra_args["model_options"])
         add_wrapper(WrappersMP.APPLY_MODEL, self._count, options, is_model_options=True)
         size = (self._z.shape[-2], self._z.shape[-1])
-        network = Network(model_wrap, sigmas, options, extra_args.get("seed"), size)
+        seed, pictures = extra_args.get("seed"), len(self._z)
+        network = Network(model_wrap, sigmas, options, seed, size, pictures, self._alone)
         # Not the host's latent_image: an all-zero latent does not come through its scaling.
         self._results.append(self._loop(network, self._z.to(noise.device, torch.float32)))
         return latent_image
@@ -282,18 +327,19 @@ def sample(
     seed: int,
     loop: Callable[[Network, Tensor], Result],
     rows: int = 1,
+    alone: bool = False,
 ) -> Result:
     """Run `loop` inside the host's sampling of `z` [B, C, H, W] (model's scaled space) and return its result.
 
     seed: also of torch's own generators, from which patches such as HyperTile and ToMe draw; the host's
     samplers seed them too. rows: most rows of a network call for each picture, for the host's memory
-    estimate.
+    estimate. alone: see Network.
     """
     _refuse_memory(model)
     check_can_invert(model)
     guider = BranchGuider(model, branches, len(z))
     latent = out_of_model_space(model, z)
-    sampler = LoopSampler(loop, z)
+    sampler = LoopSampler(loop, z, alone)
     started = time.perf_counter()
     torch.manual_seed(seed)
     levels = torch.tensor(sigmas, dtype=torch.float32)

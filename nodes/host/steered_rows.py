@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...eta_core.masks import tile_batch
-from .attention import Chunk, chunks_of
+from .attention import Chunk, chunks_of, outlasting
 
 if TYPE_CHECKING:
     from .steering import StepMethods
@@ -23,11 +23,12 @@ class SteeredRows:
     """One network call: which of its rows belong to which branch.
 
     armed: until the guided prediction is made. Guidance such as PAG or SAG calls the network again after
-    that; such a call is steered by the source's own such call, and not recorded.
+    that; such a call is steered by the source's own such call, and not recorded. short: what the source
+    leaves waits in main memory.
     """
 
-    def __init__(self, step: StepMethods, rows: Mapping[str, int]):
-        self._step, self._branches = step, step.branches
+    def __init__(self, step: StepMethods, rows: Mapping[str, int], short: bool):
+        self._step, self._branches, self._short = step, step.branches, short
         ends = accumulate(rows.values())
         self._rows = {
             name: slice(end - count, end) for (name, count), end in zip(rows.items(), ends, strict=True)
@@ -64,10 +65,15 @@ class SteeredRows:
                 yield name, chunk.cond, slice(first + rows.start, first + rows.stop)
 
     def _keep(self, place: tuple, cond: bool, values: Iterable[Tensor | None]) -> None:
-        self._step.kept[place, cond, self._armed] = tuple(values)
+        kept = tuple(values)
+        if not self._all_together:
+            kept = tuple(None if value is None else outlasting(value, self._short) for value in kept)
+        self._step.kept[place, cond, self._armed] = kept
 
-    def _of_source(self, place: tuple, cond: bool) -> tuple[Tensor | None, ...] | None:
-        return self._step.kept.get((place, cond or self._step.plan.one_row, self._armed))
+    def _of_source(self, place: tuple, cond: bool, like: Tensor) -> tuple[Tensor | None, ...] | None:
+        """What the source left at a place, on the device of `like`."""
+        kept = self._step.kept.get((place, cond or self._step.plan.one_row, self._armed))
+        return kept and tuple(None if value is None else value.to(like.device) for value in kept)
 
     def _forget(self, place: tuple) -> None:
         """Free what the source left at a place once every branch has been in the same call."""

@@ -28,7 +28,7 @@ from ...eta_core.methods.attention import (
     outside_and_inside,
     split_heads,
 )
-from .attention import Attend, Key, chain_steered
+from .attention import Attend, Key, chain_steered, outside_the_blocks_memory
 from .families import SteeredTransformer
 from .families.steered import Place
 from .steered_rows import SOURCE, SteeredRows, on_grid
@@ -43,8 +43,8 @@ QUERIES = 1024  # whose columns are formed together, so that memory stays small
 class TransformerCall(SteeredRows):
     """One call of such a network, and what is done to the rows of its branches."""
 
-    def __init__(self, step: StepMethods, network: SteeredTransformer, rows: Mapping[str, int]):
-        super().__init__(step, rows)
+    def __init__(self, step: StepMethods, network: SteeredTransformer, rows: Mapping[str, int], short: bool):
+        super().__init__(step, rows, short)
         self._network = network
         branches = self._branches.values()
         self._injected = {key for key in network.layers if any(branch.injects_at(key) for branch in branches)}
@@ -124,7 +124,7 @@ class _Layer:
             if name == SOURCE:
                 self._keep(q[rows], k[rows], v[rows], cond)
                 continue
-            branch, kept = self._call._branches.get(name), self._call._of_source(self._kept, cond)
+            branch, kept = self._call._branches.get(name), self._call._of_source(self._kept, cond, q)
             if branch is None or kept is None or not self._place.among_itself:
                 continue
             wanted = branch.injections[self._key, cond]
@@ -224,7 +224,7 @@ class _Layer:
         target_rows, records = control.shares.shape[1], self._records(name)
         if not (control.steers or records):
             return found
-        looks, kept = self._looks(own[0], own[1], target_rows), self._call._of_source(self._kept, True)
+        looks, kept = self._looks(own[0], own[1], target_rows), self._call._of_source(self._kept, True, found)
         if looks is None:
             return found
         source = [tile_batch(each, len(looks[0])) for each in (kept or ())[3:] if each is not None]
@@ -247,7 +247,8 @@ class _Layer:
         if records:
             grid = self._network.grid
             blend = self._step.run.blend_maps[name]
-            blend.add(torch.cat(source_maps, 2) if source_maps else None, torch.cat(maps, 2), grid, grid)
+            with outside_the_blocks_memory():
+                blend.add(torch.cat(source_maps, 2) if source_maps else None, torch.cat(maps, 2), grid, grid)
         return found
 
     def _records(self, name: str) -> bool:

@@ -20,7 +20,15 @@ from torch import Tensor
 from ...eta_core.masks import tile_batch
 from ...eta_core.methods import BlendMaps, CrossControl, Injection, Layer, Method
 from ...eta_core.methods.attention import change_of, outside_and_inside, probabilities, split_heads
-from .attention import Attend, Key, chain, fills_picture, fold, plain_attention
+from .attention import (
+    Attend,
+    Key,
+    chain,
+    fills_picture,
+    fold,
+    outside_the_blocks_memory,
+    plain_attention,
+)
 from .families import SteeredTransformer, UNet, steered_network
 from .families.unet import feature_block
 from .messages import warn
@@ -191,13 +199,20 @@ class StepMethods:
             }
         self.kept: dict[tuple, tuple[Tensor | None, ...]] = {}
 
-    def patch(self, options: dict, rows: Mapping[str, int]) -> dict:
-        """`options` of a network call with the methods added. rows: the number of rows of each branch."""
+    def patch(self, options: dict, rows: Mapping[str, int], short: bool) -> dict:
+        """`options` of a network call with the methods added. rows: the number of rows of each branch.
+
+        short: keep what the source leaves in main memory. What a call that broke off left is dropped.
+        """
+        if SOURCE in rows:
+            self.kept.clear()
+        for name in rows.keys() & self.run.blend_maps.keys():
+            self.run.blend_maps[name].reopen_step()
         if self.plan.network is not None:
             if isinstance(self.plan.network, SteeredTransformer):
-                TransformerCall(self, self.plan.network, rows).install(options)
+                TransformerCall(self, self.plan.network, rows, short).install(options)
             else:
-                UNetCall(self, self.plan.network, rows).install(options)
+                UNetCall(self, self.plan.network, rows, short).install(options)
         return options
 
     @property
@@ -216,8 +231,8 @@ class StepMethods:
 class UNetCall(SteeredRows):
     """One call of a UNet, and what is done to the rows of its branches."""
 
-    def __init__(self, step: StepMethods, network: UNet, rows: Mapping[str, int]):
-        super().__init__(step, rows)
+    def __init__(self, step: StepMethods, network: UNet, rows: Mapping[str, int], short: bool):
+        super().__init__(step, rows, short)
         self._network = network
 
     def install(self, options: dict) -> None:
@@ -258,7 +273,7 @@ class UNetCall(SteeredRows):
                 taken = zip((q, k, v), wanted, strict=True)
                 self._keep(place, cond, (tensor[rows] if inject else None for tensor, inject in taken))
                 continue
-            branch, kept = self._branches.get(name), self._of_source(place, cond)
+            branch, kept = self._branches.get(name), self._of_source(place, cond, q)
             if branch is None or kept is None:
                 continue
             injected = self._injected(branch.injections[key, cond], kept, q, k, v)
@@ -309,7 +324,7 @@ class UNetCall(SteeredRows):
                 continue
             branch = self._branches.get(name)
             if branch is not None and branch.control is not None:
-                source = self._of_source(place, cond)
+                source = self._of_source(place, cond, q)
                 own = _Projections(q[rows], k[rows], v[rows])
                 change = self._controlled(name, branch.control, key, own, source, extra_options)
                 if change is not None:
@@ -352,7 +367,8 @@ class UNetCall(SteeredRows):
         ):
             grid = tuple(extra_options["activations_shape"][-2:])
             steered = maps if gained is None else maps + gained
-            blend_maps.add(source_maps, steered, grid, self._network.grid)
+            with outside_the_blocks_memory():
+                blend_maps.add(source_maps, steered, grid, self._network.grid)
         return None if gained is None else change_of(gained, split_heads(own.v[:, :text_rows], heads))
 
     # --- features ---------------------------------------------------------------------------------
@@ -379,7 +395,7 @@ class UNetCall(SteeredRows):
             if name == SOURCE:
                 self._keep(place, cond, (features[rows],))
                 continue
-            branch, kept = self._branches.get(name), self._of_source(place, cond)
+            branch, kept = self._branches.get(name), self._of_source(place, cond, features)
             source = kept[0] if kept is not None else None
             if branch is None or source is None or not branch.features:
                 continue

@@ -55,10 +55,11 @@ class MapRecorder:
             )
         return recorded
 
-    def install(self, options: dict, rows: Mapping[str, int]) -> dict:
-        """`options` of a network call with the reading added. Only a step's first call is read."""
+    def install(self, options: dict, rows: Mapping[str, int], short: bool) -> dict:
+        """`options` of a network call with the reading added. Only a step's first whole call is read."""
         if self._reader is not None and not self.problem and not self._step_read:
-            call = _Reading(self)
+            self._average.reopen_step()
+            call = _Reading(self, short)
             self._reader.install(options, call)
             options["sampler_pre_cfg_function"] = [*options.get("sampler_pre_cfg_function", []), call.close]
         return options
@@ -91,8 +92,8 @@ class _Reading:
     Guidance such as PAG or SAG may call the network again after that, for another purpose.
     """
 
-    def __init__(self, recorder: MapRecorder):
-        self._recorder, self.armed = recorder, True
+    def __init__(self, recorder: MapRecorder, short: bool):
+        self._recorder, self.armed, self.short = recorder, True, short
         self.rows, self.size = recorder.rows, recorder.size
         self.references, self.slots = recorder.references, recorder.slots
 

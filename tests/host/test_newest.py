@@ -93,7 +93,7 @@ def test_the_cache_of_a_prompt_sees_nothing_of_the_reading(host, monkeypatch):
     assert not network.dropped and close(whole.x, read.x)
     torch.testing.assert_close(read.maps, whole.maps, rtol=0, atol=1e-5)
 
-    monkeypatch.setattr(pack(host, "host").MapRecorder, "install", lambda self, options, rows: options)
+    monkeypatch.setattr(pack(host, "host").MapRecorder, "install", lambda self, options, rows, short: options)
     unread = studio.invert(positive=positive).trajectory
     assert unread.maps is None and torch.equal(unread.x, read.x)
     for (key, tensors), (other, others) in zip(kept.items(), network.dropped.items(), strict=True):

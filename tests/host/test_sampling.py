@@ -27,7 +27,7 @@ def close(a: torch.Tensor, b: torch.Tensor, tolerance: float = 1e-5) -> bool:
 def blind(host, monkeypatch):
     """Switches the recording of attention off."""
     return lambda: monkeypatch.setattr(
-        pack(host, "host").MapRecorder, "install", lambda self, options, rows: options
+        pack(host, "host").MapRecorder, "install", lambda self, options, rows, short: options
     )
 
 

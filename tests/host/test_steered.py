@@ -7,6 +7,7 @@ of the target's. Where the tokens stand is told here too.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -583,6 +584,31 @@ def test_the_methods_act_in_several_steps_with_and_without_an_inversion(encoded)
         )
     masa = masa_ctrl(encoded, None, TARGET)
     assert not torch.equal(encoded.flow_edit(latent, edit=masa, steps=2), encoded.flow_edit(latent, steps=2))
+
+
+def test_after_out_of_memory_branches_one_by_one_make_the_same_edit(encoded):
+    """The call fails at its end, when everything in it was done."""
+    inversion, oom = encoded.invert(steps=2), sys.modules["comfy.model_management"].OOM_EXCEPTION
+    model, rows = encoded.model.clone(), []
+
+    def ask(apply_model, args):
+        answer = apply_model(args["input"], args["timestep"], **args["c"])
+        rows.append(len(answer))
+        if len(rows) == 1:
+            raise oom("planted")
+        return answer
+
+    model.set_model_unet_function_wrapper(ask)
+    blend = dict(local_blend=True, cross_replace_end=1.0)
+    for edit in (
+        masa_ctrl(encoded, None, TARGET),
+        plug_and_play(encoded, None, TARGET),
+        prompt_to_prompt(encoded, inversion, TARGET, **blend),
+    ):
+        rows.clear()
+        found = encoded.edit(inversion, edit=edit, model=model)
+        torch.testing.assert_close(found, encoded.edit(inversion, edit=edit), rtol=0, atol=2e-4)
+        assert rows[1:] == [1] * 8
 
 
 def test_words_keep_their_partners_in_prompts_of_other_lengths(encoded, inverted):

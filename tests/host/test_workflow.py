@@ -11,6 +11,7 @@ from PIL import Image
 from devtools.demo import judge, scenes
 from devtools.demo.prepare import CAT, CHECKPOINT, SOURCES, prepare
 from devtools.demo.run_demo import with_views
+from devtools.demo.sam import host_has_sam, plant
 from devtools.environment import ROOT
 from eta_core import masks
 from eta_core.evidence import metrics
@@ -19,6 +20,7 @@ from pilot.graph import graph_of
 WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
 BLUEPRINT = ROOT / "subgraphs" / "Eta edit.json"
 MAIN = "Change one thing in a photo"
+SAMS = "With SAM's mask"
 QUICK_STEPS = 6
 PART = scenes.SIZE**2 / 2**20
 QUICKER = {  # where many pictures are made, or larger ones than the embedded model knows
@@ -43,6 +45,7 @@ SHOWS = {
     "Only inside my mask": [("apple", "wood")],
     "Two edits at once": [("fox", "snow")],
     "With ControlNet": [("dog", "grass")],
+    SAMS: [("dog", "grass")],
     "With a LoRA": [("cat", "grass")],
 }
 
@@ -108,6 +111,10 @@ def test_no_workflow_is_forgotten():
 @pytest.mark.parametrize("name", SHOWS)
 def test_a_workflow_shows_what_its_target_prompt_says(host, name):
     """In a fifth of its steps or less, to be quick."""
+    if name == SAMS:
+        if not host_has_sam():
+            pytest.skip("this host has no SAM3")
+        plant(host.base / "models", SOURCES[CAT])
     outcome = run(host, name, **{"EtaInversion": {"steps": QUICK_STEPS}} | QUICKER.get(name, {}))
     titles = sorted(title for title in outcome if title.startswith("Edited"))
     pictures = torch.cat([picture(host, outcome, title) for title in titles])

@@ -15,10 +15,11 @@ from eta_core.eta import EtaSchedule, flow_gentle, flow_strong, parse_curve
 from eta_core.schedule import ddim_grid
 
 PACK = "eta-inversion"
-FAMILIES = {  # template of a family that needs files of its own -> the oldest tested host that has it
+FAMILIES = {  # template that needs files of its own -> the oldest tested host that has it
     "Edit with Flux 2 Klein": "0.33",
     "Edit with Qwen-Image": "0.3.75",
     "Edit with Z-Image Turbo": "0.3.75",
+    "With SAM's mask": "0.33",
 }
 TEMPLATES = sorted(path.stem for path in (ROOT / "example_workflows").glob("*.json"))
 SHIPPED = sorted(path.name for path in (ROOT / "web" / "pictures").glob("*.webp"))

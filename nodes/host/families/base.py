@@ -36,6 +36,11 @@ class MapSink(Protocol):
         """Whether this call is the step's own prediction; other packs' extra calls are not read."""
         ...
 
+    @property
+    def short(self) -> bool:
+        """Whether memory is short, so that one layer at a time is to be read."""
+        ...
+
     def add(self, maps: Tensor) -> None:
         """One layer's attention of the image to each row of the prompt: [B, rows, h, w] on the adapter's
         grid.

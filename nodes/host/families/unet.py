@@ -13,7 +13,16 @@ from torch.nn import functional as F
 
 from ....eta_core.methods import Layer
 from ....eta_core.methods.attention import probabilities
-from ..attention import Attend, Key, chain, chunks_of, fills_picture, fold
+from ..attention import (
+    Attend,
+    Key,
+    chain,
+    chunks_of,
+    fills_picture,
+    fold,
+    outlasting,
+    outside_the_blocks_memory,
+)
 from .base import MapSink
 
 AT_ONCE = 10  # layers, as many as the largest blocks of SDXL have
@@ -75,23 +84,24 @@ class _Reading:
         shape = (*extra_options["activations_shape"][-2:], extra_options["n_heads"])
         for q_part, k_part in ((q[chunk.rows], k[chunk.rows]) for chunk in chunks if chunk.cond):
             alike = not self._waiting or self._waiting[0][1].shape == k_part.shape
-            if shape != self._shape or not alike or len(self._waiting) == AT_ONCE:
+            if shape != self._shape or not alike or len(self._waiting) == (1 if sink.short else AT_ONCE):
                 self._read()
             self._shape = shape
-            self._waiting.append((q_part, k_part))
+            self._waiting.append((outlasting(q_part), outlasting(k_part)))
 
     def _read(self) -> None:
         """Hand over the maps of the layers that wait."""
         if not self._waiting:
             return
         *grid, heads = self._shape
-        q, k = (torch.cat(each) for each in zip(*self._waiting))
-        maps = fold(probabilities(q, k, heads).mean(1), self._sink.rows)
-        maps = maps.unflatten(1, grid).permute(0, 3, 1, 2)
-        if tuple(grid) != self._network.grid:
-            maps = F.interpolate(maps, self._network.grid, mode="bilinear")
-        for each in maps.chunk(len(self._waiting)):
-            self._sink.add(each)
+        with outside_the_blocks_memory():
+            q, k = (torch.cat(each) for each in zip(*self._waiting))
+            maps = fold(probabilities(q, k, heads).mean(1), self._sink.rows)
+            maps = maps.unflatten(1, grid).permute(0, 3, 1, 2)
+            if tuple(grid) != self._network.grid:
+                maps = F.interpolate(maps, self._network.grid, mode="bilinear")
+            for each in maps.chunk(len(self._waiting)):
+                self._sink.add(each)
         self._waiting.clear()
 
 

@@ -25,6 +25,8 @@ ours = ModuleType("tests")  # the host has a folder of this name, too
 ours.__path__ = [str(ROOT / "tests")]
 sys.modules["tests"] = ours
 sys.path.insert(0, str(ROOT))
+from devtools.demo import sam  # noqa: E402
+from devtools.demo.prepare import CAT, SOURCES  # noqa: E402
 from devtools.template_list import KLEIN, QWEN_IMAGE, Z_IMAGE, Family  # noqa: E402
 from tests.host import adapters  # noqa: E402
 from tests.host.flow import WIDTH, seeded  # noqa: E402
@@ -123,3 +125,5 @@ put(QWEN_IMAGE.vae, seeded(WanVAE(**wan, temperal_downsample=[False, True, True]
 if "Flux.2 Klein" in adapters.ADAPTERS:
     put_network(KLEIN, adapters.klein(None))
     put_image_vae(KLEIN, 32, batch_norm_latent=True)
+if sam.host_has_sam():
+    sam.plant(MODELS, SOURCES[CAT])
