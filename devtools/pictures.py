@@ -278,9 +278,9 @@ def of_target_words(cat: Subject) -> Image.Image:
     """A mask of the cat's head alone, and a dog in it without and with its own word's place."""
     studio, (mask, _) = cat.studio, cat.region()
     top = mask.clone()
-    top[:, 56:] = 0
-    asked = dict(positive=cat.target, eta=studio.eta(end_eta=1.0), mask=top, background_lock=1.0)
-    words = studio.target_words("dog", positive=cat.target, target_prompt=cat.target_text, threshold=0.4)
+    top[:, 68:] = 0
+    asked = dict(positive=cat.target, eta=studio.eta(end_eta=1.0), mask=top, **EDIT)
+    words = studio.target_words("dog", positive=cat.target, target_prompt=cat.target_text)
     without, _, _ = studio.edit_all(cat.inversion, **asked)
     freed, _, used = studio.edit_all(cat.inversion, edit=words, **asked)
     return strip(cat.pixels, top, used, studio.decode(without), studio.decode(freed))

@@ -79,7 +79,7 @@ class EtaTargetWords(EtaNode):
                     optional=True,
                     tooltip=(
                         "A picture whose edges the region's edge is to follow, of the size of the inverted "
-                        "one. Without it the edge is as coarse as the attention."
+                        "one. Without it the edge is as coarse as the latent."
                     ),
                 ),
                 EditSocket.Input("edit", optional=True, tooltip=EARLIER),

@@ -23,8 +23,14 @@ from .proof import ETAS, SEEDS, Measure, Settings, by_scene, cell
 
 EDIT: Settings = {"cfg": 2.0, "eta": "1", "start": 0.6}  # the templates', chosen by `bench proof`
 LEVELS = tuple(level / 40 for level in range(8, 25))
-SHAPES = tuple((grow, blur) for grow in (2, 3, 4) for blur in (0.0, 2.0, 3.0))
-HARD = (4, 0.0)  # the shape of the word's mask, against which all others are measured
+SHAPES: tuple[tuple[int, float], ...] = (
+    (4, 0.0),
+    (4, 2.0),
+    (3, 2.0),
+    (3, 3.0),
+    (2, 3.0),
+)  # grow and blur, in pixels
+HARD = SHAPES[0]  # that of the word's mask, against which all others are measured
 FIGURES = ("success", "background", "truth", "naturalness")
 PAIRED = ("background", "truth")  # in which a region is to be above the word's mask
 SHOWN = 10
@@ -66,6 +72,9 @@ FINDERS = (
     Finder("edit, refined, auto threshold", by_edit, AUTO, False),
 )
 WORD, ACTS = "word, refined, auto threshold", "edit, refined, auto threshold"
+CEILING = "ceiling"
+UNION = "union of the two"
+TRIED = SEEDS[:2]  # on validation scenes
 READ = 0.5  # of the steps, in which the target's word is read
 AT = (0.6, 0.7, 0.8)  # thresholds of its attention to choose from
 
@@ -115,7 +124,7 @@ def _outlines(
         ious = [value for start, (mask, _) in zip(starts, pairs) for value in _iou(mask, start)]
         lines.append(f"| {name} | {chosen[name].get('threshold', 'auto')} | {cell(ious)} |")
     ceiling = [value for start in starts for value in _iou(_pooled(start), start)]
-    return [*lines, f"| ceiling: the outline itself on the attention's grid | 0.5 | {cell(ceiling)} |"]
+    return [*lines, f"| {CEILING}: the outline itself on the attention's grid | 0.5 | {cell(ceiling)} |"]
 
 
 def _pooled(start: Start) -> Tensor:
@@ -148,40 +157,39 @@ def _edits(
     the largest on the validation scenes; so is the level of the target's word.
     """
     finders = {finder.name: finder for finder in FINDERS}
-    tight = {
-        "validation": {name: [finders[name].find(s, chosen[name])[0] for s in few] for name in (WORD, ACTS)},
-        "test": {name: [mask for mask, _ in found[name]] for name in (WORD, ACTS)},
-    }
-    union = "union of the two"
-    for each in tight.values():
-        each[union] = [torch.maximum(*pair) for pair in zip(each[WORD], each[ACTS])]
-    plain = _edited(few, _shaped(tight["validation"][WORD], HARD), SEEDS[:1], measure)[0]
+    tried = {name: [finders[name].find(start, chosen[name])[0] for start in few] for name in (WORD, ACTS)}
+    shown = {name: [mask for mask, _ in found[name]] for name in (WORD, ACTS)}
+    ways: dict[str, tuple[str, ...]] = {WORD: (WORD,), ACTS: (ACTS,), UNION: (WORD, ACTS)}
+
+    def shaped(name: str, tight: dict[str, list[Tensor]], shape: tuple[int, float]) -> list[Tensor]:
+        return _union([_shaped(tight[part], shape) for part in ways[name]])
+
+    plain = _edited(few, shaped(WORD, tried, HARD), TRIED, measure)[0]
 
     def gain(regions: Sequence[Tensor], said: str, level: float | None = None) -> float:
-        rows = _edited(few, regions, SEEDS[:1], measure, level)[0]
+        rows = _edited(few, regions, TRIED, measure, level)[0]
         gains = [_mean(rows, figure) - _mean(plain, figure) for figure in PAIRED]
         print(f"validation: {said}: {gains}", flush=True)
         return min(gains)
 
-    lines, shapes = [], {}
-    for name, regions in tight["validation"].items():
-        shapes[name] = max(SHAPES, key=lambda shape: gain(_shaped(regions, shape), f"{name}, {shape}"))
-    around = _shaped(tight["validation"][WORD], shapes[WORD])
+    shapes = {
+        name: max(SHAPES, key=lambda shape: gain(shaped(name, tried, shape), f"{name}, {shape}"))
+        for name in ways
+    }
+    around = shaped(WORD, tried, shapes[WORD])
     level = max(AT, key=lambda level: gain(around, f"the target's word above {level}", level))
-    test = tight["test"]
-    old = [(_case(start).truth > 0.5).float() for start in many]
-    both = [torch.maximum(mask, (_new_outline(start) > 0.5).float()) for mask, start in zip(old, many)]
+    soft, outlines = shaped(WORD, shown, shapes[WORD]), [(_case(start).truth > 0.5).float() for start in many]
+    new = [(_new_outline(start) > 0.5).float() for start in many]
     rows = [
-        Row(WORD, _said(HARD), _shaped(test[WORD], HARD)),
-        *(Row(f"{name}, soft", _said(shapes[name]), _shaped(test[name], shapes[name])) for name in test),
+        Row(WORD, _said(HARD), shaped(WORD, shown, HARD)),
+        *(Row(f"{name}, shaped", _said(shapes[name]), shaped(name, shown, shapes[name])) for name in ways),
+        Row(f"{WORD}, shaped; the target's word above {level} joins", _said(shapes[WORD]), soft, level),
+        Row(f"{CEILING}: the old thing's outline", _said(shapes[WORD]), _shaped(outlines, shapes[WORD])),
         Row(
-            f"the word's soft mask, and the target's word above {level} while sampling",
+            f"{CEILING}: the old and the new thing's outlines",
             _said(shapes[WORD]),
-            _shaped(test[WORD], shapes[WORD]),
-            level,
+            _shaped(_union([outlines, new]), shapes[WORD]),
         ),
-        Row("the old thing's true outline", _said(shapes[union]), _shaped(old, shapes[union])),
-        Row("the old and the new thing's true outlines", _said(shapes[union]), _shaped(both, shapes[union])),
     ]
     columns, base = [[_case(start).pictures for start in many]], None
     lines = [
@@ -193,9 +201,15 @@ def _edits(
         base = base or figures
         lines.append(_line(row, figures, base))
         print(lines[-1], flush=True)
-        columns += [used, pictures]
+        if not row.name.startswith(CEILING):
+            columns += [used, pictures]
     _draw(options, columns)
     return lines
+
+
+def _union(parts: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+    """Several masks of each start as one."""
+    return [torch.stack(masks).amax(0) for masks in zip(*parts)]
 
 
 def _said(shape: tuple[int, float]) -> str:

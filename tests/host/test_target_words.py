@@ -3,15 +3,17 @@
 import pytest
 import torch
 
-from devtools.demo.studio import DemoStudio
+from devtools.demo import scenes
+from devtools.demo.prepare import CAT, SOURCES
+from devtools.demo.studio import DemoStudio, FlowDemoStudio
 from devtools.studio import SOURCE, TARGET, left_half, picture
 from eta_core.evidence.metrics import iou
-from tests.host.test_adapters import family, inverted  # noqa: F401 (fixtures)
 from tests.host.test_errors import raises
 from tests.host.test_methods import every_method, region_edit
 from tests.host.test_sampling import close
 
 LOCKED = dict(background_lock=1.0)
+LATE = dict(start=0.6, **LOCKED)  # nearer to the picture, where maps are sharper
 
 
 def words(studio, text: str = "dog", **inputs):
@@ -40,49 +42,38 @@ def cat(demo):
 
 
 @pytest.fixture(scope="module")
-def outline(demo) -> torch.Tensor:
-    from devtools.demo import scenes
-    from devtools.demo.prepare import CAT, SOURCES
-
+def outline() -> torch.Tensor:
     return torch.from_numpy(scenes.render(*SOURCES[CAT]).mask.copy())[None] > 127
 
 
 def test_the_targets_word_frees_the_place_where_it_looks(demo, cat, outline):
     given = corner(128)
     assert not given[outline].any()
-    _, _, mask = demo.edit_all(cat, mask=given, edit=words(demo), **LOCKED)
+    _, _, mask = demo.edit_all(cat, mask=given, edit=words(demo), **LATE)
     found = (mask > 0.5) & (given < 0.5)
     assert iou(found, outline) > 0.6
-    _, _, ground = demo.edit_all(cat, mask=given, edit=words(demo, "grass"), **LOCKED)
+    _, _, ground = demo.edit_all(cat, mask=given, edit=words(demo, "grass"), **LATE)
     assert iou((ground > 0.5) & (given < 0.5), outline) < 0.3
 
 
 def test_what_was_freed_is_edited_and_the_rest_is_held(demo, cat, outline):
     given = corner(128)
-    plain, source = demo.edit_both(cat, mask=given, **LOCKED)
-    freed, _, mask = demo.edit_all(cat, mask=given, edit=words(demo), **LOCKED)
+    plain, source = demo.edit_both(cat, mask=given, **LATE)
+    freed, _, mask = demo.edit_all(cat, mask=given, edit=words(demo), **LATE)
     inside = torch.nn.functional.max_pool2d(mask[:, None], 8).expand_as(freed) > 0
     assert close(freed[~inside], source[~inside])
     whole = -torch.nn.functional.max_pool2d(-outline[:, None].float(), 8).expand_as(freed) == 1
     assert close(plain[whole], source[whole]) and not close(freed[whole], source[whole], 0.1)
 
 
-def test_on_a_flow_transformer(host):
-    from devtools.demo.studio import FlowDemoStudio
-
-    studio = FlowDemoStudio(host)
-    given = corner(128)
-    _, _, mask = studio.edit_all(studio.invert(steps=6), mask=given, edit=words(studio), **LOCKED)
-    found = mask - given
-    whole, thing = found.mean(), found[studio_outline()].mean()
-    assert thing > 2 * whole > 0
-
-
-def studio_outline() -> torch.Tensor:
-    from devtools.demo import scenes
-    from devtools.demo.prepare import CAT, SOURCES
-
-    return torch.from_numpy(scenes.render(*SOURCES[CAT]).mask.copy())[None] > 127
+def test_on_a_flow_transformer(host, outline):
+    studio, given = FlowDemoStudio(host), corner(128)
+    inverted = studio.invert(steps=10)
+    found, ground = (
+        studio.edit_all(inverted, mask=given, edit=words(studio, word), **LATE)[2] > given
+        for word in ("dog", "grass")
+    )
+    assert iou(found, outline) > 0.4 > 0.2 > iou(ground, outline)
 
 
 # --- what the mask means, on random networks ------------------------------------------------------
@@ -169,16 +160,6 @@ def test_without_an_inversion(studio):
     freed, mask = edited(edit=words(studio, read=0.01))
     assert mask.mean() > 1.2 * corner().mean()
     assert close(edited(mask=mask)[0], freed) and not close(edited()[0], freed, 0.01)
-
-
-def test_in_every_family_whose_words_are_read(family, inverted):  # noqa: F811
-    given = torch.zeros_like(family.half())
-    given[..., : given.shape[-2] // 2, :] = 1
-    asked = dict(mask=given, **LOCKED)
-    own = words(family, read=0.01, auto_threshold=True)
-    edited, _, mask = family.edit_all(inverted[0], edit=own, **asked)
-    assert mask.mean() > given.mean()
-    assert close(family.edit(inverted[0], **asked | {"mask": mask}), edited, 1e-4)
 
 
 # --- what it refuses ------------------------------------------------------------------------------
