@@ -42,8 +42,8 @@ NO_ETA = EtaSchedule(((0.0, 0.0),))
 
 
 class Edited(NamedTuple):
-    """The edited latent [V * B, C, H, W] in the model's space, and where it was free to be edited, in pixels
-    [V * B, H, W].
+    """The edited latent [V * B, C, H, W] in the model's space, and the mask that was used in the end
+    [V * B, H, W], in pixels.
     """
 
     latent: Tensor

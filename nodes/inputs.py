@@ -17,7 +17,7 @@ def used_mask_output() -> io.Mask.Output:
     return io.Mask.Output(
         display_name="mask",
         tooltip=(
-            "Where the edit was free to act in the end: all masks together, and what Eta Target Words joined "
-            "to them. Full picture size, one for each edit; 1 everywhere where there are none."
+            "The mask that was used in the end: all masks together, and what Eta Target Words joined to "
+            "them. Full picture size, one for each edit; 1 everywhere where there are none."
         ),
     )

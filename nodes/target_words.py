@@ -12,7 +12,7 @@ from torch import Tensor
 from ..eta_core import masks
 from ..eta_core.trajectory import Trajectory
 from . import host
-from .shaping import refined, shaped
+from .shaping import picture_for, refined, shaped
 
 Places = Sequence[Sequence[int]]  # the rows of every occurrence of a phrase
 
@@ -42,8 +42,9 @@ class TargetWords:
     def region(self, maps: Tensor, latent_size: tuple[int, int], size: tuple[int, int]) -> Tensor:
         """Where the words look, [B, *size] in 0..1, from the attention of every row [B, rows, h, w]."""
         each = torch.stack([masks.phrase_map(maps, places, latent_size) for places in self.phrases], 1)
-        if self.image is not None:
-            each = refined(each, self.image, size)
+        image = picture_for(self.image, len(maps), size)
+        if image is not None:
+            each = refined(each, image, size)
         soft = masks.join_phrases(each.unbind(1), self.weights)
         return shaped(masks.threshold(soft, self.level), size, self.level != 0, self.grow, self.blur)
 

@@ -159,7 +159,7 @@ def _edits(
     finders = {finder.name: finder for finder in FINDERS}
     tried = {name: [finders[name].find(start, chosen[name])[0] for start in few] for name in (WORD, ACTS)}
     shown = {name: [mask for mask, _ in found[name]] for name in (WORD, ACTS)}
-    ways: dict[str, tuple[str, ...]] = {WORD: (WORD,), ACTS: (ACTS,), UNION: (WORD, ACTS)}
+    ways: dict[str, tuple[str, ...]] = {UNION: (WORD, ACTS), WORD: (WORD,), ACTS: (ACTS,)}
 
     def shaped(name: str, tight: dict[str, list[Tensor]], shape: tuple[int, float]) -> list[Tensor]:
         return _union([_shaped(tight[part], shape) for part in ways[name]])
@@ -182,8 +182,8 @@ def _edits(
     new = [(_new_outline(start) > 0.5).float() for start in many]
     rows = [
         Row(WORD, _said(HARD), shaped(WORD, shown, HARD)),
-        *(Row(f"{name}, shaped", _said(shapes[name]), shaped(name, shown, shapes[name])) for name in ways),
         Row(f"{WORD}, shaped; the target's word above {level} joins", _said(shapes[WORD]), soft, level),
+        *(Row(f"{name}, shaped", _said(shapes[name]), shaped(name, shown, shapes[name])) for name in ways),
         Row(f"{CEILING}: the old thing's outline", _said(shapes[WORD]), _shaped(outlines, shapes[WORD])),
         Row(
             f"{CEILING}: the old and the new thing's outlines",

@@ -186,6 +186,11 @@ def test_where_words_cannot_be_read(studio, inversion):
     part = studio.host.call("ConditioningSetArea", **area)[0]
     with raises("look cannot be read", "the target conditioning has an area", "disconnect Eta Target Words"):
         studio.edit(inversion, edit=words(studio), mask=corner(), positive=part)
+    (compiled,) = studio.host.call("TorchCompileModel", model=studio.model, backend="inductor")
+    with raises("look cannot be read", "torch.compile is on this model"):
+        studio.on(compiled).edit(inversion, edit=words(studio), mask=corner())
+    with raises("image has 2 pictures"):
+        studio.edit(inversion, edit=words(studio, image=torch.rand(2, 64, 64, 3)), mask=corner())
     both = studio.host.call("ConditioningCombine", conditioning_1=target, conditioning_2=target)[0]
     with raises("has 2 entries", "needs one prompt"):
         words(studio, positive=both)
