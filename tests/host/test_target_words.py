@@ -1,5 +1,8 @@
 """EtaTargetWords: where the target's own words look joins the mask while the target is sampled."""
 
+import logging
+import re
+
 import pytest
 import torch
 
@@ -122,6 +125,14 @@ def test_the_targets_rows_are_read_beside_the_sources(studio, inversion):
     others = region_edit(studio, SOURCE, 1 - left_half(), edit=asked["edit"], cfg=studio.defaults.cfg)
     _, _, mask = studio.edit_all(inversion, noise_blend=0.5, **asked | {"edit": others})
     assert close(mask[..., :32], alone[..., :32], 1e-4)
+
+
+def test_reading_takes_no_row_more(studio, inversion, caplog):
+    caplog.set_level(logging.INFO, "eta-inversion")
+    for edit in (None, words(studio, read=1.0)):
+        studio.edit(inversion, mask=corner(), edit=edit)
+    plain, reading = re.findall(r"(\d+) rows through the network", caplog.text)
+    assert plain == reading
 
 
 def test_pictures_and_variants_have_masks_of_their_own(studio):
