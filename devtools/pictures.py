@@ -274,6 +274,18 @@ def of_edit_mask(cat: Subject) -> Image.Image:
     return strip(cat.pixels, heat, mask)
 
 
+def of_target_words(cat: Subject) -> Image.Image:
+    """A mask of the cat's head alone, and a dog in it without and with its own word's place."""
+    studio, (mask, _) = cat.studio, cat.region()
+    top = mask.clone()
+    top[:, 68:] = 0
+    asked = dict(positive=cat.target, eta=studio.eta(end_eta=1.0), mask=top, **EDIT)
+    words = studio.target_words("dog", positive=cat.target, target_prompt=cat.target_text)
+    without, _, _ = studio.edit_all(cat.inversion, **asked)
+    freed, _, used = studio.edit_all(cat.inversion, edit=words, **asked)
+    return strip(cat.pixels, top, used, studio.decode(without), studio.decode(freed))
+
+
 def of_flow_edit(cat: Subject) -> Image.Image:
     """The cat, the region, and a dog without and with the region."""
     studio, (mask, heat) = cat.studio, cat.region()
@@ -427,6 +439,7 @@ def main() -> None:
         "docs/EtaSigmas/sigmas.png": lambda: of_sigmas(cat),
         "docs/EtaTune/trials.png": lambda: of_tune(cat, ball)[0],
         "docs/EtaTuneExample/examples.jpg": lambda: of_tune(cat, ball)[1],
+        "docs/EtaTargetWords/edit.jpg": lambda: of_target_words(cat),
         "docs/EtaVerdict/verdicts.jpg": lambda: of_verdict(cat),
         "methods.jpg": lambda: grid(
             [(s.pixels, *(s.edit(method, **EVERYWHERE) for method in ("", *METHODS))) for s in swaps],

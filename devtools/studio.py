@@ -117,8 +117,8 @@ class Studio:
         given |= {} if "positive" in inputs else {"positive": self.prompt(self.defaults.target)}
         return self.host.call("EtaEditMask", inversion=inversion, **given | inputs)
 
-    def edit_both(self, inversion, **inputs) -> tuple[Tensor, Tensor]:
-        """The samples of EtaSampler's two outputs."""
+    def edit_all(self, inversion, **inputs) -> tuple[Tensor, Tensor, Tensor]:
+        """The samples of EtaSampler's edit and reconstruction, and its mask."""
         defaults = self.defaults
         given = dict(model=self.model, cfg=defaults.cfg, seed=defaults.seed, noise_blend=0.0)
         given |= dict(noise_candidates=defaults.noise_candidates)
@@ -128,8 +128,12 @@ class Studio:
             given["negative"] = self.negative
         if "eta" not in inputs:
             given["eta"] = self.eta()
-        edited, source = self.host.call("EtaSampler", inversion=inversion, **given | inputs)
-        return edited["samples"], source["samples"]
+        edited, source, mask = self.host.call("EtaSampler", inversion=inversion, **given | inputs)
+        return edited["samples"], source["samples"], mask
+
+    def edit_both(self, inversion, **inputs) -> tuple[Tensor, Tensor]:
+        """The samples of EtaSampler's edit and reconstruction."""
+        return self.edit_all(inversion, **inputs)[:2]
 
     def edit(self, inversion, **inputs) -> Tensor:
         """The samples of EtaSampler's edit."""
@@ -141,6 +145,13 @@ class Studio:
         given = PROMPT_TO_PROMPT | dict(source_prompt=defaults.source, target_prompt=defaults.target)
         given |= {} if "positive" in inputs else {"positive": self.prompt(defaults.target)}
         return self.host.call("EtaPromptToPrompt", inversion=inversion, clip=self.clip, **given | inputs)[0]
+
+    def target_words(self, words: str, **inputs):
+        """EtaTargetWords' ETA_EDIT, for the studio's target prompt."""
+        given = dict(read=0.5, auto_threshold=False, threshold=0.5, grow=0, blur=0.0)
+        given |= dict(target_prompt=self.defaults.target)
+        given |= {} if "positive" in inputs else {"positive": self.prompt(self.defaults.target)}
+        return self.host.call("EtaTargetWords", clip=self.clip, words=words, **given | inputs)[0]
 
     def masactrl(self, **inputs):
         """EtaMasaCtrl's ETA_EDIT."""

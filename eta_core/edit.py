@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from .area import Limits
 from .hold import NO_HOLD, Hold, step_share
 from .masks import tile_batch
 from .noise import FreshNoise
@@ -18,12 +19,13 @@ class Prediction(NamedTuple):
 
     source: the denoised source [B, C, H, W], or None where it was not needed. target: the denoised target
     [V * B, C, H, W], one variant of the batch after the other. blends: the local blends' hold masks, read
-    from this step's attention.
+    from this step's attention. limits: the edit's from this step on, None where they stay.
     """
 
     source: Tensor | None
     target: Tensor
     blends: tuple[Tensor, ...] = ()
+    limits: Limits | None = None
 
 
 Predict = Callable[[Step, Tensor, Tensor, bool], Prediction]
@@ -43,6 +45,9 @@ def sample_target(
     x = tile_batch(trajectory[steps], noise.rows)
     for step in grid.downward(steps):
         found = predict(step, trajectory[step.index], x, noise.reads_source(step))
+        if found.limits is not None:
+            noise.act_in(found.limits.region)
+            hold = found.limits.hold
         x = noise.take(step, x, found.target.to(x), found.source)
         x = hold.apply(x, trajectory[step.index - 1], step_share(step.index - 1, steps), found.blends)
     return x

@@ -59,6 +59,7 @@ def sample_delta(
         found = predict(step, noised, frame.shifted(noised, edited - source, step.sigma), True)
         if found.source is None:
             raise RuntimeError("the source was not predicted, though every step asks for it")
+        hold = hold if found.limits is None else found.limits.hold
         left = levels[step.index - 1] / levels[step.index] if step.index > 1 else 0.0
         edited = source + left * (edited - source) + (1 - left) * (found.target - found.source).to(source)
         edited = hold.apply(edited, source, step_share(step.index - 1, steps), found.blends)

@@ -66,8 +66,13 @@ def join_phrases(phrase_maps: Sequence[Tensor], weights: Sequence[float]) -> Ten
     return torch.stack([m * w for m, w in zip(phrase_maps, weights)]).amax(0).clamp(0, 1)
 
 
-def threshold(soft: Tensor, level: float) -> Tensor:
-    """1 where `soft` exceeds the level (paper: 0.2), else 0; level 0 leaves it soft."""
+def threshold(soft: Tensor, level: float | None) -> Tensor:
+    """1 where `soft` [B, H, W] exceeds the level (paper: 0.2), else 0; level 0 leaves it soft.
+
+    None: each picture's own level (`otsu`).
+    """
+    if level is None:
+        return torch.stack([threshold(one, otsu(one)) for one in soft])
     return (soft > level).to(soft.dtype) if level > 0 else soft
 
 
@@ -85,11 +90,6 @@ def contrast(values: Tensor) -> float:
     """How far the mean above `otsu` lies over the mean below it: near 0 where nothing stands out."""
     high = values > otsu(values)
     return float(values[high].mean() - values[~high].mean()) if bool(high.any() & (~high).any()) else 0.0
-
-
-def divide(soft: Tensor) -> Tensor:
-    """1 where `soft` [B, H, W] exceeds its picture's own level (`otsu`), else 0."""
-    return torch.stack([threshold(one, otsu(one)) for one in soft])
 
 
 def dilate(mask: Tensor, pixels: int) -> Tensor:

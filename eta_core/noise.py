@@ -75,6 +75,10 @@ class FreshNoise(ABC):
         self._draws = [NoiseCandidates(seed, settings.candidates, shape) for seed in settings.seeds]
         self.rows = len(settings.seeds) * trajectory.shape[1]
 
+    def act_in(self, region: Tensor | None) -> None:
+        """From here on eta is multiplied by another region; see NoiseSettings."""
+        self.settings = replace(self.settings, region=region).to(self.trajectory)
+
     @abstractmethod
     def reads_source(self, step: Step) -> bool:
         """Whether `renewal` needs the denoised source at this step."""

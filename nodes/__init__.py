@@ -16,6 +16,7 @@ from . import (
     sampler_nodes,
     save_nodes,
     schedule_nodes,
+    target_words_nodes,
     tune_nodes,
 )
 
@@ -31,6 +32,7 @@ class EtaInversionExtension(ComfyExtension):
             flow_edit_nodes,
             prompt_nodes,
             method_nodes,
+            target_words_nodes,
             compare_nodes,
             evidence_nodes,
             approve_nodes,

@@ -110,8 +110,8 @@ class EtaEditMask(EtaNode):
         soft = _edit_map(model, inversion, positive, evaluations, node_id)
         if image is not None:
             soft = refined(soft[:, None], image, size)[:, 0]
-        region = masks.divide(soft) if auto_threshold else masks.threshold(soft, threshold)
-        region = shaped(region, size, auto_threshold or threshold > 0, grow, blur)
+        level = None if auto_threshold else threshold
+        region = shaped(masks.threshold(soft, level), size, level != 0, grow, blur)
         if mask is not None:
             mask = host.fit_mask(mask, trajectory.batch, size, node_id)
         region = with_own(region, mask, combine, node_id)

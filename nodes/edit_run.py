@@ -9,19 +9,18 @@ rest.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from ..eta_core.area import Area
 from ..eta_core.edit import Predict, Prediction, sample_target
 from ..eta_core.eta import EtaSchedule
 from ..eta_core.flow_edit import sample_delta
-from ..eta_core.hold import NO_HOLD, Hold
-from ..eta_core.masks import compose, least, resize_mask, resolve
+from ..eta_core.masks import compose, resize_mask, resolve, tile_batch
 from ..eta_core.methods import Method, PlugAndPlay
 from ..eta_core.noise import (
     EtaNoise,
@@ -34,7 +33,8 @@ from ..eta_core.noise import (
 from ..eta_core.schedule import Step
 from ..eta_core.trajectory import Trajectory
 from . import host
-from .types import EditPlan, Inversion, RegionEdit
+from .target_words import TargetWords
+from .types import EditPlan, Inversion
 
 TARGET = "target"
 Tick = Callable[[Tensor, Tensor], None]
@@ -45,25 +45,34 @@ ONE_BY_ONE = (
 )
 
 
+class Edited(NamedTuple):
+    """The edited latent [V * B, C, H, W] in the model's space, and the mask that was used in the end
+    [V * B, H, W], in pixels.
+    """
+
+    latent: Tensor
+    mask: Tensor
+
+
 @dataclass(frozen=True, eq=False)
 class EditRun:
     """One edit, ready to sample.
 
-    branches: the source's first, then the target's and those of the regions, whose places are `weights`
-    [B or 1, 1, H, W]. strategy: where the fresh noise comes from. first: the trajectory's point at which it
-    begins. known: the denoised source by step index, where samplings share it (see `sharing_source`). alone:
-    see host.Network.
+    branches: the source's first, then the target's and those of the area's other masks. strategy: where the
+    fresh noise comes from. first: the trajectory's point at which it begins. words: of the target, whose
+    place joins the area. known: the denoised source by step index, where samplings share it (see
+    `sharing_source`). alone: see host.Network.
     """
 
     model: object
     trajectory: Trajectory
     branches: list[host.Branch]
-    weights: list[Tensor]
+    area: Area
     methods: host.MethodPlan
     noise: NoiseSettings
     strategy: type[FreshNoise]
-    hold: Hold
     first: int
+    words: TargetWords | None = None
     known: dict[int, Tensor] | None = None
     alone: bool = False
 
@@ -81,20 +90,22 @@ class EditRun:
         """The source branch of an edit-friendly inversion running freely, with the edit's own noise."""
         source, target = self.branches[0], host.Branch(TARGET, positive, self.branches[1].negative, cfg)
         plain = host.plan_methods(self.model, {}, self.first, self.trajectory.latent_size)
-        still = replace(self.noise, eta=NO_ETA, seeds=self.noise.seeds[:1])
+        still = replace(self.noise, eta=NO_ETA, seeds=self.noise.seeds[:1], region=None)
+        everywhere = replace(self.area, mask=None, others=(), weights=(), eta_scales=(), lock=0.0)
+        branches = [source, target]
         return replace(
-            self, branches=[source, target], weights=[], methods=plain, noise=still, hold=NO_HOLD, known=None
+            self, branches=branches, area=everywhere, methods=plain, noise=still, words=None, known=None
         )
 
-    def sample(self, tick: Tick | None = None) -> Tensor:
-        """The edited latent [V * B, C, H, W], in the model's space. tick(x, denoised) follows each step."""
+    def sample(self, tick: Tick | None = None) -> Edited:
+        """The edit of every variant. tick(x, denoised) follows each step."""
         grid, several = self.trajectory.grid, len(self.noise.seeds) > 1
-        if several and host.counts_rows(self.model, self.branches):
+        if several and (self.words is not None or host.counts_rows(self.model, self.branches)):
             return self._one_by_one(tick)
 
         def loop(predict: Predict, x: Tensor) -> Tensor:
             noise = self.strategy(self.noise, x)
-            return sample_target(predict, grid, noise, self.hold, self.first) / grid.scales[0]
+            return sample_target(predict, grid, noise, self.area.limits.hold, self.first) / grid.scales[0]
 
         try:
             return self._in_host(loop, tick)
@@ -104,30 +115,37 @@ class EditRun:
         host.make_room(ONE_BY_ONE)
         return replace(self, alone=True)._one_by_one(tick)
 
-    def _one_by_one(self, tick: Tick | None) -> Tensor:
+    def _one_by_one(self, tick: Tick | None) -> Edited:
         """The same, each variant sampled alone."""
         seeds = self.noise.seeds
         report = host.progress(self.model, self.first * len(seeds)) if tick is None else tick
         each = (replace(self, noise=replace(self.noise, seeds=(seed,))) for seed in seeds)
-        return torch.cat([run.sample(report) for run in each])
+        return Edited(*map(torch.cat, zip(*(run.sample(report) for run in each))))
 
-    def sample_delta(self) -> Tensor:
+    def sample_delta(self) -> Edited:
         """The same without an inversion: the trajectory is a path that `noised_path` made, for one seed."""
-        grid = self.trajectory.grid
-        return self._in_host(lambda predict, x: sample_delta(predict, x, grid, self.hold, self.first), None)
+        grid, hold = self.trajectory.grid, self.area.limits.hold
+        return self._in_host(lambda predict, x: sample_delta(predict, x, grid, hold, self.first), None)
 
-    def _in_host(self, loop: Callable[[Predict, Tensor], Tensor], tick: Tick | None) -> Tensor:
+    def _in_host(self, loop: Callable[[Predict, Tensor], Tensor], tick: Tick | None) -> Edited:
         """What `loop`, given the network and the trajectory, makes of them inside the host's sampling."""
         grid = self.trajectory.grid
         report = host.progress(self.model, self.first) if tick is None else tick
         rows = 1 + len(self.noise.seeds) * (len(self.branches) - 1)
+
+        def run(network: host.Network, latent: Tensor) -> Edited:
+            predictor = _Predictor(self, network, report)
+            edited = loop(predictor, self.trajectory.x.to(latent))
+            free = predictor.area.free.expand(self.trajectory.batch, -1, -1)
+            return Edited(edited, tile_batch(free, len(edited)))
+
         return host.sample(
             self.model,
             self.branches,
             self.trajectory.source,
             grid.levels[self.first :: -1],
             self.noise.seeds[0],
-            lambda network, latent: loop(_Predictor(self, network, report), self.trajectory.x.to(latent)),
+            run,
             rows,
             self.alone,
         )
@@ -140,26 +158,43 @@ class EditRun:
 
 
 class _Predictor:
-    """eta_core.edit's `predict` for one sampling: one request to the network a step, for every branch."""
+    """eta_core.edit's `predict` for one sampling: one request to the network a step, for every branch.
+
+    area: the edit's, as far as its words have been read.
+    """
 
     def __init__(self, run: EditRun, network: host.Network, tick: Tick):
         self._run, self._network, self._tick = run, network, tick
         self._methods = run.methods.start()
         self._targets = [branch.name for branch in run.branches[1:]]
+        self.area = run.area
+        self._words = None
+        if run.words is not None:
+            self._words = run.words.start(run.model, run.branches[1], run.trajectory)
 
     def __call__(self, step: Step, source: Tensor, x: Tensor, needs_source: bool) -> Prediction:
-        methods = self._methods.step(self._run.first - step.index)
+        done = self._run.first - step.index
+        methods = self._methods.step(done)
         known = (self._run.known or {}).get(step.index)
         asks = methods.reads_source or (needs_source and known is None)
         inputs = {host.SOURCE: source} if asks else {}
         inputs |= dict.fromkeys(self._targets, x)
-        found = self._network(inputs, step.sigma, methods.patch if methods.act else None)
+        words = self._words if self._words and self._words.reads(done, self._run.first) else None
+
+        def patch(options: dict, rows: Mapping[str, int], short: bool) -> dict:
+            options = methods.patch(options, rows, short) if methods.act else options
+            return words.patch(options, rows, short) if words else options
+
+        found = self._network(inputs, step.sigma, patch if methods.act or words else None)
         if asks and self._run.known is not None:
             self._run.known[step.index] = found[host.SOURCE]
         others = [found[name] for name in self._targets[1:]]
-        target = compose(found[TARGET], others, self._run.weights)
+        target = compose(found[TARGET], others, self._run.area.weights)
         self._tick(x, target)
-        return Prediction(found.get(host.SOURCE, known), target, tuple(methods.hold_masks()))
+        if words:
+            self.area = self.area.joined(words.found())
+        limits = self.area.limits if words else None
+        return Prediction(found.get(host.SOURCE, known), target, tuple(methods.hold_masks()), limits)
 
 
 class _Target(NamedTuple):
@@ -192,6 +227,7 @@ def prepare_run(
     plan, trajectory = edit or EditPlan(), inversion.trajectory
     host.check_same_model(model, trajectory.signature, node_id)
 
+    _check_words(plan.words, mask, positive, parity)
     fitted: dict[int, Tensor] = {}  # so that a mask is resized, and warned of, once
 
     def in_pixels(given: Tensor) -> Tensor:
@@ -202,14 +238,21 @@ def prepare_run(
     def fit(given: Tensor) -> Tensor:
         return resize_mask(in_pixels(given), trajectory.latent_size)[:, None]
 
-    weights = resolve([(fit(region.mask), region.overlap) for region in plan.regions])
-    region = _eta_region(None if mask is None else fit(mask), weights, plan.regions)
-    masks = [each for each in (mask, *(chosen.mask for chosen in plan.regions)) if each is not None]
-    if background_lock > 0 and not masks:
+    if background_lock > 0 and mask is None and not plan.regions:
         raise ValueError(
             f"background_lock is {background_lock:g} but no mask says what the background is: connect a "
             "mask, or set it to 0"
         )
+    area = Area(
+        None if mask is None else in_pixels(mask),
+        tuple(in_pixels(region.mask) for region in plan.regions),
+        tuple(resolve([(fit(region.mask), region.overlap) for region in plan.regions])),
+        tuple(region.eta_scale for region in plan.regions),
+        background_lock,
+        trajectory.scale,
+        trajectory.picture_size,
+    )
+    region = area.limits.region
     if region is not None and not bool(region.any()):
         host.warn("the mask is empty, or every eta_scale 0: no fresh noise comes in anywhere", node_id)
     first = trajectory.grid.first_step(start)
@@ -230,7 +273,7 @@ def prepare_run(
         model,
         trajectory,
         [source, *branches],
-        weights,
+        area,
         host.plan_methods(
             model,
             {name: [method.fitted(fit) for method in target.methods] for name, target in targets.items()},
@@ -253,8 +296,8 @@ def prepare_run(
             choose_in_region=not parity,
         ),
         _strategy(trajectory, parity),
-        _hold(background_lock, list(map(in_pixels, masks)), weights, trajectory),
         first,
+        plan.words,
     )
 
 
@@ -320,30 +363,25 @@ def _negative(inversion: Inversion, negative: list, node_id: str | None) -> list
     return inversion.positive
 
 
-def _hold(background_lock: float, masks: list[Tensor], weights: list[Tensor], trajectory: Trajectory) -> Hold:
-    """What holds the background outside all masks [1 or B, H, W], given in pixels.
-
-    A soft value of a mask lets its share of the edit through, whatever the number of steps. A latent pixel
-    that a hard mask only partly covers is held by as much as lies outside, in every step: its share would
-    show outside the mask.
-    """
-    regions = reduce(torch.add, weights) if weights else None
-    if background_lock == 0:
-        return Hold(regions=regions)
-    free = reduce(torch.maximum, masks)
-    covered = resize_mask(free, trajectory.latent_size)[:, None]
-    lock, edge = (background_lock * (1 - part) for part in (least(free, trajectory.scale), covered))
-    return Hold(lock, edge, regions)
-
-
-def _eta_region(mask: Tensor | None, weights: list[Tensor], regions: Sequence[RegionEdit]) -> Tensor | None:
-    """Where eta acts and how strongly; None is everywhere."""
-    if not weights:
-        return mask
-    covered = reduce(torch.add, weights)
-    base = torch.zeros_like(covered) if mask is None else mask
-    scaled = (weight * region.eta_scale for weight, region in zip(weights, regions, strict=True))
-    return reduce(torch.add, scaled) + (1 - covered) * base
+def _check_words(words: TargetWords | None, mask: Tensor | None, positive: list, parity: bool) -> None:
+    """ValueError where words of the target cannot join the mask of this edit."""
+    if words is None:
+        return
+    if parity:
+        raise ValueError(
+            "parity is on, and the paper's program leaves the mask as it is: switch parity off, or "
+            "disconnect Eta Target Words"
+        )
+    if mask is None:
+        raise ValueError(
+            "Eta Target Words joins what it finds to the mask, and none is connected: without one the whole "
+            "picture is free; connect a mask, or disconnect Eta Target Words"
+        )
+    if words.prompt != host.text_fingerprint(positive):
+        raise ValueError(
+            "Eta Target Words was made for another target prompt than this positive: connect the same target "
+            "prompt to both"
+        )
 
 
 def _check_methods(

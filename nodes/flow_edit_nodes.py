@@ -9,7 +9,7 @@ from ..eta_core.flow_edit import noised_path
 from ..eta_core.trajectory import Trajectory
 from . import host
 from .edit_run import prepare_run
-from .inputs import guidance_input, seed_input
+from .inputs import guidance_input, seed_input, used_mask_output
 from .types import CATEGORY, EditPlan, EditSocket, EtaNode, EtaSocket, Inversion, schema
 
 FRESH = EtaSchedule(((0.0, 1.0),))
@@ -118,7 +118,10 @@ class EtaFlowEdit(EtaNode):
                     ),
                 ),
             ],
-            outputs=[io.Latent.Output(display_name="latent", tooltip="The edited picture.")],
+            outputs=[
+                io.Latent.Output(display_name="latent", tooltip="The edited picture."),
+                used_mask_output(),
+            ],
             hidden=[io.Hidden.unique_id],
         )
 
@@ -172,7 +175,8 @@ class EtaFlowEdit(EtaNode):
             source_cfg=source_cfg,
             node_id=node_id,
         )
-        return io.NodeOutput(host.to_latent(model, run.sample_delta()))
+        edited = run.sample_delta()
+        return io.NodeOutput(host.to_latent(model, edited.latent), edited.mask)
 
 
 NODES = [EtaFlowEdit]

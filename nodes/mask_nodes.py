@@ -156,14 +156,11 @@ class AttentionMask(EtaNode):
             [maps[phrase.text] for phrase in phrases], [phrase.weight for phrase in phrases]
         )
         _warn_of_flat(words, soft, node_id)
-        region = masks.divide(soft) if auto_threshold else masks.threshold(soft, threshold)
+        level = None if auto_threshold else threshold
+        region = masks.threshold(soft, level)
         if not bool((region > 0).flatten(1).any(1).all()):
-            raise ValueError(
-                f"no pixel of '{words}' is above threshold {threshold:g}: its attention reaches "
-                f"{float(soft.flatten(1).amax(1).min()):.2f}; "
-                "use a lower threshold"
-            )
-        region = shaped(region, size, auto_threshold or threshold > 0, grow, blur, invert)
+            raise ValueError(_nothing_found(words, float(soft.flatten(1).amax(1).min()), level))
+        region = shaped(region, size, level != 0, grow, blur, invert)
         if mask is not None:
             mask = host.fit_mask(mask, trajectory.batch, size, node_id)
         region = with_own(region, mask, combine, node_id)
@@ -184,6 +181,18 @@ class AttentionMask(EtaNode):
 
 LARGEST = 320  # pixels of the longer side that the page draws
 FLAT = 0.3  # the contrast below which a word's thing was not in the picture, on scenes of the toy model
+
+
+def _nothing_found(words: str, reached: float, level: float | None) -> str:
+    if level is None:
+        return (
+            f"no pixel of '{words}' stands out: its attention is {reached:.2f} everywhere, so that no "
+            "auto_threshold parts it; give the words weights above 0, name other words, or draw a mask"
+        )
+    return (
+        f"no pixel of '{words}' is above threshold {level:g}: its attention reaches {reached:.2f}; use a "
+        "lower threshold"
+    )
 
 
 def _warn_of_flat(words: str, soft: Tensor, node_id: str | None) -> None:

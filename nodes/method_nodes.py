@@ -483,6 +483,11 @@ class EtaRegionEdit(EtaNode):
             raise ValueError(
                 "`method` holds further region edits: connect those to `edit`, and methods alone to `method`"
             )
+        if method.words is not None:
+            raise ValueError(
+                "Eta Target Words joins EtaSampler's mask, not a region's: connect it to `edit`, and methods "
+                "alone to `method`"
+            )
         if any(isinstance(m, PromptToPrompt) and m.blend for m in method.methods):
             raise ValueError(
                 "the local blend holds the whole picture, a region has its mask: switch local_blend off in "

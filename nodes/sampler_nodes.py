@@ -8,7 +8,7 @@ from comfy_api.latest import io
 from ..eta_core.eta import EtaSchedule
 from . import host
 from .edit_run import prepare_run
-from .inputs import guidance_input, seed_input
+from .inputs import guidance_input, seed_input, used_mask_output
 from .types import CATEGORY, EditSocket, EtaNode, EtaSocket, Inversion, InversionSocket, schema
 
 
@@ -113,9 +113,8 @@ class EtaSampler(EtaNode):
                     "edit",
                     optional=True,
                     tooltip=(
-                        "Editing methods (Prompt-to-Prompt, MasaCtrl, Plug-and-Play) and further prompts in "
-                        "regions of their own. Without it: the "
-                        "target prompt alone."
+                        "Editing methods (Prompt-to-Prompt, MasaCtrl, Plug-and-Play), further prompts in "
+                        "regions of their own, and Eta Target Words. Without it: the target prompt alone."
                     ),
                 ),
                 io.Int.Input(
@@ -167,6 +166,7 @@ class EtaSampler(EtaNode):
                         "construction. Decode it to see what the VAE alone loses."
                     ),
                 ),
+                used_mask_output(),
             ],
             hidden=[io.Hidden.unique_id],
         )
@@ -212,10 +212,11 @@ class EtaSampler(EtaNode):
         )
         edited, source = run.sample(), inversion.trajectory.source
         if parity and inversion.trajectory.inverter == "edit_friendly":
-            source = run.of_source(inversion.positive, source_cfg or cfg).sample()
+            source = run.of_source(inversion.positive, source_cfg or cfg).sample().latent
         return io.NodeOutput(
-            host.to_latent(model, edited),
+            host.to_latent(model, edited.latent),
             host.to_latent(model, source),
+            edited.mask,
             ui={"eta_taken": run.eta_taken},
         )
 

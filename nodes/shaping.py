@@ -73,8 +73,9 @@ def refined(maps: Tensor, image: Tensor | None, size: tuple[int, int]) -> Tensor
     given = (image.shape[1], image.shape[2])
     if given != size:
         raise ValueError(
-            f"image is {given[1]}x{given[0]} pixels, the inverted picture {size[1]}x{size[0]}: refine needs "
-            "the picture that was inverted; connect that one, or switch refine off"
+            f"image is {given[1]}x{given[0]} pixels, the inverted picture {size[1]}x{size[0]}: edges are "
+            "followed in a picture of that size alone; connect the one that was inverted, or none (switch "
+            "refine off)"
         )
     return refine(maps, image[..., :3])
 

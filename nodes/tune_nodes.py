@@ -328,7 +328,7 @@ class _Measurement:
 
     def measure(self, schedule: EtaSchedule, tick: Callable[[Tensor, Tensor], None]) -> tuple[Tensor, Tensor]:
         """How far the model sees the target prompt [B], and the background's PSNR [B] in dB."""
-        model, z = self.run.model, self.run.with_eta(schedule).sample(tick)
+        model, z = self.run.model, self.run.with_eta(schedule).sample(tick).latent
         pictures = self.vae.decode(host.to_latent(model, z)["samples"]).float().cpu().clamp(0, 1)
         if not bool(torch.isfinite(pictures).all()):
             raise ValueError(

@@ -15,6 +15,7 @@ from ..eta_core.methods import Method
 from ..eta_core.trajectory import Trajectory
 from . import host
 from .checked import check_inputs
+from .target_words import TargetWords
 
 CATEGORY = f"{host.CATEGORY}/eta inversion"
 InversionSocket = io.Custom("ETA_INVERSION")
@@ -85,10 +86,15 @@ class RegionEdit:
 
 @dataclass(frozen=True, eq=False)
 class EditPlan:
-    """What EtaSampler lays over an inversion: methods for its own prompt, and further prompts in regions."""
+    """What EtaSampler lays over an inversion.
+
+    methods: for its own prompt. regions: further prompts in places of their own. words: of its own prompt,
+    which join their place to its mask.
+    """
 
     methods: tuple[Method, ...] = ()
     regions: tuple[RegionEdit, ...] = ()
+    words: TargetWords | None = None
 
     def with_method(self, method: Method) -> EditPlan:
         """This edit with one method more. Raises ValueError where it has one of that kind."""
@@ -99,6 +105,15 @@ class EditPlan:
                 "the two nodes"
             )
         return replace(self, methods=(*self.methods, method))
+
+    def with_words(self, words: TargetWords) -> EditPlan:
+        """This edit with words of the target. Raises ValueError where it has some."""
+        if self.words is not None:
+            raise ValueError(
+                "Eta Target Words stands twice in this chain of edits: name all words in one, with commas "
+                "between, and remove the other"
+            )
+        return replace(self, words=words)
 
     def with_region(self, region: RegionEdit) -> EditPlan:
         return replace(self, regions=(*self.regions, region))

@@ -1,5 +1,5 @@
-"""A word's region and the edit's own: against the true outline, and by what an edit makes of them:
-python dev.py bench regions
+"""The regions of a word, of the edit and of the target's word: against the true outline, and by what an edit
+makes of them: python dev.py bench regions
 """
 
 from __future__ import annotations
@@ -18,13 +18,21 @@ from eta_core.evidence import metrics
 
 from ..demo import scenes
 from ..demo.studio import DemoStudio
-from .cases import REGION, Case, Start, cases, inverted
-from .proof import SEEDS, WAYS, Measure, Settings, by_scene, cell
+from .cases import Case, Start, cases, inverted
+from .proof import ETAS, SEEDS, Measure, Settings, by_scene, cell
 
 EDIT: Settings = {"cfg": 2.0, "eta": "1", "start": 0.6}  # the templates', chosen by `bench proof`
 LEVELS = tuple(level / 40 for level in range(8, 25))
-GROWS = (2, 3, 4, 5, 6)
+SHAPES: tuple[tuple[int, float], ...] = (
+    (4, 0.0),
+    (4, 2.0),
+    (3, 2.0),
+    (3, 3.0),
+    (2, 3.0),
+)  # grow and blur, in pixels
+HARD = SHAPES[0]  # that of the word's mask, against which all others are measured
 FIGURES = ("success", "background", "truth", "naturalness")
+PAIRED = ("background", "truth")  # in which a region is to be above the word's mask
 SHOWN = 10
 Find = Callable[[Start, Settings], tuple[Tensor, Tensor]]
 
@@ -63,8 +71,12 @@ FINDERS = (
     Finder("edit, refined", by_edit, {"auto_threshold": False}, True),
     Finder("edit, refined, auto threshold", by_edit, AUTO, False),
 )
-TEMPLATES = "word, the templates'"
-EDITED = ("word, refined, auto threshold", "edit, refined, auto threshold")
+WORD, ACTS = "word, refined, auto threshold", "edit, refined, auto threshold"
+CEILING = "ceiling"
+UNION = "union of the two"
+TRIED = SEEDS[:2]  # on validation scenes
+READ = 0.5  # of the steps, in which the target's word is read
+AT = (0.6, 0.7, 0.8)  # thresholds of its attention to choose from
 
 
 def regions(studio: DemoStudio, options: argparse.Namespace) -> list[str]:
@@ -77,7 +89,7 @@ def regions(studio: DemoStudio, options: argparse.Namespace) -> list[str]:
     found = {finder.name: [finder.find(start, chosen[finder.name]) for start in many] for finder in FINDERS}
     return [
         f"{options.test_scenes} test scenes, {options.steps} steps, the UNet at its trained width "
-        f"({apart:.0e} apart); thresholds and grow chosen on {options.scenes} validation scenes. Mean and "
+        f"({apart:.0e} apart); thresholds and shapes chosen on {options.scenes} validation scenes. Mean and "
         "standard error over scenes.",
         "",
         *_outlines(many, found, chosen),
@@ -112,7 +124,7 @@ def _outlines(
         ious = [value for start, (mask, _) in zip(starts, pairs) for value in _iou(mask, start)]
         lines.append(f"| {name} | {chosen[name].get('threshold', 'auto')} | {cell(ious)} |")
     ceiling = [value for start in starts for value in _iou(_pooled(start), start)]
-    return [*lines, f"| ceiling: the outline itself on the attention's grid | 0.5 | {cell(ceiling)} |"]
+    return [*lines, f"| {CEILING}: the outline itself on the attention's grid | 0.5 | {cell(ceiling)} |"]
 
 
 def _pooled(start: Start) -> Tensor:
@@ -120,6 +132,15 @@ def _pooled(start: Start) -> Tensor:
     grid = start.inversion.trajectory.maps.shape[-2:]
     pooled = masks.threshold(masks.resize_mask(_case(start).truth, tuple(grid)), 0.5)
     return masks.enlarge(pooled, tuple(_case(start).truth.shape[-2:]), hard=True)
+
+
+class Row(NamedTuple):
+    """A line of the table of edits. masks: of each start; words: the level of the target's word, or None."""
+
+    name: str
+    shape: str
+    masks: list[Tensor]
+    level: float | None = None
 
 
 def _edits(
@@ -132,62 +153,124 @@ def _edits(
 ) -> list[str]:
     """What the templates' edit makes of each region, and a sheet of the first scene of every swap.
 
-    grow is the one whose smaller gain over the templates' mask, in background or in truth, is the largest on
-    the validation scenes.
+    A region's grow and blur are those whose smaller gain over the word's mask, in background or in truth, is
+    the largest on the validation scenes; so is the level of the target's word.
     """
     finders = {finder.name: finder for finder in FINDERS}
-    plain = _edited(few, [start.mask() for start in few], SEEDS[:1], measure)[0]
-    base, pictures = _edited(many, [start.mask() for start in many], SEEDS, measure)
-    columns = [[_case(start).pictures for start in many], [start.mask() for start in many], pictures]
-    lines = [
-        f"| region | grow | {' | '.join(FIGURES)} | background above | truth above |",
-        "|---" * (len(FIGURES) + 4) + "|",
-        _line(TEMPLATES, REGION["grow"], base, base),
+    tried = {name: [finders[name].find(start, chosen[name])[0] for start in few] for name in (WORD, ACTS)}
+    shown = {name: [mask for mask, _ in found[name]] for name in (WORD, ACTS)}
+    ways: dict[str, tuple[str, ...]] = {UNION: (WORD, ACTS), WORD: (WORD,), ACTS: (ACTS,)}
+
+    def shaped(name: str, tight: dict[str, list[Tensor]], shape: tuple[int, float]) -> list[Tensor]:
+        return _union([_shaped(tight[part], shape) for part in ways[name]])
+
+    plain = _edited(few, shaped(WORD, tried, HARD), TRIED, measure)[0]
+
+    def gain(regions: Sequence[Tensor], said: str, level: float | None = None) -> float:
+        rows = _edited(few, regions, TRIED, measure, level)[0]
+        gains = [_mean(rows, figure) - _mean(plain, figure) for figure in PAIRED]
+        print(f"validation: {said}: {gains}", flush=True)
+        return min(gains)
+
+    shapes = {
+        name: max(SHAPES, key=lambda shape: gain(shaped(name, tried, shape), f"{name}, {shape}"))
+        for name in ways
+    }
+    around = shaped(WORD, tried, shapes[WORD])
+    level = max(AT, key=lambda level: gain(around, f"the target's word above {level}", level))
+    soft, outlines = shaped(WORD, shown, shapes[WORD]), [(_case(start).truth > 0.5).float() for start in many]
+    new = [(_new_outline(start) > 0.5).float() for start in many]
+    rows = [
+        Row(WORD, _said(HARD), shaped(WORD, shown, HARD)),
+        Row(f"{WORD}, shaped; the target's word above {level} joins", _said(shapes[WORD]), soft, level),
+        *(Row(f"{name}, shaped", _said(shapes[name]), shaped(name, shown, shapes[name])) for name in ways),
+        Row(f"{CEILING}: the old thing's outline", _said(shapes[WORD]), _shaped(outlines, shapes[WORD])),
+        Row(
+            f"{CEILING}: the old and the new thing's outlines",
+            _said(shapes[WORD]),
+            _shaped(_union([outlines, new]), shapes[WORD]),
+        ),
     ]
-    for name in EDITED:
-        tight = [finders[name].find(start, chosen[name])[0] for start in few]
-
-        def gain(grow: int, name: str = name, tight: list[Tensor] = tight) -> float:
-            rows = _edited(few, [masks.dilate(one, grow) for one in tight], SEEDS[:1], measure)[0]
-            gains = {figure: _mean(rows, figure) - _mean(plain, figure) for figure in ("background", "truth")}
-            print(f"validation: {name}, grow {grow}: {gains}", flush=True)
-            return min(gains.values())
-
-        grow = max(GROWS, key=gain)
-        regions = [masks.dilate(mask, grow) for mask, _ in found[name]]
-        rows, pictures = _edited(many, regions, SEEDS, measure)
-        lines.append(_line(name, grow, rows, base))
-        columns += [[heat for _, heat in found[name]], regions, pictures]
+    columns, base = [[_case(start).pictures for start in many]], None
+    lines = [
+        f"| region | grow, blur | {' | '.join(FIGURES)} | background above | truth above |",
+        "|---" * (len(FIGURES) + 4) + "|",
+    ]
+    for row in rows:
+        figures, pictures, used = _edited(many, row.masks, SEEDS, measure, row.level)
+        base = base or figures
+        lines.append(_line(row, figures, base))
         print(lines[-1], flush=True)
+        if not row.name.startswith(CEILING):
+            columns += [used, pictures]
     _draw(options, columns)
     return lines
 
 
+def _union(parts: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+    """Several masks of each start as one."""
+    return [torch.stack(masks).amax(0) for masks in zip(*parts)]
+
+
+def _said(shape: tuple[int, float]) -> str:
+    return f"{shape[0]}, {shape[1]:g}"
+
+
+def _shaped(tight: Sequence[Tensor], shape: tuple[int, float]) -> list[Tensor]:
+    grow, blur = shape
+    return [masks.blur(masks.dilate(one, grow), blur) for one in tight]
+
+
+def _new_outline(start: Start) -> Tensor:
+    """Where the wanted thing would stand in the scene."""
+    case = _case(start)
+    drawn = (scenes.render(seed, case.wanted, case.background).mask for seed in case.seeds)
+    return torch.stack([torch.from_numpy(mask.copy()) for mask in drawn]).float() / 255
+
+
 def _edited(
-    starts: Sequence[Start], regions: Sequence[Tensor], seeds: Sequence[int], measure: Measure
-) -> tuple[list[dict], list[Tensor]]:
-    """Figures, all scenes of one seed after the other, and the last seed's pictures."""
-    rows, pictures = [], []
+    starts: Sequence[Start],
+    regions: Sequence[Tensor],
+    seeds: Sequence[int],
+    measure: Measure,
+    level: float | None = None,
+) -> tuple[list[dict], list[Tensor], list[Tensor]]:
+    """Figures, all scenes of one seed after the other; the last seed's pictures, and the masks used there.
+
+    level: of the target's own word, whose place joins the region; None for none.
+    """
+    rows, pictures, used = [], [], []
     for seed in seeds:
-        pictures = [
-            start.studio.decode(WAYS[0].run(start, region, EDIT, seed))
-            for start, region in zip(starts, regions)
-        ]
+        edits = [_edit(start, region, seed, level) for start, region in zip(starts, regions)]
+        pictures = [start.studio.decode(latent) for start, (latent, _) in zip(starts, edits)]
+        used = [mask for _, mask in edits]
         rows += [row for start, each in zip(starts, pictures) for row in measure(_case(start), each)]
-    return rows, pictures
+    return rows, pictures, used
+
+
+def _edit(start: Start, region: Tensor, seed: int, level: float | None) -> tuple[Tensor, Tensor]:
+    """The templates' edit, and the mask it used."""
+    studio, own = start.studio, None
+    if level is not None:
+        words = {"words": _case(start).wanted, "read": READ, "threshold": level}
+        own = studio.target_words(positive=start.target, target_prompt=start.texts[1], **words)
+    held = {"mask": region, "background_lock": 1.0}
+    settings = EDIT | {"positive": start.target, "eta": studio.eta(**ETAS[str(EDIT["eta"])]), "seed": seed}
+    latent, _, used = studio.edit_all(start.inversion, edit=own, **settings, **held)
+    return latent, used
 
 
 def _mean(rows: Sequence[dict], figure: str) -> float:
     return statistics.mean(row[figure] for row in rows)
 
 
-def _line(name: str, grow: object, rows: list[dict], base: list[dict]) -> str:
+def _line(row: Row, rows: list[dict], base: list[dict]) -> str:
     count = len(rows) // len(SEEDS)
     cells = [cell(by_scene(rows, figure, count)) for figure in FIGURES]
-    for figure in ("background", "truth"):
+    for figure in PAIRED:
         pairs = zip(by_scene(rows, figure, count), by_scene(base, figure, count))
         cells.append(cell([mine - theirs for mine, theirs in pairs]))
-    return f"| {name} | {grow} | {' | '.join(cells)} |"
+    return f"| {row.name} | {row.shape} | {' | '.join(cells)} |"
 
 
 def _draw(options: argparse.Namespace, columns: Sequence[Sequence[Tensor]]) -> None:

@@ -54,8 +54,7 @@ def parse_phrases(text: str) -> tuple[Phrase, ...]:
     phrases = _weighted("words", text, 1.0, "cat:0.5")
     if not phrases:
         raise ValueError(
-            "words is empty: type one or more words of the source prompt, for example 'cat' or 'cat, red "
-            "ball:0.5'"
+            "words is empty: type one or more words of the prompt, for example 'cat' or 'cat, red ball:0.5'"
         )
     for phrase in phrases:
         if not 0 < phrase.weight <= 10:

@@ -32,7 +32,7 @@ from .perception import image_embeddings, text_embedding, weights_of, weights_th
 from .pictures import as_encoded, beside, beside_edited, blocked, is_encoded_part, middle
 from .prompts import chunk_length, encode, encodes_to, tokens_of, typed_text, upstream_texts
 from .sampling import CATEGORY, Branch, Network, counts_rows, eta_sampler, progress, sample
-from .steering import SOURCE, MethodPlan, plan_methods
+from .steering import SOURCE, MethodPlan, is_compiled, plan_methods
 from .word_maps import MapRecorder
 
 __all__ = [
@@ -70,6 +70,7 @@ __all__ = [
     "image_embeddings",
     "in_model_space",
     "input_pictures",
+    "is_compiled",
     "is_encoded_part",
     "is_out_of_memory",
     "latent_channels",

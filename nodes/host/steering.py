@@ -93,7 +93,7 @@ def plan_methods(
             f"{type(model.model).__name__}: disconnect `edit`, or the references"
         )
     blends = [method.local_blend() for chosen in methods.values() for method in chosen]
-    if _is_compiled(model) and any(blend is not None and blend.reads_words for blend in blends):
+    if is_compiled(model) and any(blend is not None and blend.reads_words for blend in blends):
         raise ValueError(
             "torch.compile is on this model, and Prompt-to-Prompt's local blend reads the attention of "
             "layers "
@@ -104,7 +104,7 @@ def plan_methods(
     return MethodPlan(methods, network, steps, size, guided and not one_row, one_row, node_id)
 
 
-def _is_compiled(model) -> bool:
+def is_compiled(model) -> bool:
     """Whether the host's torch.compile, or another pack's, is on a MODEL."""
     return (
         "torch.compile" in model.wrappers.get(WrappersMP.APPLY_MODEL, {})

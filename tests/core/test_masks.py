@@ -184,7 +184,7 @@ def test_otsu_parts_two_groups_and_says_how_far_they_are_apart():
     assert soft[:, :6].max() <= masks.otsu(soft) < soft[:, 6:].min()
     assert masks.contrast(soft) == pytest.approx(0.5, abs=0.02)
     both = torch.cat([soft, 0.5 * soft])
-    assert masks.divide(both).sum((1, 2)).tolist() == [16, 16]
+    assert masks.threshold(both, None).sum((1, 2)).tolist() == [16, 16]
     assert masks.contrast(torch.full((1, 8, 8), 0.3)) == 0
 
 

@@ -125,6 +125,18 @@ def test_a_words_row_is_the_one_that_changes_with_the_word(family):
     assert rows_of(family, SOURCE, "cat") == rows_of(family, TARGET, "dog") == [first]
 
 
+def test_the_targets_word_joins_the_mask(family, inverted):
+    """Read in the first step only, what it finds counts as though it had been given."""
+    given = torch.zeros_like(family.half())
+    given[..., : given.shape[-2] // 2, :] = 1
+    locked = dict(background_lock=1.0)
+    words = family.target_words("dog", read=0.01, auto_threshold=True)
+    edited, _, mask = family.edit_all(inverted[0], edit=words, mask=given, **locked)
+    if family.scale > 1:  # Chroma Radiance has one token at this size: nothing to part
+        assert given.mean() < mask.mean() < 1
+    assert close(family.edit(inverted[0], mask=mask, **locked), edited, 1e-4)
+
+
 def asked(studio, **inputs):
     """(trajectory, [(q, k, heads, reshaped)] of the attention calls of a one-step inversion)."""
     calls, model = [], studio.model.clone()

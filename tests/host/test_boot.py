@@ -28,4 +28,5 @@ def test_every_node_is_there(host):
         "EtaStitch",
         "EtaKeep",
         "EtaSaveEdited",
+        "EtaTargetWords",
     }

@@ -61,6 +61,14 @@ def test_the_auto_threshold_does_not_read_the_threshold(studio, looking):
     assert torch.equal(faint, found[0])
 
 
+def test_attention_that_nothing_parts_is_refused_by_the_threshold_that_is_read(studio, inversion):
+    nothing = attending(inversion, torch.zeros(1, 8, 8))
+    with raises("no pixel of 'cat' stands out", "auto_threshold", "name other words"):
+        studio.region(nothing, "cat", threshold=0.5, auto_threshold=True)
+    with raises("above threshold 0.5", "use a lower threshold"):
+        studio.region(nothing, "cat", threshold=0.5)
+
+
 def test_refine_needs_the_picture_that_was_inverted(studio, looking):
     with raises("`image` is not connected", "switch refine off"):
         studio.region(looking, "cat", refine=True)
