@@ -97,7 +97,8 @@ def test(arguments):
         raise Stop(f"pytest is missing there: {env.python} -m pip install pytest")
     settings = dict(KEEP_MEMORY)
     if not arguments and has_module(env.python, "xdist"):
-        arguments, settings["OMP_NUM_THREADS"] = ["-n", "2", "--dist", "loadfile"], "1"
+        arguments = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
+        settings["OMP_NUM_THREADS"] = "1"
     return script(env, PYTEST + arguments, cwd=ROOT, **settings)
 
 

@@ -179,7 +179,7 @@ def test_what_is_read_of_words_is_formed_outside_a_blocks_memory(studio, inversi
     formed, attention = [], pack(studio.host, "host.attention")
     maps, local = pack(studio.host, "host").MapRecorder, pack(studio.host, "host.steering")
     keep, blend = maps.add, local.BlendMaps.add
-    monkeypatch.setattr(maps, "add", lambda self, found: formed.append(len(paused)) or keep(self, found))
+    monkeypatch.setattr(maps, "add", lambda self, *found: formed.append(len(paused)) or keep(self, *found))
     monkeypatch.setattr(
         local.BlendMaps, "add", lambda self, *found: formed.append(len(paused)) or blend(self, *found)
     )

@@ -160,6 +160,6 @@ def test_maps_are_formed_outside_the_memory_that_newer_hosts_give_to_every_block
 
     monkeypatch.setattr(pack(qwen.host, "host.attention"), "outside_the_blocks_memory", pause)
     recorder = pack(qwen.host, "host").MapRecorder
-    monkeypatch.setattr(recorder, "add", lambda self, maps: formed.append(len(paused)))
+    monkeypatch.setattr(recorder, "add", lambda self, *found: formed.append(len(paused)))
     qwen.invert(steps=1)
     assert formed == [1]

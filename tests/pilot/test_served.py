@@ -420,8 +420,10 @@ def test_a_wrong_model_is_refused_before_anything_is_queued(
 @pytest.mark.parametrize("name", [name for name, (_, lacks) in EXAMPLES.items() if not lacks])
 def test_the_file_of_the_model_is_found_in_example_workflows(server, tmp_path, name):
     path = ROOT / "example_workflows" / f"{name}.json"
-    named = [contenders.named("new=x.safetensors")]
-    (planned,) = contenders.plan(named, [], path, [], tmp_path, server.object_info())
+    named, info = [contenders.named("new=x.safetensors")], server.object_info()
+    if name == "With SAM's mask" and "SAM3_Detect" not in info:
+        pytest.skip("this host has no SAM3_Detect")
+    (planned,) = contenders.plan(named, [], path, [], tmp_path, info)
     loads = "UNETLoader.unet_name" if name.startswith("Edit with") else "CheckpointLoaderSimple.ckpt_name"
     assert planned.changes == (f"{loads}=x.safetensors",)
 
@@ -612,7 +614,7 @@ def test_an_alarm_in_a_comparison_pauses_it_in_that_models_run(arguments, host, 
     for more in ([], ["--continue"]):
         assert cli.main([*command, *more]) == alarm.PAUSED and not (out / "compare.html").exists()
         paused += [line for line in capsys.readouterr().err.splitlines() if "waits in the run of" in line]
-    assert [line.endswith(f"end_eta={value}") for line, value in zip(paused, "01")] == [True, True]
+    assert [f"(end_eta={value})" in line for line, value in zip(paused, "01")] == [True, True]
     before = host.prompts()
     assert cli.main(command) == alarm.PAUSED and host.prompts() == before
     assert cli.main([*command, "--continue"]) == 0 and (out / "compare.html").exists()
