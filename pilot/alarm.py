@@ -70,8 +70,8 @@ class Rings(BaseModel):
 class Watch:
     """The alarm of a run that is at work: `saw` each row in order of finishing, then ask whether it `rings`.
 
-    rules: None for a policy without an alarm. command: argv of the user's, run once a ring. Raises AlarmError
-    where alarm.json cannot be read.
+    When what ran has ended, `tell` runs the user's command. rules: None for a policy without an alarm.
+    command: argv. Raises AlarmError where alarm.json cannot be read.
     """
 
     def __init__(
@@ -81,8 +81,8 @@ class Watch:
         self._rings = load(folder)
         self._window: list[dict] = []
         if self.rings:
-            self._tell()
-        else:
+            self._log()
+        elif rules is not None:
             for row in journal.each(folder):  # a kill may have come before the ring was written
                 if row.get("after_alarm", 0) == len(self._rings):
                     self._see(row)
@@ -131,18 +131,22 @@ class Watch:
         )
         self._rings.append(ring)
         self._save()
-        self._tell()
+        self._log()
 
-    def _tell(self) -> None:
-        """The log's line and the user's command, each unless a program before this one did it."""
+    def tell(self) -> None:
+        """Run the user's command for a ring, unless a program before this one did."""
+        ring = self.rings
+        if ring is not None and self._command and not ring.command:
+            ring.command = _run(self._command, self._folder, ring, self._facts)
+            self._save()
+
+    def _log(self) -> None:
+        """The audit log's line, unless a program before this one wrote it."""
         ring = self.rings
         assert ring is not None
         entry = {"action": "alarm", "who": "", "role": "", "alarm": ring.id, "failed": ring.failed}
         entry |= {"of": ring.of, "limit": ring.limit, "counts": ring.counts, "items": ring.items}
         audit.append_once(self._folder, entry)
-        if self._command and not ring.command:
-            ring.command = _run(self._command, self._folder, ring, self._facts)
-            self._save()
 
     def _save(self) -> None:
         text = Rings(rings=self._rings).model_dump_json(indent=1)

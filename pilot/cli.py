@@ -288,8 +288,14 @@ def _run(options: argparse.Namespace) -> int:
     listed = _listed(options)
     if options.model or options.tried:
         tasks = {task.key for task in _tasks(listed, options.mask)}
-        object_info = servers.asked(_lanes(options, _limits(options)), "object_info")[0]
-        return comparing.run(options, object_info, tasks, lambda *run: _run_one(options, listed, *run))
+        lanes = _lanes(options, _limits(options))
+        return comparing.run(
+            options,
+            servers.asked(lanes, "object_info")[0],
+            tasks,
+            lambda *weights: _check_weights(options, lanes, *weights),
+            lambda *run: _run_one(options, listed, *run),
+        )
     if options.baseline:
         raise PilotError(
             f"--baseline {options.baseline} needs the models to be compared: name each with --model"
@@ -298,6 +304,19 @@ def _run(options: argparse.Namespace) -> int:
     if next(journal.each(options.out), None):
         _report(options)
     return 0 if ring is None else alarm.say_paused(ring)
+
+
+def _check_weights(
+    options: argparse.Namespace, lanes: Sequence[Handle], names: list[str], known: dict
+) -> None:
+    """Raises PolicyError where one of several models could not be run for the policy's list.
+
+    known: what earlier runs' run.json says of weights.
+    """
+    rules = policy.load(options.policy)
+    if rules.rules.models is not None and not options.unchecked:
+        about = servers.described({"models": known}, lanes, names, options.models, [])
+        trust.check(rules, about["models"], False)
 
 
 def _run_one(
@@ -388,12 +407,16 @@ def _pilot(
     if is_old:  # before policies by use: its settings stay as they are
         rules = PilotPolicy(rules.name, Rules(limits=rules.told["limits"]), rules.path)
     heeds, says = says is not None, says or Says()
+    if says.on_alarm and is_old:
+        raise PolicyError(f"--on-alarm: the run in {out} is older than alarms: use another --out")
     if says.on_alarm and rules.rules.alarm is None:
         raise PolicyError(f"--on-alarm: the policy {rules.name} has no alarm{_how_to_edit(rules)}")
     paused = alarm.paused(out)
     if paused and not says.go_on:
         with journal.Journal(out):
-            return alarm.Watch(out, rules.rules.alarm, says.on_alarm, _facts(rules)).rings
+            watch = alarm.Watch(out, rules.rules.alarm, says.on_alarm, _facts(rules))
+            watch.tell()
+            return watch.rings
     if says.go_on and not paused:
         raise alarm.AlarmError(f"--continue: no alarm paused the run in {out}; leave it out")
     lanes = _lanes(options, limits)
@@ -410,7 +433,9 @@ def _pilot(
     about = servers.described(
         before or {}, lanes, workflow.models_of(example.graph), options.models, warnings
     )
-    about["models_checked"] = trust.check(rules, about["models"], says.unchecked or not heeds)
+    about["models_checked"] = trust.check(
+        rules, about["models"], says.unchecked or not heeds, (before or {}).get("models_checked")
+    )
     settings = {
         "workflow": path.name,
         "workflow_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
@@ -433,11 +458,13 @@ def _pilot(
         run = journal.settle(out, settings)
         if not is_old:
             run["rules"] = rules.told
-        watch = alarm.Watch(out, rules.rules.alarm if heeds else None, says.on_alarm, _facts(rules))
+        given = (out, rules.rules.alarm if heeds else None, says.on_alarm, _facts(rules))
+        watch = alarm.Watch(*given)
         if says.go_on:
             watch.go_on(says.operator)
-        if retry:
+        if retry and not watch.rings:
             book.drop_errors()
+            watch = alarm.Watch(*given)  # what is dropped counts no more
         nodes = workflow.settings_of(example.graph).items()
         again = options.items.name == AGAIN and "items" in run  # the list is still that of the first run
         if not again:
@@ -460,9 +487,11 @@ def _pilot(
             options.max_side,
             limits,
             watch,
+            (example.graph, options.models),
             says.operator,
             says.require_rights or (heeds and rules.rules.rights),
         ).run()
+        watch.tell()
         return watch.rings
 
 

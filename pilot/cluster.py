@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import Sequence
 from concurrent.futures import Future, TimeoutError
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from .lane import Lane, Patience
 from .privacy import shown
@@ -21,6 +23,7 @@ from .server import SECONDS, Refused, Server, Unreachable
 ROOT = Path(__file__).resolve().parent.parent
 VARIABLE = "ETA_PILOT_SERVER"
 START_SECONDS = 120  # of an actor
+REACH_SECONDS = 5
 CODE = ("pilot", "eta_core")
 
 
@@ -57,6 +60,7 @@ def lanes(address: str, server: str, limits: Patience) -> Sequence[NodeLane]:
 
 
 def _ray(address: str) -> Any:
+    _check_reachable(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         ray = import_module("ray")
@@ -76,6 +80,20 @@ def _ray(address: str) -> Any:
     finally:
         signal.signal(signal.SIGTERM, before)
     return ray
+
+
+def _check_reachable(address: str) -> None:
+    """Raises ClusterError where nothing listens at HOST:PORT: Ray itself would try for minutes."""
+    parts = urlsplit(address if "//" in address else f"//{address}")
+    try:
+        place = parts.hostname, parts.port
+    except ValueError as error:
+        raise ClusterError(f"--ray {address} is no address: {error}") from None
+    if all(place):
+        try:
+            socket.create_connection(place, REACH_SECONDS).close()
+        except OSError as error:
+            raise ClusterError(f"--ray {address}: no cluster answers there ({error})") from None
 
 
 class NodeDriver:

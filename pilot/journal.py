@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import time
 import uuid
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,6 +18,7 @@ from eta_core.plain_json import read_json
 from .answers import read
 
 RESULTS, RUN, LOCK = "results.jsonl", "run.json", "lock"
+LOCK_SECONDS = 60
 
 
 class JournalError(Exception):
@@ -249,6 +252,18 @@ def replace(path: Path, parts: Iterable[bytes]) -> None:
         handle.flush()
         os.fsync(handle.fileno())
     os.replace(half, path)
+
+
+@contextmanager
+def held(lock: Path) -> Iterator[None]:
+    """Hold a file, which is made and stays. Raises JournalError where another program does not let go."""
+    with open(lock, "a") as handle:
+        until = time.monotonic() + LOCK_SECONDS
+        while not try_lock(handle):
+            if time.monotonic() > until:
+                raise JournalError(f"{lock} is held by another program for {LOCK_SECONDS} s: end it")
+            time.sleep(0.005)
+        yield
 
 
 def try_lock(handle) -> bool:

@@ -157,10 +157,21 @@ class Lane:
         """Ids of what is queued, runs or was done lately. Raises Unreachable or Refused."""
         return set.union(*self._server.queue(), self._server.recent())
 
+    def check(self, graph: Graph, folders: Iterable[Path], weights: dict) -> None:
+        """Whether the server can run a graph, with these weights where the lane's machine has them.
+
+        Raises WorkflowError or ModelsError where it cannot, and Unreachable or Refused.
+        """
+        workflow.check_models(graph, self._server.object_info())
+        _, found = self.about(weights, folders, weights)
+        models.check({name: about for name, about in found.items() if about}, weights)
+
     # --- the work ---------------------------------------------------------------------------------
 
     def turn(self, jobs: Sequence[Job], keys: Collection[str], finish: bool = False) -> Turn:
         """Queue `jobs`, and look once at all that the lane holds.
+
+        Nothing is queued in the turn in which a server comes back, so that it can be checked first.
 
         keys: of every job it is to hold; others are dropped. finish: let what runs end, and give back the
         rest.
@@ -174,7 +185,8 @@ class Lane:
         try:
             if finish:
                 self._give_back(outcomes)
-            self._launch(outcomes)
+            if not self._away:
+                self._launch(outcomes)
             self._look(outcomes)
         except Unreachable as error:
             away = str(error)

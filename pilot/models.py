@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 CHUNK = 1 << 22
@@ -60,8 +61,13 @@ def _described(path: Path | None, known: dict) -> dict:
     stamp = {"bytes": about.st_size, "changed": about.st_mtime_ns}
     if stamp.items() <= known.items():
         return known
+    return {"sha256": _sha256(path, *stamp.values()), **stamp}
+
+
+@cache  # several runs of one program share weights
+def _sha256(path: Path, *_stamp: int) -> str:
     digest = hashlib.sha256()
     with open(path, "rb") as handle:
         while chunk := handle.read(CHUNK):
             digest.update(chunk)
-    return {"sha256": digest.hexdigest(), **stamp}
+    return digest.hexdigest()

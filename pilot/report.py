@@ -192,7 +192,7 @@ def _checked(run: dict) -> Html | None:
     return tag(
         "div",
         tag("b", "Run by --unchecked. "),
-        f"These weights are not on the policy's list of models that passed: {'; '.join(lacks)}.",
+        f"These weights were not on the policy's list of models that passed: {'; '.join(lacks)}.",
         class_="warning",
     )
 

@@ -17,6 +17,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from datetime import date, datetime, timezone
 from functools import cache
+from pathlib import Path
 
 from eta_core.evidence.policy import Policy, judge, worst
 from eta_core.evidence.report import plain
@@ -38,6 +39,7 @@ from .lane import (
     Patience,
     Turn,
 )
+from .models import ModelsError
 from .pictures import PictureError, png, prepare
 from .review import audit
 from .server import FOLDER, SECONDS, Refused, Unreachable
@@ -99,8 +101,8 @@ class Worker:
     """One server, as the run sees it.
 
     held: the tasks that it has, by key. jobs: of these, what its lane does not know yet. begun: keys seen
-    running. silent: since when the server is away. wrong: how often it refused what another has done.
-    retired: it does no more items in this run.
+    running. silent: since when the server is away, until it is back and checked. is_checked: its turn is that
+    check. wrong: how often it refused what another has done. retired: it does no more items in this run.
     """
 
     lane: Handle
@@ -109,6 +111,7 @@ class Worker:
     begun: frozenset[str] = frozenset()
     turn: Future | None = None
     silent: float | None = None
+    is_checked: bool = False
     wrong: int = 0
     retired: bool = False
     made: int = 0
@@ -128,7 +131,10 @@ def say(line: str) -> None:
 
 
 class Pilot:
-    """run() works through `tasks`, leaving out those in the journal."""
+    """run() works through `tasks`, leaving out those in the journal.
+
+    needs: a graph that every server must be able to run, and folders to look for its weights.
+    """
 
     def __init__(
         self,
@@ -142,6 +148,7 @@ class Pilot:
         max_side: int,
         limits: Patience,
         watch: Watch,
+        needs: tuple[Graph, Sequence[Path]],
         operator: str = "",
         require_rights: bool = False,
     ):
@@ -149,6 +156,7 @@ class Pilot:
         self._book, self._run, self._forms, self._policy = book, run, forms, policy
         self._seed, self._max_side, self._limits = seed, max_side, limits
         self._alarm, self._operator, self._require_rights = watch, operator, require_rights
+        self._needs = needs
         self._verdicts = audit.Verdicts(book.folder)
         tasks = list(tasks)
         self._keys = [task.key for task in tasks]
@@ -159,15 +167,17 @@ class Pilot:
         self._renamed: Counter[str] = Counter()
         self._refused: dict[str, Worker] = {}  # who refused an item that another is to try
         self._at: dict[str, Worker] = {}  # what an earlier run left there, by id
-        self._closing = self._said_closing = False
+        self._closing = False
+        self._said: set[str] = set()
         self._began, self._edits = time.monotonic(), 0
         self._told_item = self._told_servers = self._began
 
     def run(self) -> None:
         """Work through the tasks, or until the alarm rings and what ran has ended.
 
-        Raises PilotError where every server stays away or an item is left without a row, KeyboardInterrupt
-        after the first Ctrl-C when what ran has ended, and after the second when it was interrupted.
+        Raises KeyboardInterrupt after the second Ctrl-C, when what ran was interrupted. Unless the alarm
+        rings, raises it also after the first, when what ran has ended, and PilotError or Refused where no
+        server works on or an item is left without a row.
         """
         try:
             with self._closed_by_ctrl_c():
@@ -177,10 +187,16 @@ class Pilot:
         except KeyboardInterrupt:
             self._take_back()
             raise
+        except (PilotError, Refused) as error:
+            if not self._alarm.rings:
+                raise
+            say(str(error))
+        if self._alarm.rings:
+            return
         if self._closing:
             raise KeyboardInterrupt
         lost = [key for key in self._keys if key not in self._book.keys]
-        if lost and not self._alarm.rings:
+        if lost:
             raise PilotError(
                 f"{len(lost)} items of {self._total} have no result; run the same command again to do them"
             )
@@ -192,10 +208,9 @@ class Pilot:
         return any(worker.held for worker in self._workers) or bool(self._todo and self._may_hand_out())
 
     def _step(self) -> None:
-        if not (self._may_hand_out() or self._said_closing):
-            self._said_closing = True
+        if not self._may_hand_out():
             how = ". Ctrl-C again interrupts it" if self._closing else ""
-            say(f"nothing more is begun; what runs may end{how}")
+            self._say_once(f"nothing more is begun; what runs may end{how}")
         workers = self._live()
         for worker in workers:
             if worker.turn is None:
@@ -205,11 +220,17 @@ class Pilot:
         done, _ = wait(turns, POLL_SECONDS, FIRST_COMPLETED)
         for worker in workers:
             if worker.turn in done:
-                self._hear(worker)
+                heard = self._welcome if worker.is_checked else self._hear
+                heard(worker)
         for worker in workers:
             if worker.wrong >= MOST_WRONG and not worker.retired and len(self._live()) > 1:
                 self._retire(worker, "it refuses what other servers do")
         self._tell_servers()
+
+    def _say_once(self, line: str) -> None:
+        if line not in self._said:
+            self._said.add(line)
+            say(line)
 
     def _live(self) -> list[Worker]:
         return [worker for worker in self._workers if not worker.retired]
@@ -338,6 +359,20 @@ class Pilot:
         elif turn.away:
             self._bear(worker, turn.away)
         elif worker.silent is not None:
+            worker.turn = worker.lane.call("check", *self._needs, self._run.get("models", {}))
+            worker.is_checked = True
+
+    def _welcome(self, worker: Worker) -> None:
+        """A server that came back gets items again where it still has what the run needs."""
+        assert worker.turn is not None
+        checked, worker.turn, worker.is_checked = worker.turn, None, False
+        try:
+            checked.result()
+        except Unreachable as error:
+            self._bear(worker, str(error))
+        except (Refused, WorkflowError, ModelsError) as error:
+            self._retire(worker, f"it came back, but {error}")
+        else:
             worker.silent = None
             if len(self._workers) > 1:
                 say(f"{worker.name} answers again")
@@ -350,7 +385,7 @@ class Pilot:
                 refuser.wrong += 1
             self._succeed(held, outcome, worker)
         elif isinstance(outcome, Failed):
-            if outcome.refused and refuser is None and len(self._live()) > 1 and self._may_hand_out():
+            if outcome.refused and refuser is None and len(self._live()) > 1:
                 self._refused[outcome.key] = worker
                 self._todo.appendleft(held.task)
             else:
@@ -374,18 +409,18 @@ class Pilot:
             )
 
     def _bear(self, worker: Worker, error: str) -> None:
-        """Wait for a server that went away: alone with patience, among others in case it starts anew."""
+        """Wait for a server that went away: alone with patience, else in case it starts anew."""
         now = time.monotonic()
-        if not self._may_hand_out():
-            worker.held, worker.jobs = {}, []
-            return
         if worker.silent is None:
             worker.silent = now
+            seconds = self._limits.patience if self._may_hand_out() else GRACE_SECONDS
             others = any(one.silent is None for one in self._live())
-            waits = "the others go on" if others else f"waiting up to {self._limits.patience:g} s for it"
-            say(f"{error}; {waits}")
+            say(f"{error}; {'the others go on' if others else f'waiting up to {seconds:g} s for it'}")
         away = [one.silent for one in self._live() if one.silent is not None]
-        if len(away) < len(self._live()):
+        if not self._may_hand_out():
+            if now - worker.silent > GRACE_SECONDS:
+                worker.held, worker.jobs = {}, []  # left there: the run that goes on finds it
+        elif len(away) < len(self._live()):
             if now - worker.silent > GRACE_SECONDS:
                 self._take_from(worker)
         elif now - max(away) > self._limits.patience:
@@ -396,7 +431,7 @@ class Pilot:
     def _retire(self, worker: Worker, why: str) -> None:
         worker.retired = True
         if not self._live():
-            raise PilotError(f"{why}. Restart it, then run the same command again")
+            raise PilotError(f"{worker.name}: {why}. Restart it, then run the same command again")
         say(f"{worker.name}: {why}; it gets no more items in this run")
         self._take_from(worker)
         worker.lane.call("turn", [], ())  # what it has yet to begin is not begun
@@ -413,7 +448,9 @@ class Pilot:
     def _take_back(self) -> None:
         """Ends what is on the servers; what was finished there is kept."""
         busy = [worker for worker in self._live() if worker.held]
-        ends = [(worker, worker.turn, worker.lane.call("stop")) for worker in busy]
+        ends = [
+            (worker, None if worker.is_checked else worker.turn, worker.lane.call("stop")) for worker in busy
+        ]
         wait([end for *_, end in ends], LET_GO_SECONDS + SECONDS)
         for worker, turn, end in ends:
             for found in (turn, end):

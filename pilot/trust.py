@@ -24,9 +24,12 @@ def unlisted(found: PilotPolicy, models: Mapping[str, Mapping]) -> dict[str, str
     return {name: sha256 for name, sha256 in hashes.items() if sha256 not in known}
 
 
-def check(found: PilotPolicy, models: Mapping[str, Mapping], unchecked: bool) -> dict:
+def check(
+    found: PilotPolicy, models: Mapping[str, Mapping], unchecked: bool, before: Mapping | None = None
+) -> dict:
     """What run.json keeps of it: {"list": whether there is one, "unlisted": names and hashes}.
 
+    before: the same of the run so far; what once ran unlisted stays named, though it was trusted since.
     Raises PolicyError for weights that are not on the list, unless `unchecked`.
     """
     lacks = unlisted(found, models)
@@ -42,7 +45,8 @@ def check(found: PilotPolicy, models: Mapping[str, Mapping], unchecked: bool) ->
             f"the policy {found.name} does not list {'; '.join(lines)}. Check it by a run with --unchecked, "
             f"whose report says so, then: python pilot policy trust {own} --run DIR"
         )
-    return {"list": found.rules.models is not None, "unlisted": lacks}
+    earlier = before["unlisted"] if before else {}
+    return {"list": found.rules.models is not None, "unlisted": earlier | lacks}
 
 
 def add(name: str, folder: Path, operator: str) -> str:
@@ -50,9 +54,15 @@ def add(name: str, folder: Path, operator: str) -> str:
 
     Raises PolicyError where the run does not meet the policy or its weights were not hashed.
     """
-    found = policy.load(name)
-    if found.path is None:
+    path = policy.load(name).path
+    if path is None:
         raise PolicyError(f"{name} is a template: copy it first, python pilot policy copy {name} FILE")
+    with journal.held(path.with_name(f".{path.name}.lock")):  # two at once would lose one's weights
+        return _add(name, path, folder, operator)
+
+
+def _add(name: str, path: Path, folder: Path, operator: str) -> str:
+    found = policy.load(name)
     run = journal.load(folder)
     if run is None:
         raise PolicyError(f"{folder} holds no run of a pilot")
@@ -70,10 +80,10 @@ def add(name: str, folder: Path, operator: str) -> str:
     added = [{"name": name, "sha256": sha256} for name, sha256 in new.items()]
     entry = {"action": "trust", "who": operator, "role": "operator", "policy": found.name}
     audit.append(folder, [entry | {"version": found.version, "models": added}])
-    raw = read_json(found.path.read_text(encoding="utf-8-sig"), "it")
+    raw = read_json(path.read_text(encoding="utf-8-sig"), "it")
     raw = raw if "limits" in raw else {"limits": raw}
     raw["models"] = [*(raw.get("models") or []), *added]
-    journal.write(found.path, policy.as_text(raw).encode())
+    journal.write(path, policy.as_text(raw).encode())
     lines = [f"{one['name']}, sha256 {one['sha256']}" for one in added]
     return "\n".join([f"{found.name} now lists:", *lines])
 

@@ -519,7 +519,10 @@ def _is_model(value: object) -> bool:
 
 
 def check_models(graph: Graph, object_info: dict) -> None:
-    """Raises WorkflowError for a model file the server does not have: it would refuse every item."""
+    """Raises WorkflowError for a node or a model file that the server lacks: it would refuse every item."""
+    missing = sorted({node["class_type"] for node in graph.values()} - set(object_info))
+    if missing:
+        raise WorkflowError(f"the server has no node {', '.join(missing)}: install there what has it")
     for node in graph.values():
         specs = object_info[node["class_type"]]["input"]
         for field, (kind, *options) in {**specs.get("required", {}), **specs.get("optional", {})}.items():

@@ -14,6 +14,7 @@ from .comparison import CompareError, Comparison, Contender
 
 REGRESSION = 4  # exit status
 Run = Callable[[Path, Path, list[str], bool], alarm.Ring | None]  # folder, workflow, changes, go on
+CheckWeights = Callable[[list[str], dict], None]  # their names, and what run.json files say of them
 
 
 def add(parsers) -> None:
@@ -61,11 +62,18 @@ def _about_baseline(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(options: argparse.Namespace, object_info: dict, keys: Collection[str], run_one: Run) -> int:
+def run(
+    options: argparse.Namespace,
+    object_info: dict,
+    keys: Collection[str],
+    check_weights: CheckWeights,
+    run_one: Run,
+) -> int:
     """A run for each model and setting, then the comparison -> exit status.
 
-    object_info: the server's. keys: of the items' rows. Nothing is queued before all models fit. Raises
-    CompareError, WorkflowError, AlarmError, and what run_one does. A run that is paused pauses the rest.
+    object_info: the server's. keys: of the items' rows. Nothing is queued before all models fit and the
+    policy lists them. Raises CompareError, WorkflowError, AlarmError, and what check_weights and run_one do.
+    A run that is paused pauses the rest.
     """
     named = [contenders.named(text) for text in options.model or [str(options.workflow)]]
     plans = contenders.plan(named, options.tried, options.workflow, options.set, options.out, object_info)
@@ -77,13 +85,16 @@ def run(options: argparse.Namespace, object_info: dict, keys: Collection[str], r
     mask = "auto" if options.mask == "both" else options.mask
     clip = Clip(options.clip, options.clip_vision)
     side = options.max_side if options.full_size else None
-    contenders.check(plans, mask, clip, options.edited, side, object_info)
+    weights = contenders.check(plans, mask, clip, options.edited, side, object_info)
     folders.check_out(options.out)
     paused = [one for one in plans if alarm.paused(one.contender.folder)]
     if options.go_on and not paused:
         raise alarm.AlarmError(f"--continue: no alarm paused a run in {options.out}; leave it out")
+    known = {}
     for one in plans:
         folders.check_folder(one.contender, keys)
+        known |= (journal.load(one.contender.folder) or {}).get("models", {})
+    check_weights(weights, known)
     folders.save_plan(options.out, [one.contender for one in plans], options.baseline)
     for number, one in enumerate(plans, 1):
         print(f"--- {number} of {len(plans)}: {one.contender.name}", flush=True)

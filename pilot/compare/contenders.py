@@ -94,14 +94,21 @@ def plan(
 
 def check(
     plans: Iterable[Planned], mask: str, clip: workflow.Clip, edited: str, side: int | None, object_info: dict
-) -> None:
-    """Raises WorkflowError, which names the model, where one's workflow cannot run on the server."""
+) -> list[str]:
+    """The names of all their weights.
+
+    Raises WorkflowError, which names the model, where one's workflow cannot run on the server.
+    """
+    names: set[str] = set()
     for one in plans:
         try:
             graph = workflow.override(workflow.read(one.workflow, object_info), one.changes)
-            workflow.check_models(workflow.form(graph, mask, False, clip, edited, side).graph, object_info)
+            found = workflow.form(graph, mask, False, clip, edited, side).graph
+            workflow.check_models(found, object_info)
         except workflow.WorkflowError as error:
             raise workflow.WorkflowError(f"{one.contender.name}: {error}") from None
+        names.update(workflow.models_of(found))
+    return sorted(names)
 
 
 def _place(graph: Graph, name: str) -> str:

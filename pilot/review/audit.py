@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import re
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from .. import journal
 
 LOG, LOCK = "audit.jsonl", "audit.lock"
 START = "0" * 64  # what the first line calls the line before
-LOCK_SECONDS, BLOCK = 60, 1 << 16
+BLOCK = 1 << 16
 BATCH = 1000
 ROW = re.compile(rb'"row": "([0-9a-f]{64})"')
 END = re.compile(rb', "hash": "([0-9a-f]{64})"\}\Z')
@@ -64,8 +63,13 @@ def append_once(folder: Path, entry: dict) -> None:
     uid = digest(entry)
     path = folder / LOG
     with locked(folder):
-        if not path.exists() or uid.encode() not in path.read_bytes():
+        if not (path.exists() and _has(path, uid.encode())):
             append_locked(folder, [entry | {"uid": uid}])
+
+
+def _has(path: Path, text: bytes) -> bool:
+    with open(path, "rb") as lines:
+        return any(text in line for line in lines)
 
 
 def append_locked(folder: Path, entries: Iterable[dict]) -> str:
@@ -89,13 +93,8 @@ def append_locked(folder: Path, entries: Iterable[dict]) -> str:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Nobody else writes to the log meanwhile. Raises AuditError where somebody does not let go."""
-    with open(folder / LOCK, "a") as handle:
-        until = time.monotonic() + LOCK_SECONDS
-        while not journal.try_lock(handle):
-            if time.monotonic() > until:
-                raise AuditError(f"{folder / LOG} is held by another program for {LOCK_SECONDS} s: end it")
-            time.sleep(0.005)
+    """Nobody else writes to the log meanwhile. Raises JournalError where somebody does not let go."""
+    with journal.held(folder / LOCK):
         yield
 
 

@@ -189,8 +189,11 @@ class Desk:
         return own if own is not None else eta_of(self._chosen[0].get("nodes", {}))
 
     def paused(self) -> bool:
-        """Whether the run's alarm rings, so that nothing new comes."""
-        return alarm.paused(self._folder) is not None
+        """Whether the run's alarm rings, so that nothing new comes. Raises ReviewError."""
+        try:
+            return alarm.paused(self._folder) is not None
+        except alarm.AlarmError as error:
+            raise ReviewError(str(error)) from None
 
     def own(self, person: Person) -> int:
         """How many items are kept from a person because this person ran the edit."""

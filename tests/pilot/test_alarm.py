@@ -25,6 +25,7 @@ def finish(folder, watch: Watch, rows: list[dict]) -> None:
             one |= watch.mark()
             book.append(one)
             watch.saw(one)
+    watch.tell()
 
 
 def actions(folder) -> list[str]:
@@ -74,7 +75,7 @@ def test_the_command_gets_the_facts_once_and_no_shell_sees_its_words(tmp_path):
     command = [*write_down(tmp_path), "; touch gone", "$(touch gone)"]
     watch = Watch(tmp_path, RULES, command, {"policy": "p.json"})
     finish(tmp_path, watch, [row(1), row(2), row(3)])
-    assert Watch(tmp_path, RULES, command).rings
+    Watch(tmp_path, RULES, command).tell()
     (told,) = map(json.loads, (tmp_path / "told.jsonl").read_text().splitlines())
     assert watch.rings and told["id"] == told["env"] == watch.rings.id
     assert (told["failed"], told["of"], told["limit"], told["policy"]) == (2, 2, 1, "p.json")
@@ -84,7 +85,7 @@ def test_the_command_gets_the_facts_once_and_no_shell_sees_its_words(tmp_path):
 
 def test_a_kill_before_the_command_leaves_it_to_the_next_program(tmp_path):
     finish(tmp_path, Watch(tmp_path, RULES), [row(1), row(2)])  # as killed: recorded, no command begun
-    Watch(tmp_path, RULES, write_down(tmp_path))
+    Watch(tmp_path, RULES, write_down(tmp_path)).tell()
     assert len((tmp_path / "told.jsonl").read_text().splitlines()) == 1
     assert actions(tmp_path) == ["alarm"]
 

@@ -1,6 +1,8 @@
 """Policy files: what is refused, what names a version, and what they decide."""
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -173,3 +175,31 @@ def test_trust_keeps_the_rules_and_adds_a_hash_once(tmp_path):
     found = load(mine)
     assert found.version == version and found.rules.models == [policy.Weights(name="m", sha256=SHA)]
     assert trust.unlisted(found, {"other name": {"sha256": SHA}, "m": {}}) == {"m": ""}
+
+
+def test_two_people_who_trust_at_once_lose_nothing(tmp_path, monkeypatch):
+    rules = FREE | {"models": [], "trust": {"items": 1, "passed": 50}}
+    meets = trust._meets
+    monkeypatch.setattr(trust, "_meets", lambda *given: (meets(*given), time.sleep(0.2)))
+    runs = []
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        runs.append(with_rules(tmp_path / name, rules, ["pass"]))
+        run = journal.load(runs[-1])
+        assert run
+        journal.save(runs[-1], run | {"models": {name: {"sha256": name * 64}}})
+    mine = written(tmp_path, rules)
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda run: trust.add(mine, run, "Olga"), runs))
+    assert {one.name for one in load(mine).rules.models or []} == {"a", "b"}
+
+
+def test_weights_that_once_ran_unlisted_stay_named_when_they_are_trusted(tmp_path):
+    models = {"m": {"sha256": SHA}}
+    none, listed = (
+        load(written(tmp_path, FREE | {"models": one})) for one in ([], [{"name": "m", "sha256": SHA}])
+    )
+    first = trust.check(none, models, True)
+    assert first == {"list": True, "unlisted": {"m": SHA}}
+    assert trust.check(listed, models, False, first) == first
+    assert trust.check(listed, models, False) == {"list": True, "unlisted": {}}

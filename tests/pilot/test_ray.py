@@ -6,14 +6,19 @@ import psutil
 import pytest
 
 from pilot import cli, cluster, journal, run
+from pilot.lane import Patience
 from tests.pilot.hosts import Doing, by_server, counts, of_seeds, short_run
 
 
 @pytest.fixture
-def nodes(hosts, monkeypatch):
-    """(the cluster, its two nodes with a server): each knows its own by its environment; a third has none."""
+def ray(monkeypatch):
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    ray = pytest.importorskip("ray", reason="Ray is optional: pip install ray")
+    return pytest.importorskip("ray", reason="Ray is optional: pip install ray")
+
+
+@pytest.fixture
+def nodes(ray, hosts):
+    """(the cluster, its two nodes with a server): each knows its own by its environment; a third has none."""
     from ray.cluster_utils import Cluster
 
     addresses = [*(host.address for host in hosts), "http://127.0.0.1:9"]
@@ -70,3 +75,17 @@ def test_without_ray_it_says_how_to_install_it(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "ray", None)
     assert cli.main(short_run(of_seeds(tmp_path, 1), tmp_path / "out", "--ray", "auto")) == 1
     assert "pip install ray" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("127.0.0.1:9", "no cluster answers there"),
+        ("ray://127.0.0.1:9", "no cluster"),
+        ("a:b", "is no address"),
+    ],
+)
+def test_an_address_without_a_cluster_is_said_before_ray_tries_for_minutes(monkeypatch, address, said):
+    monkeypatch.setitem(sys.modules, "ray", None)  # not even asked
+    with pytest.raises(cluster.ClusterError, match=said):
+        cluster.lanes(address, cli.ADDRESS, Patience())

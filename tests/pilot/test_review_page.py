@@ -13,6 +13,8 @@ from PIL import Image
 
 from devtools.browser import SCREENS
 from pilot import items, journal
+from pilot.alarm import Watch
+from pilot.policy import Alarm
 from pilot.review import audit
 from pilot.review.desk import AGAIN, Desk
 from pilot.review.server import application
@@ -223,6 +225,36 @@ def test_a_run_is_reviewed_by_keys_alone(people):
     assert len(votes) == 11 and votes.count(("Lea", "reject", "background")) == 1
     assert audit.verify(folder).findings == ()
     assert [error for person in found.values() for error in person.errors] == []
+
+
+def test_a_pause_by_the_alarm_is_said_above_the_pictures(browser, tmp_path):  # noqa: F811
+    folder = make_run(tmp_path, ("review", "review", "reject"), size=1200)
+    store = Store(folder)
+    with journal.Journal(folder):
+        watch = Watch(folder, Alarm(last=4, failures=0))
+    with served(Desk(folder, store), store) as address:
+        person = Person(browser, address, store.add_reviewer("Anna", "reviewer"))
+        person.item()
+        page = person.page
+        page.set_viewport_size({"width": 1024, "height": 768})
+        assert page.inner_text("#paused").startswith("The run is paused by its alarm")
+        assert page.get_attribute("#paused", "role") == "status"
+        boxes = [page.locator(name).bounding_box() for name in ("header", "#paused", "main")]
+        ends = [round(box["y"] + box["height"]) for box in boxes]
+        assert [round(box["y"]) for box in boxes] == [0, *ends[:2]] and ends[-1] == 768  # nothing is covered
+        person.show("paused, English")
+        page.keyboard.press("l")
+        assert "警報" in page.inner_text("#paused")
+        person.show("paused, Japanese")
+        person.press("a")  # what is there can be decided
+        watch.go_on("Olga")
+        person.press("a")
+        assert not page.is_visible("#paused") and person.item() == ""
+        (folder / "alarm.json").write_text("{")
+        page.reload()
+        page.wait_for_selector("#said.shown")
+        assert "alarm.json is damaged" in page.inner_text("#said")
+        person.context.close()
 
 
 def colours(page, canvas: str) -> list[int]:
