@@ -184,6 +184,7 @@ class Run(BaseModel):
     id: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
     settings: Settings
     items: str = ""
+    tasks: int = 0
     rules: dict[str, Any] | None = None
     nodes: dict[str, dict[str, Any]] = {}
     server: dict[str, str | None] = {}

@@ -76,6 +76,10 @@ def _entry(contender: Contender) -> Entry:
     rows = {row["key"]: journal.filled(row) for row in journal.rows(folder) if not row.get("again_of")}
     if run is None or not rows:
         raise CompareError(f"{contender.name}: {folder} holds no results of a pilot; run it first")
+    if len(rows) < run.get("tasks", 0):
+        raise CompareError(
+            f"{contender.name} has {len(rows)} of {run['tasks']} results: run it to its end first ({folder})"
+        )
     approved = {}
     if review_store.exists(folder):
         found = figures.read(folder, review_store.Store(folder, ""))

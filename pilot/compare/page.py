@@ -27,6 +27,7 @@ def page_of(folder: Path, found: Comparison, shown: int = SHOWN) -> Html:
     return page.whole(
         f"Models compared: {folder.resolve().name}",
         _opening(found),
+        _unchecked(found),
         _result(found),
         _tiles(folder, found),
         _measures(found),
@@ -55,6 +56,14 @@ def _opening(found: Comparison) -> Html:
         f"prompts and seeds. Policy {settings.get('policy', '')}, {when}.",
         class_="dim",
     )
+
+
+def _unchecked(found: Comparison) -> Html | None:
+    names = [e.name for e in found.entries if e.run.get("models_checked", {}).get("unlisted")]
+    if not names:
+        return None
+    said = f"{', '.join(names)}: weights that were not on the policy's list of models that passed."
+    return tag("div", tag("b", "Run by --unchecked. "), said, class_="warning")
 
 
 def _result(found: Comparison) -> Html:

@@ -15,8 +15,8 @@ LOOKS = 3  # at the queue, which an item runs
 class Pretend:
     """What pilot.server.Server is, for one lane. An item ends when its queue was looked at LOOKS times.
 
-    fails: what each request raises. misses: how many requests go unanswered. begins, submits: called before an
-    item begins, and before one is taken. nodes: that it has. begun: ids, in order.
+    fails: what each request raises. misses: how many requests go unanswered. begins, submits: called before
+    an item begins, and before one is taken. nodes: that it has. begun: ids, in order.
     """
 
     is_local = False

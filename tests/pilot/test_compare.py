@@ -271,6 +271,7 @@ def test_everything_a_user_wrote_is_escaped(tmp_path):
         ({"seed": 5}, "item 0 has seed 0 in old and 5 in new"),
         ({"size": [128, 64]}, "item 0 is another picture in old than in new"),
         ({"policy": "free"}, "old was run with policy 'advertising', new with 'free'"),
+        ({"tasks": 5}, "new has 3 of 5 results: run it to its end first"),
     ],
 )
 def test_runs_that_are_not_of_the_same_items_judged_alike_are_refused(tmp_path, change, said):
@@ -279,6 +280,9 @@ def test_runs_that_are_not_of_the_same_items_judged_alike_are_refused(tmp_path, 
     old += rows(kept(1), np.ones(1), first=3) if "more" in change else []
     settings = {"policy": change["policy"]} if "policy" in change else {}
     listed = [planted(tmp_path, "old", old), planted(tmp_path, "new", new, **settings)]
+    run = journal.load(tmp_path / "new")
+    assert run
+    journal.save(tmp_path / "new", run | {"tasks": change.get("tasks", 0)})
     with pytest.raises(CompareError) as refused:
         folders.read_entries(listed)
     assert said in str(refused.value)

@@ -271,3 +271,4 @@ def test_no_model_is_run_before_the_policy_lists_them_all(bench, capsys):
     assert bench.run(*models, "--unchecked") == 0 and len(one.begun) == 4
     reports = [(bench.out / name / "report.html").read_text(encoding="utf-8") for name in ("old", "new")]
     assert ["Run by --unchecked." in report for report in reports] == [False, True]
+    assert "Run by --unchecked. </b>new: weights" in (bench.out / "compare.html").read_text(encoding="utf-8")
