@@ -172,8 +172,8 @@ def _parser() -> argparse.ArgumentParser:
         default="",
         metavar="COMMAND",
         help=(
-            "run once when the policy's alarm has paused the run, without a shell: it gets the facts as JSON on "
-            f"its input and as ETA_ALARM_..., and {alarm.COMMAND_SECONDS:g} s"
+            "run once when the policy's alarm has paused the run, without a shell: it gets the facts as JSON "
+            f"on its input and as ETA_ALARM_..., and {alarm.COMMAND_SECONDS:g} s"
         ),
     )
     run_parser.add_argument(

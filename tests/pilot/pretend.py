@@ -15,8 +15,9 @@ LOOKS = 3  # at the queue, which an item runs
 class Pretend:
     """What pilot.server.Server is, for one lane. An item ends when its queue was looked at LOOKS times.
 
-    fails: what each request raises. misses: how many requests go unanswered. begins, submits: called before
-    an item begins, and before one is taken. nodes: that it has. begun: ids, in order.
+    fails: what each request raises. misses: how many requests go unanswered. begins, runs, submits: called
+    before an item begins, at each look at one that runs, and before one is taken. nodes: that it has. begun:
+    ids, in order.
     """
 
     is_local = False
@@ -26,10 +27,11 @@ class Pretend:
         self.fails: Exception | None = None
         self.misses = 0
         self.begins: Callable[[Pretend], None] = lambda _: None
+        self.runs: Callable[[Pretend], None] = lambda _: None
         self.submits: Callable[[Pretend], None] = lambda _: None
         self.begun: list[str] = []
         self.waiting: list[str] = []
-        self.running, self._looks = "", 0
+        self.running, self.looked = "", 0
         self._done: dict[str, dict] = {}
 
     def _answer(self) -> None:
@@ -66,14 +68,16 @@ class Pretend:
         return prompt_id
 
     def queue(self) -> tuple[set[str], set[str]]:
+        if self.running:
+            self.runs(self)
         self._answer()
-        self._looks += 1
-        if self.running and self._looks > LOOKS:
+        self.looked += 1
+        if self.running and self.looked > LOOKS:
             self._end(entry())
         if not self.running and self.waiting:
             self.begins(self)
             self._answer()
-            self.running, self._looks = self.waiting.pop(0), 0
+            self.running, self.looked = self.waiting.pop(0), 0
             self.begun.append(self.running)
         return {self.running} - {""}, set(self.waiting)
 

@@ -13,7 +13,7 @@ from PIL import Image
 from pilot import alarm, cli, journal
 from pilot.review import audit
 from pilot.server import Refused, Unreachable
-from tests.pilot.pretend import LOOKS, Pretend, at_once
+from tests.pilot.pretend import Pretend, at_once
 from tests.pilot.test_workflow import main_graph
 
 REJECTS = {"limits": {"background_psnr": {"pass": {"min": 500}}}}
@@ -86,6 +86,14 @@ def at(number: int, act):
     return lambda server: act() if len(server.begun) == number - 1 else None
 
 
+def during(number: int, act):
+    """Act once, when that item runs and was looked at."""
+    acted = []
+    return lambda server: (
+        acted.append(act()) if len(server.begun) == number and server.looked and not acted else None
+    )
+
+
 def test_an_alarm_pauses_a_run_though_a_server_left_with_its_items(bench):
     one, other = bench.starts("one", "other")
     bench.lists(8, REJECTS | ALARM)
@@ -103,12 +111,12 @@ def test_an_alarm_pauses_a_run_though_a_server_left_with_its_items(bench):
 def test_an_alarm_is_told_though_the_only_server_fails_before_what_runs_has_ended(bench, capsys, error):
     (one,) = bench.starts("one")
     bench.lists(5, REJECTS | ALARM)
-    one.begins = at(3, lambda: setattr(one, "fails", error))
-    assert bench.run() == alarm.PAUSED
+    one.runs = during(3, lambda: setattr(one, "fails", error))
+    assert bench.run("--patience", "9") == alarm.PAUSED
     told = capsys.readouterr()
     assert str(error) in told.out and "pilot: paused" in told.err and len(bench.rows()) == 2
     one.restart()
-    one.begins = lambda _: None
+    one.runs = lambda _: None
     bench.finish(5)
 
 
@@ -157,19 +165,10 @@ def test_a_second_ctrl_c_leaves_an_alarm_and_its_command_to_the_next_call(bench,
 def test_what_runs_may_end_after_ctrl_c_though_its_server_misses_a_request(bench, ctrl_c):
     (one,) = bench.starts("one")
     bench.lists(5, PASSES)
-    one.begins = at(2, lambda: (ctrl_c(), setattr(one, "misses", 0)))
-    looked, queue = [], one.queue
-
-    def look():
-        if len(one.begun) == 2:
-            looked.append(1)
-            one.misses = len(looked) == LOOKS
-        return queue()
-
-    one.queue = look
+    one.begins = at(2, ctrl_c)
+    one.runs = during(2, lambda: setattr(one, "misses", 2))
     assert bench.run() == cli.BY_CTRL_C
-    assert len(bench.rows()) == len(one.begun) == 2
-    one.queue = queue
+    assert len(bench.rows()) == len(one.begun) == 2 and one.misses == 0
     assert bench.run() == 0 and len(bench.rows()) == len(one.begun) == 5
 
 
@@ -215,11 +214,12 @@ def test_the_only_server_that_came_back_with_other_weights_ends_the_run(bench, c
         one.misses = 3
         bench.weights("sd14.safetensors", b"others")
 
-    one.begins = at(2, change)
+    one.runs = during(2, change)
     assert bench.run() == 1
     said = capsys.readouterr().err
     assert "http://one: it came back, but sd14.safetensors is another file than this run began with" in said
-    assert len(bench.rows()) == len(one.begun) == 1
+    assert len(bench.rows()) == 1 and len(one.begun) == 2
+    one.runs = lambda _: None
     bench.weights("sd14.safetensors", b"these")
     assert bench.run() == 0 and len(bench.rows()) == 4
 
