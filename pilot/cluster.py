@@ -86,12 +86,12 @@ def _check_reachable(address: str) -> None:
     """Raises ClusterError where nothing listens at HOST:PORT: Ray itself would try for minutes."""
     parts = urlsplit(address if "//" in address else f"//{address}")
     try:
-        place = parts.hostname, parts.port
+        host, port = parts.hostname, parts.port
     except ValueError as error:
         raise ClusterError(f"--ray {address} is no address: {error}") from None
-    if all(place):
+    if host and port:
         try:
-            socket.create_connection(place, REACH_SECONDS).close()
+            socket.create_connection((host, port), REACH_SECONDS).close()
         except OSError as error:
             raise ClusterError(f"--ray {address}: no cluster answers there ({error})") from None
 
