@@ -171,8 +171,6 @@ class Lane:
     def turn(self, jobs: Sequence[Job], keys: Collection[str], finish: bool = False) -> Turn:
         """Queue `jobs`, and look once at all that the lane holds.
 
-        Nothing is queued in the turn in which a server comes back, so that it can be checked first.
-
         keys: of every job it is to hold; others are dropped. finish: let what runs end, and give back the
         rest.
         """
@@ -185,8 +183,7 @@ class Lane:
         try:
             if finish:
                 self._give_back(outcomes)
-            if not self._away:
-                self._launch(outcomes)
+            self._launch(outcomes)
             self._look(outcomes)
         except Unreachable as error:
             away = str(error)
