@@ -23,10 +23,14 @@ from .proof import ETAS, SEEDS, Measure, Settings, by_scene, cell
 
 EDIT: Settings = {"cfg": 2.0, "eta": "1", "start": 0.6}  # the templates', chosen by `bench proof`
 LEVELS = tuple(level / 40 for level in range(8, 25))
-Shape = tuple[int, float]  # grow and blur, in pixels
-HARD: Shape = (4, 0.0)  # that of the word's mask, against which all others are measured
-SHAPES: tuple[Shape, ...] = (HARD, (3, 2.0), (3, 2.5))
-NEAR = 6  # pixels by which the word's region is grown to hold the edit's
+SHAPES: tuple[tuple[int, float], ...] = (
+    (4, 0.0),
+    (4, 2.0),
+    (3, 2.0),
+    (3, 3.0),
+    (2, 3.0),
+)  # grow and blur, in pixels
+HARD = SHAPES[0]  # that of the word's mask, against which all others are measured
 FIGURES = ("success", "background", "truth", "naturalness")
 PAIRED = ("background", "truth")  # in which a region is to be above the word's mask
 SHOWN = 10
@@ -67,8 +71,9 @@ FINDERS = (
     Finder("edit, refined", by_edit, {"auto_threshold": False}, True),
     Finder("edit, refined, auto threshold", by_edit, AUTO, False),
 )
-TIGHT = ("word, refined, auto threshold", "edit, refined, auto threshold")  # those that are edited in
+WORD, ACTS = "word, refined, auto threshold", "edit, refined, auto threshold"
 CEILING = "ceiling"
+UNION = "union of the two"
 TRIED = SEEDS[:2]  # on validation scenes
 READ = 0.5  # of the steps, in which the target's word is read
 AT = (0.6, 0.7, 0.8)  # thresholds of its attention to choose from
@@ -78,7 +83,7 @@ def regions(studio: DemoStudio, options: argparse.Namespace) -> list[str]:
     apart, measure = studio.narrow(), Measure()
     few, many = (
         [inverted(studio, case, options.steps) for case in cases(count, first + 4000)]
-        for count, first in ((options.scenes, scenes.VALIDATION), (options.test_scenes, scenes.TEST + 5000))
+        for count, first in ((options.scenes, scenes.VALIDATION), (options.test_scenes, scenes.TEST + 1000))
     )
     chosen = {finder.name: _with_level(finder, few) for finder in FINDERS}
     found = {finder.name: [finder.find(start, chosen[finder.name]) for start in many] for finder in FINDERS}
@@ -89,7 +94,7 @@ def regions(studio: DemoStudio, options: argparse.Namespace) -> list[str]:
         "",
         *_outlines(many, found, chosen),
         "",
-        *_edits(options, few, many, found, measure),
+        *_edits(options, few, many, found, chosen, measure),
     ]
 
 
@@ -129,39 +134,11 @@ def _pooled(start: Start) -> Tensor:
     return masks.enlarge(pooled, tuple(_case(start).truth.shape[-2:]), hard=True)
 
 
-def _shaped(tight: Tensor, shape: Shape) -> Tensor:
-    grow, blur = shape
-    return masks.blur(masks.dilate(tight, grow), blur)
-
-
-def _union(word: Tensor, acts: Tensor, shape: Shape) -> Tensor:
-    return torch.maximum(_shaped(word, shape), _shaped(acts, shape))
-
-
-def _acts_near(word: Tensor, acts: Tensor, shape: Shape) -> Tensor:
-    return torch.minimum(_shaped(acts, shape), masks.dilate(word, NEAR))
-
-
-def _near(word: Tensor, acts: Tensor, shape: Shape) -> Tensor:
-    return torch.maximum(_shaped(word, shape), _acts_near(word, acts, shape))
-
-
-SOFT = "word, soft"
-# Masks of the word's region and the edit's before they grow; the nodes' grow, blur and combine make the same.
-WAYS: dict[str, Callable[[Tensor, Tensor, Shape], Tensor]] = {
-    SOFT: lambda word, acts, shape: _shaped(word, shape),
-    "edit": lambda word, acts, shape: _shaped(acts, shape),
-    "edit, near the word": _acts_near,
-    "union": _union,
-    "union, of the edit what is near the word": _near,
-}
-
-
 class Row(NamedTuple):
     """A line of the table of edits. masks: of each start; words: the level of the target's word, or None."""
 
     name: str
-    shape: Shape
+    shape: str
     masks: list[Tensor]
     level: float | None = None
 
@@ -171,20 +148,23 @@ def _edits(
     few: Sequence[Start],
     many: Sequence[Start],
     found: dict[str, list[tuple[Tensor, Tensor]]],
+    chosen: dict[str, Settings],
     measure: Measure,
 ) -> list[str]:
     """What the templates' edit makes of each region, and a sheet of the first scene of every swap.
 
-    A way's grow and blur are those whose smaller gain over the word's mask, in background or in truth, is the
-    largest on the validation scenes; so is the level of the target's word.
+    A region's grow and blur are those whose smaller gain over the word's mask, in background or in truth, is
+    the largest on the validation scenes; so is the level of the target's word.
     """
-    tried = [[each.find(start, each.inputs)[0] for start in few] for each in FINDERS if each.name in TIGHT]
-    shown = [[mask for mask, _ in found[name]] for name in TIGHT]
+    finders = {finder.name: finder for finder in FINDERS}
+    tried = {name: [finders[name].find(start, chosen[name])[0] for start in few] for name in (WORD, ACTS)}
+    shown = {name: [mask for mask, _ in found[name]] for name in (WORD, ACTS)}
+    ways: dict[str, tuple[str, ...]] = {UNION: (WORD, ACTS), WORD: (WORD,), ACTS: (ACTS,)}
 
-    def made(way: str, tight: Sequence[Sequence[Tensor]], shape: Shape) -> list[Tensor]:
-        return [WAYS[way](word, acts, shape) for word, acts in zip(*tight)]
+    def shaped(name: str, tight: dict[str, list[Tensor]], shape: tuple[int, float]) -> list[Tensor]:
+        return _union([_shaped(tight[part], shape) for part in ways[name]])
 
-    plain = _edited(few, made(SOFT, tried, HARD), TRIED, measure)[0]
+    plain = _edited(few, shaped(WORD, tried, HARD), TRIED, measure)[0]
 
     def gain(regions: Sequence[Tensor], said: str, level: float | None = None) -> float:
         rows = _edited(few, regions, TRIED, measure, level)[0]
@@ -193,20 +173,23 @@ def _edits(
         return min(gains)
 
     shapes = {
-        way: max(SHAPES, key=lambda shape: gain(made(way, tried, shape), f"{way}, {_said(shape)}"))
-        for way in WAYS
+        name: max(SHAPES, key=lambda shape: gain(shaped(name, tried, shape), f"{name}, {shape}"))
+        for name in ways
     }
-    around = made(SOFT, tried, shapes[SOFT])
+    around = shaped(WORD, tried, shapes[WORD])
     level = max(AT, key=lambda level: gain(around, f"the target's word above {level}", level))
-    old = [(_case(start).truth > 0.5).float() for start in many]
-    both = [torch.maximum(one, (_new_outline(start) > 0.5).float()) for one, start in zip(old, many)]
-    soft, shape = made(SOFT, shown, shapes[SOFT]), shapes[SOFT]
+    soft, outlines = shaped(WORD, shown, shapes[WORD]), [(_case(start).truth > 0.5).float() for start in many]
+    new = [(_new_outline(start) > 0.5).float() for start in many]
     rows = [
-        Row("word", HARD, made(SOFT, shown, HARD)),
-        *(Row(way, shapes[way], made(way, shown, shapes[way])) for way in WAYS),
-        Row(f"{SOFT}; the target's word above {level} joins", shape, soft, level),
-        Row(f"{CEILING}: the old thing's outline", shape, [_shaped(one, shape) for one in old]),
-        Row(f"{CEILING}: the old and the new thing's outlines", shape, [_shaped(one, shape) for one in both]),
+        Row(WORD, _said(HARD), shaped(WORD, shown, HARD)),
+        Row(f"{WORD}, shaped; the target's word above {level} joins", _said(shapes[WORD]), soft, level),
+        *(Row(f"{name}, shaped", _said(shapes[name]), shaped(name, shown, shapes[name])) for name in ways),
+        Row(f"{CEILING}: the old thing's outline", _said(shapes[WORD]), _shaped(outlines, shapes[WORD])),
+        Row(
+            f"{CEILING}: the old and the new thing's outlines",
+            _said(shapes[WORD]),
+            _shaped(_union([outlines, new]), shapes[WORD]),
+        ),
     ]
     columns, base = [[_case(start).pictures for start in many]], None
     lines = [
@@ -218,14 +201,24 @@ def _edits(
         base = base or figures
         lines.append(_line(row, figures, base))
         print(lines[-1], flush=True)
-        if row.level is None and not row.name.startswith(CEILING):
+        if not row.name.startswith(CEILING):
             columns += [used, pictures]
     _draw(options, columns)
     return lines
 
 
-def _said(shape: Shape) -> str:
+def _union(parts: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+    """Several masks of each start as one."""
+    return [torch.stack(masks).amax(0) for masks in zip(*parts)]
+
+
+def _said(shape: tuple[int, float]) -> str:
     return f"{shape[0]}, {shape[1]:g}"
+
+
+def _shaped(tight: Sequence[Tensor], shape: tuple[int, float]) -> list[Tensor]:
+    grow, blur = shape
+    return [masks.blur(masks.dilate(one, grow), blur) for one in tight]
 
 
 def _new_outline(start: Start) -> Tensor:
@@ -283,7 +276,7 @@ def _line(row: Row, rows: list[dict], base: list[dict]) -> str:
     for figure in PAIRED:
         pairs = zip(by_scene(rows, figure, count), by_scene(base, figure, count))
         cells.append(cell([mine - theirs for mine, theirs in pairs]))
-    return f"| {row.name} | {_said(row.shape)} | {' | '.join(cells)} |"
+    return f"| {row.name} | {row.shape} | {' | '.join(cells)} |"
 
 
 def _draw(options: argparse.Namespace, columns: Sequence[Sequence[Tensor]]) -> None:
@@ -294,4 +287,4 @@ def _draw(options: argparse.Namespace, columns: Sequence[Sequence[Tensor]]) -> N
         rows.append(
             torch.cat([part[..., None].expand(-1, -1, 3) if part.ndim == 2 else part for part in first], 1)
         )
-    Image.fromarray((torch.cat(rows) * 255).byte().numpy()).save(options.out / "regions.jpg", quality=80)
+    Image.fromarray((torch.cat(rows) * 255).byte().numpy()).save(options.out / "regions.jpg", quality=88)
