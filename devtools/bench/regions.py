@@ -235,28 +235,34 @@ def _edited(
     measure: Measure,
     level: float | None = None,
 ) -> tuple[list[dict], list[Tensor], list[Tensor]]:
-    """Figures, all scenes of one seed after the other; the last seed's pictures, and the masks used there.
+    """Figures, all scenes of one seed after the other; the first seed's pictures, and the masks used there.
 
     level: of the target's own word, whose place joins the region; None for none.
     """
-    rows, pictures, used = [], [], []
-    for seed in seeds:
-        edits = [_edit(start, region, seed, level) for start, region in zip(starts, regions)]
-        pictures = [start.studio.decode(latent) for start, (latent, _) in zip(starts, edits)]
-        used = [mask for _, mask in edits]
-        rows += [row for start, each in zip(starts, pictures) for row in measure(_case(start), each)]
-    return rows, pictures, used
+    rows: list[list[dict]] = [[] for _ in seeds]
+    pictures, used = [], []
+    for start, region in zip(starts, regions):
+        latent, mask = _edit(start, region, seeds, level)
+        case, every = _case(start), start.studio.decode(latent)
+        count = len(case.batch)
+        figures = measure(case._replace(batch=case.batch * len(seeds), seeds=case.seeds * len(seeds)), every)
+        for i, of_seed in enumerate(rows):
+            of_seed += figures[i * count : (i + 1) * count]
+        pictures.append(every[:count])
+        used.append(mask[:count])
+    return [row for of_seed in rows for row in of_seed], pictures, used
 
 
-def _edit(start: Start, region: Tensor, seed: int, level: float | None) -> tuple[Tensor, Tensor]:
-    """The templates' edit, and the mask it used."""
+def _edit(start: Start, region: Tensor, seeds: Sequence[int], level: float | None) -> tuple[Tensor, Tensor]:
+    """The templates' edit under each of successive seeds, and the masks it used."""
     studio, own = start.studio, None
     if level is not None:
         words = {"words": _case(start).wanted, "read": READ, "threshold": level}
         own = studio.target_words(positive=start.target, target_prompt=start.texts[1], **words)
     held = {"mask": region, "background_lock": 1.0}
-    settings = EDIT | {"positive": start.target, "eta": studio.eta(**ETAS[str(EDIT["eta"])]), "seed": seed}
-    latent, _, used = studio.edit_all(start.inversion, edit=own, **settings, **held)
+    settings = EDIT | {"positive": start.target, "eta": studio.eta(**ETAS[str(EDIT["eta"])])}
+    drawn = {"seed": seeds[0], "variants": len(seeds)}
+    latent, _, used = studio.edit_all(start.inversion, edit=own, **settings, **drawn, **held)
     return latent, used
 
 

@@ -108,6 +108,22 @@ def test_memory_that_runs_out_in_a_later_step(studio, inversion):
     assert short.rows[:2] == [4, 4] and set(short.rows[2:]) == {1}
 
 
+@pytest.mark.parametrize("method", [None, blended])
+@pytest.mark.parametrize("variants", [1, 2])
+def test_the_targets_words_and_the_mask_they_make(studio, inversion, variants, method, monkeypatch):
+    """What the broken call had read does not count, and what the step before had read does. A second variant
+    runs out of memory in its first step.
+    """
+    monkeypatch.setattr(pack(studio.host, "host.families.unet"), "AT_ONCE", 1)  # read before the call ends
+    words = studio.target_words("dog", read=1.0, threshold=0.0, edit=method and method(studio, inversion))
+    inputs = dict(edit=words, mask=0.3 * left_half(), variants=variants, background_lock=1.0)
+    plain, short = studio.edit_all(inversion, **inputs), Short(studio, first=1)
+    found = studio.edit_all(inversion, model=short.model, **inputs)
+    assert all(close(ours, theirs, 1e-4) for ours, theirs in zip(found, plain))
+    assert len(short.failed) == variants and set(short.rows[1:]) == {1}
+    assert (plain[2] > inputs["mask"] + 0.1).any()
+
+
 def test_several_edits_in_regions(studio, inversion):
     short = Short(studio)
     inputs = dict(edit=region_edit(studio, "a bird on a bench", left_half(), method=masa_ctrl(studio)))
