@@ -69,7 +69,12 @@ DIRECT = (
     "EtaSchedule.end_eta=0.0",
 )  # eta 0
 STRONG = (*REFERENCE, "EtaSchedule.preset=paper_strong")
-PAPER_MASK = ("AttentionMask.threshold=0.2", "AttentionMask.grow=0", "AttentionMask.blur=0.0")
+PAPER_MASK = (
+    "AttentionMask.threshold=0.2",
+    "AttentionMask.refine=false",
+    "AttentionMask.grow=0",
+    "AttentionMask.blur=0.0",
+)
 PTP = (
     "EtaPromptToPrompt.mode=refine",
     "EtaPromptToPrompt.cross_replace_end=0.4",

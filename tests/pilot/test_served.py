@@ -230,7 +230,9 @@ def test_pictures_of_full_size_come_back_whole_and_exact_outside_the_region(argu
         assert 0 < changed.mean() < 0.7
         if row["mask"] != "none":
             region = np.asarray(Image.open(out / row["files"]["mask"]).convert("L")) > 0
-            rim = ndimage.binary_dilation(region, np.ones((3, 3)), iterations=2)
+            # the blur of the workflow's own mask fades on for two pixels of the small copy
+            fades = 2 if row["mask"] == "given" else round(2.5 * max(size) / SIDE)
+            rim = ndimage.binary_dilation(region, np.ones((3, 3)), iterations=fades)
             assert not (changed & ~rim).any() and rim.mean() < 0.7
             # in the rim so little shows that mask.png has 0
             assert np.abs(source.astype(int) - edited)[~region].max() <= 1
