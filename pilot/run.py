@@ -370,7 +370,7 @@ class Pilot:
             checked.result()
         except Unreachable as error:
             self._bear(worker, str(error))
-        except (Refused, WorkflowError, ModelsError) as error:
+        except (Refused, WorkflowError, ModelsError, OSError) as error:
             self._retire(worker, f"it came back, but {error}")
         else:
             worker.silent = None
