@@ -24,7 +24,7 @@ def case(name: str) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module", autouse=True)
 def all_cores():
-    """This network is large enough to be quicker on more than one thread, unless other tests run beside it."""
+    """This network is large enough to be quicker on more than one thread, unless tests run beside it."""
     threads = torch.get_num_threads()
     if "PYTEST_XDIST_WORKER" not in os.environ:
         torch.set_num_threads(os.cpu_count() or 1)
