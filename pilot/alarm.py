@@ -85,12 +85,12 @@ class Watch:
         elif rules is not None:
             for row in journal.each(folder):  # a kill may have come before the ring was written
                 if row.get("after_alarm", 0) == len(self._rings):
-                    self._see(row)
+                    self.saw(row)
 
     @property
     def rings(self) -> Ring | None:
         """Why the run is paused; None while it is not."""
-        return self._rings[-1] if self._rings and self._rings[-1].continued is None else None
+        return _unended(self._rings)
 
     def mark(self) -> dict[str, int]:
         """What a row gets before it is recorded: how many alarms were ended before it."""
@@ -98,22 +98,7 @@ class Watch:
         return {"after_alarm": ended} if ended else {}
 
     def saw(self, row: dict) -> None:
-        """A row that was just recorded."""
-        if self.rings is None:
-            self._see(row)
-
-    def go_on(self, who: str) -> None:
-        """End the pause. Raises AlarmError where there is none."""
-        ring = self.rings
-        if ring is None:
-            raise AlarmError("--continue: the run is not paused; leave it out")
-        entry = {"action": "continue", "who": who, "role": "operator", "alarm": ring.id}
-        audit.append_once(self._folder, entry)
-        ring.continued = Continued(time=audit.now(), who=who)
-        self._save()
-        self._window = []
-
-    def _see(self, row: dict) -> None:
+        """A row that was just recorded. It may ring."""
         if self._rules is None or self.rings is not None:
             return
         self._window = [*self._window, row][-self._rules.last :]
@@ -132,6 +117,17 @@ class Watch:
         self._rings.append(ring)
         self._save()
         self._log()
+
+    def go_on(self, who: str) -> None:
+        """End the pause. Raises AlarmError where there is none."""
+        ring = self.rings
+        if ring is None:
+            raise AlarmError("--continue: the run is not paused; leave it out")
+        entry = {"action": "continue", "who": who, "role": "operator", "alarm": ring.id}
+        audit.append_once(self._folder, entry)
+        ring.continued = Continued(time=audit.now(), who=who)
+        self._save()
+        self._window = []
 
     def tell(self) -> None:
         """Run the user's command for a ring, unless a program before this one did."""
@@ -167,8 +163,12 @@ def load(folder: Path) -> list[Ring]:
 
 def paused(folder: Path) -> Ring | None:
     """Why a run is paused; None where it is not. Raises AlarmError."""
-    found = load(folder)
-    return found[-1] if found and found[-1].continued is None else None
+    return _unended(load(folder))
+
+
+def _unended(rings: Sequence[Ring]) -> Ring | None:
+    """The last ring, unless a person has said to go on."""
+    return rings[-1] if rings and rings[-1].continued is None else None
 
 
 def words(ring: Ring) -> str:

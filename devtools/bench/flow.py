@@ -28,7 +28,6 @@ from .cost import counted, measure
 from .meters import ProcessMeter
 
 STEPS, CFG = 20, 4.0
-REGION = {"threshold": 0.4, "grow": 4}
 INVERTERS = ("ddim", "warm", "fireflow", "fixed_point", "midpoint")
 BUDGETS = (10, 20, 40)  # network evaluations
 LOCKED = {"background_lock": 1.0}
@@ -73,7 +72,7 @@ def sampler(preset: str = "constant", method: str = "", locked: bool = False, **
     """EtaSampler, with a method, in the words' region with the lock."""
 
     def way(start: Start) -> torch.Tensor:
-        place = {"mask": start.mask(**REGION)} | LOCKED if locked else {}
+        place = {"mask": start.mask()} | LOCKED if locked else {}
         edit = {"edit": start.method(method)} if method else {}
         return start.edit(eta(start, preset), cfg=CFG, **settings | place | edit)
 
@@ -82,7 +81,7 @@ def sampler(preset: str = "constant", method: str = "", locked: bool = False, **
 
 def flow_edit(locked: bool = False, **settings):
     def way(start: Start) -> torch.Tensor:
-        place = {"mask": start.mask(**REGION)} if locked else {}
+        place = {"mask": start.mask()} if locked else {}
         same = dict(source=start.source, positive=start.target, steps=STEPS, scheduler="simple")
         return start.studio.flow_edit(start.latent, **same | {"cfg": CFG, "start": 0.85} | settings | place)
 
@@ -116,7 +115,7 @@ def differential(start: Start, denoise: float = 0.85) -> torch.Tensor:
     """The host's DifferentialDiffusion in the same region, softened."""
     call = start.studio.host.call
     (model,) = call("DifferentialDiffusion", model=start.studio.model)
-    (latent,) = call("SetLatentNoiseMask", samples=start.latent, mask=start.mask(**REGION | {"blur": 4.0}))
+    (latent,) = call("SetLatentNoiseMask", samples=start.latent, mask=start.mask(blur=4.0))
     same = {"seed": 0, "steps": STEPS, "cfg": CFG, "scheduler": "simple", "denoise": denoise}
     return start.studio.on(model).ksampler(positive=start.target, latent_image=latent, **same)
 

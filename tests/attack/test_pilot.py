@@ -67,16 +67,22 @@ STOPPING = [
 ]
 
 
-@pytest.mark.parametrize("name", STOPPING)
-def test_a_broken_server_beside_a_whole_one_stops_nothing(items, capsys, monkeypatch, name):
+def beside_a_whole_one(items, monkeypatch, name: str, count: int) -> tuple[str, str, list[dict]]:
+    """`count` items on a broken server and a whole one: their addresses, and a row for each item."""
     monkeypatch.setattr(lane, "POLL_SECONDS", 0.02)
-    monkeypatch.setattr(run, "GRACE_SECONDS", 0.1)
     row = json.loads(items.read_text())[0]
-    items.write_text(json.dumps([row | {"seed": seed} for seed in range(6)]))
+    items.write_text(json.dumps([row | {"seed": seed} for seed in range(count)]))
     with serving(BREAKS[name]) as broken, serving(BREAKS["nothing at all"]) as whole:
         assert pilot(items, broken, "--server", whole) == 0
     rows = journal.rows(items.parent / "out")
-    assert sorted(row["seed"] for row in rows) == list(range(6))
+    assert sorted(row["seed"] for row in rows) == list(range(count))
+    return broken, whole, rows
+
+
+@pytest.mark.parametrize("name", STOPPING)
+def test_a_broken_server_beside_a_whole_one_stops_nothing(items, capsys, monkeypatch, name):
+    monkeypatch.setattr(run, "GRACE_SECONDS", 0.1)
+    broken, whole, rows = beside_a_whole_one(items, monkeypatch, name, 6)
     assert {row["server"] for row in rows if row["status"] == "ok"} == {whole}
     told = capsys.readouterr().out
     assert (
@@ -86,13 +92,7 @@ def test_a_broken_server_beside_a_whole_one_stops_nothing(items, capsys, monkeyp
 
 @pytest.mark.parametrize("name", ["a queue that is forbidden", "a refusal in HTML"])
 def test_what_one_server_refuses_and_another_does_is_no_error(items, capsys, monkeypatch, name):
-    monkeypatch.setattr(lane, "POLL_SECONDS", 0.02)
-    row = json.loads(items.read_text())[0]
-    items.write_text(json.dumps([row | {"seed": seed} for seed in range(12)]))
-    with serving(BREAKS[name]) as broken, serving(BREAKS["nothing at all"]) as whole:
-        assert pilot(items, broken, "--server", whole) == 0
-    rows = journal.rows(items.parent / "out")
-    assert sorted(row["seed"] for row in rows) == list(range(12))
+    broken, whole, rows = beside_a_whole_one(items, monkeypatch, name, 12)
     assert {(row["status"], row["server"]) for row in rows} == {("ok", whole)}
     assert f"{broken}: it refuses what other servers do" in capsys.readouterr().out
 
