@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 import torch
 
@@ -38,6 +39,11 @@ class Host:
     def __init__(self, base: Path, nodes, execution, server, loop):
         self.base, self.nodes, self.server = base, nodes, server
         self._execution, self._loop = execution, loop
+
+    def module(self, name: str) -> ModuleType:
+        """A module of the pack, as the host imported it."""
+        package = self.nodes.NODE_CLASS_MAPPINGS["EtaInversion"].__module__.rpartition(".")[0]
+        return sys.modules[f"{package}.{name}"]
 
     def call(self, node_id: str, **inputs):
         """One node's outputs, called as the executor does. Fails with the node's own exception."""

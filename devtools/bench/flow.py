@@ -1,14 +1,17 @@
-"""The embedded flow model at work: python -m devtools.bench.flow [--swaps N], in the environment of dev.py
+"""The embedded flow model at work: python -m devtools.bench.flow [edits] [inverters] [steered] [words], in
+the environment of dev.py
 
 inverters: how far each plays back beside the picture, at equal network evaluations, on both embedded models.
 edits: ten swaps in unseen scenes by each way, success by the judge and PSNR outside the true object.
 steered: what a network call costs with steered blocks, beside one of as many rows without.
+words: the region of a word, read in all blocks or in fewer at a step.
 Tables and a sheet of the edits go to --out (bench-output).
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +20,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from eta_core.evidence import metrics
 from eta_core.invert import evaluations
 
 from ..demo import judge, scenes
@@ -30,6 +34,7 @@ from .meters import ProcessMeter
 STEPS, CFG = 20, 4.0
 INVERTERS = ("ddim", "warm", "fireflow", "fixed_point", "midpoint")
 BUDGETS = (10, 20, 40)  # network evaluations
+WORD_LEVEL = 0.3  # the threshold of the highest IoU on 20 validation scenes
 LOCKED = {"background_lock": 1.0}
 
 
@@ -68,11 +73,16 @@ def eta(start: Start, preset: str) -> object:
     return start.studio.eta(preset=preset, end_eta=0.0)
 
 
+def region(start: Start, **settings) -> torch.Tensor:
+    given = {"refine": True, "auto_threshold": True, "image": start.case.pictures, "grow": 3, "blur": 2.0}
+    return start.mask(**given | settings)
+
+
 def sampler(preset: str = "constant", method: str = "", locked: bool = False, **settings):
     """EtaSampler, with a method, in the words' region with the lock."""
 
     def way(start: Start) -> torch.Tensor:
-        place = {"mask": start.mask()} | LOCKED if locked else {}
+        place = {"mask": region(start)} | LOCKED if locked else {}
         edit = {"edit": start.method(method)} if method else {}
         return start.edit(eta(start, preset), cfg=CFG, **settings | place | edit)
 
@@ -81,7 +91,7 @@ def sampler(preset: str = "constant", method: str = "", locked: bool = False, **
 
 def flow_edit(locked: bool = False, **settings):
     def way(start: Start) -> torch.Tensor:
-        place = {"mask": start.mask()} if locked else {}
+        place = {"mask": region(start)} if locked else {}
         same = dict(source=start.source, positive=start.target, steps=STEPS, scheduler="simple")
         return start.studio.flow_edit(start.latent, **same | {"cfg": CFG, "start": 0.85} | settings | place)
 
@@ -115,7 +125,7 @@ def differential(start: Start, denoise: float = 0.85) -> torch.Tensor:
     """The host's DifferentialDiffusion in the same region, softened."""
     call = start.studio.host.call
     (model,) = call("DifferentialDiffusion", model=start.studio.model)
-    (latent,) = call("SetLatentNoiseMask", samples=start.latent, mask=start.mask(blur=4.0))
+    (latent,) = call("SetLatentNoiseMask", samples=start.latent, mask=region(start, grow=0, blur=4.0))
     same = {"seed": 0, "steps": STEPS, "cfg": CFG, "scheduler": "simple", "denoise": denoise}
     return start.studio.on(model).ksampler(positive=start.target, latent_image=latent, **same)
 
@@ -190,6 +200,33 @@ def steered(studio: FlowDemoStudio, rounds: int) -> str:
     return "\n".join(lines)
 
 
+def words(studio: FlowDemoStudio, count: int) -> str:
+    """Mean IoU of `count` things with their true outlines, by how many blocks are read at a step."""
+    joint, drawn = studio.host.module("host.families.joint"), cases(count, scenes.TEST + 6000)
+    most, of_all = joint.MOST_READ, {}
+    lines = ["| blocks read at a step | refine | IoU | against all blocks |", "|---|---|---|---|"]
+    try:
+        for blocks in (DEPTH, DEPTH // 2, 1):
+            joint.MOST_READ = blocks
+            starts = [inverted(studio, case, STEPS) for case in drawn]
+            for refine in (False, True):
+                found = [value for start in starts for value in _overlap(start, refine)]
+                change = [mine - theirs for mine, theirs in zip(found, of_all.setdefault(refine, found))]
+                lines.append(f"| {blocks} of {DEPTH} | {refine} | {_mean(found)} | {_mean(change)} |")
+    finally:
+        joint.MOST_READ = most
+    return "\n".join(lines)
+
+
+def _overlap(start: Start, refine: bool) -> list[float]:
+    mask = start.mask(threshold=WORD_LEVEL, grow=0, refine=refine, image=start.case.pictures)
+    return metrics.iou(mask > 0.5, start.case.truth > 0.5).tolist()
+
+
+def _mean(values: list[float]) -> str:
+    return f"{statistics.mean(values):.3f} ± {statistics.stdev(values) / len(values) ** 0.5:.3f}"
+
+
 def table(found: dict[str, list[dict]]) -> str:
     lines = ["| way | success % | background dB |", "|---|---|---|"]
     for name, marks in found.items():
@@ -202,25 +239,38 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("tables", nargs="*", metavar="|".join(TABLES), help="default: all")
     parser.add_argument("--swaps", type=int, default=10, help="of the edits, a scene each")
     parser.add_argument("--played", type=int, default=5, help="scenes played back by each inverter")
+    parser.add_argument("--things", type=int, default=50, help="of words, a scene each")
     parser.add_argument(
         "--rounds", type=int, default=5, help="of the steered calls; the fewest seconds count"
     )
     parser.add_argument("--out", type=Path, default=ROOT / "bench-output")
     options = parser.parse_args()
+    for name in options.tables:
+        if name not in TABLES:
+            parser.error(f"no table {name}: there are {', '.join(TABLES)}")
     options.out.mkdir(parents=True, exist_ok=True)
     sys.argv = sys.argv[:1]  # the host reads it
     flow = open_flow_studio()
-    diffusion = DemoStudio(flow.host)
-    diffusion.narrow()
-    tables = [
-        edits(flow, options.swaps, options.out),
-        inverters({"flow": flow, "diffusion": diffusion}, options.played),
-        steered(flow, options.rounds),
-    ]
+    tables = [TABLES[name](flow, options) for name in options.tables or TABLES]
     (options.out / "flow.md").write_text("\n\n".join(tables) + "\n")
     print("\n\n".join(tables))
+
+
+def _inverters(flow: FlowDemoStudio, options: argparse.Namespace) -> str:
+    diffusion = DemoStudio(flow.host)
+    diffusion.narrow()
+    return inverters({"flow": flow, "diffusion": diffusion}, options.played)
+
+
+TABLES: dict[str, Callable[[FlowDemoStudio, argparse.Namespace], str]] = {
+    "edits": lambda flow, options: edits(flow, options.swaps, options.out),
+    "inverters": _inverters,
+    "steered": lambda flow, options: steered(flow, options.rounds),
+    "words": lambda flow, options: words(flow, options.things),
+}
 
 
 if __name__ == "__main__":

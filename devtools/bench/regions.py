@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 import statistics
 from collections.abc import Callable, Sequence
+from itertools import product
 from typing import NamedTuple
 
 import torch
@@ -23,14 +24,9 @@ from .proof import ETAS, SEEDS, Measure, Settings, by_scene, cell
 
 EDIT: Settings = {"cfg": 2.0, "eta": "1", "start": 0.6}  # the templates', chosen by `bench proof`
 LEVELS = tuple(level / 40 for level in range(8, 25))
-SHAPES: tuple[tuple[int, float], ...] = (
-    (4, 0.0),
-    (4, 2.0),
-    (3, 2.0),
-    (3, 3.0),
-    (2, 3.0),
-)  # grow and blur, in pixels
-HARD = SHAPES[0]  # that of the word's mask, against which all others are measured
+# grow and blur, in pixels
+HARD: tuple[int, float] = (4, 0.0)  # that of the word's masks against which all others are measured
+SHAPES: tuple[tuple[int, float], ...] = ((3, 2.0), (3, 2.5), (2, 3.0))
 FIGURES = ("success", "background", "truth", "naturalness")
 PAIRED = ("background", "truth")  # in which a region is to be above the word's mask
 SHOWN = 10
@@ -62,9 +58,10 @@ def _case(start: Start) -> Case:
     return start.case
 
 
+PLAIN = "word, as the attention is"
 AUTO: Settings = {"auto_threshold": True}
 FINDERS = (
-    Finder("word, as the attention is", by_word, {}, True),
+    Finder(PLAIN, by_word, {}, True),
     Finder("word, refined", by_word, {"refine": True}, True),
     Finder("word, auto threshold", by_word, AUTO, False),
     Finder("word, refined, auto threshold", by_word, {"refine": True} | AUTO, False),
@@ -83,7 +80,7 @@ def regions(studio: DemoStudio, options: argparse.Namespace) -> list[str]:
     apart, measure = studio.narrow(), Measure()
     few, many = (
         [inverted(studio, case, options.steps) for case in cases(count, first + 4000)]
-        for count, first in ((options.scenes, scenes.VALIDATION), (options.test_scenes, scenes.TEST + 1000))
+        for count, first in ((options.scenes, scenes.VALIDATION), (options.test_scenes, scenes.TEST + 3000))
     )
     chosen = {finder.name: _with_level(finder, few) for finder in FINDERS}
     found = {finder.name: [finder.find(start, chosen[finder.name]) for start in many] for finder in FINDERS}
@@ -153,22 +150,22 @@ def _edits(
 ) -> list[str]:
     """What the templates' edit makes of each region, and a sheet of the first scene of every swap.
 
-    A region's grow and blur are those whose smaller gain over the word's mask, in background or in truth, is
-    the largest on the validation scenes; so is the level of the target's word.
+    A region's grow and blur are those whose smaller gain over the word's refined mask with a hard edge, in
+    background or in truth, is the largest on the validation scenes; so is the level of the target's word.
     """
     finders = {finder.name: finder for finder in FINDERS}
     tried = {name: [finders[name].find(start, chosen[name])[0] for start in few] for name in (WORD, ACTS)}
-    shown = {name: [mask for mask, _ in found[name]] for name in (WORD, ACTS)}
+    shown = {name: [mask for mask, _ in found[name]] for name in (PLAIN, WORD, ACTS)}
     ways: dict[str, tuple[str, ...]] = {UNION: (WORD, ACTS), WORD: (WORD,), ACTS: (ACTS,)}
 
     def shaped(name: str, tight: dict[str, list[Tensor]], shape: tuple[int, float]) -> list[Tensor]:
         return _union([_shaped(tight[part], shape) for part in ways[name]])
 
-    plain = _edited(few, shaped(WORD, tried, HARD), TRIED, measure)[0]
+    hard = _edited(few, shaped(WORD, tried, HARD), TRIED, measure)[0]
 
     def gain(regions: Sequence[Tensor], said: str, level: float | None = None) -> float:
         rows = _edited(few, regions, TRIED, measure, level)[0]
-        gains = [_mean(rows, figure) - _mean(plain, figure) for figure in PAIRED]
+        gains = [_mean(rows, figure) - _mean(hard, figure) for figure in PAIRED]
         print(f"validation: {said}: {gains}", flush=True)
         return min(gains)
 
@@ -181,6 +178,7 @@ def _edits(
     soft, outlines = shaped(WORD, shown, shapes[WORD]), [(_case(start).truth > 0.5).float() for start in many]
     new = [(_new_outline(start) > 0.5).float() for start in many]
     rows = [
+        Row(PLAIN, _said(HARD), _shaped(shown[PLAIN], HARD)),
         Row(WORD, _said(HARD), shaped(WORD, shown, HARD)),
         Row(f"{WORD}, shaped; the target's word above {level} joins", _said(shapes[WORD]), soft, level),
         *(Row(f"{name}, shaped", _said(shapes[name]), shaped(name, shown, shapes[name])) for name in ways),
@@ -191,15 +189,16 @@ def _edits(
             _shaped(_union([outlines, new]), shapes[WORD]),
         ),
     ]
-    columns, base = [[_case(start).pictures for start in many]], None
+    columns, bases = [[_case(start).pictures for start in many]], []
+    above = [f"{figure} above {name}" for name in ("the first", "the second") for figure in PAIRED]
     lines = [
-        f"| region | grow, blur | {' | '.join(FIGURES)} | background above | truth above |",
-        "|---" * (len(FIGURES) + 4) + "|",
+        f"| region | grow, blur | {' | '.join((*FIGURES, *above))} |",
+        "|---" * (2 + len(FIGURES) + len(above)) + "|",
     ]
     for row in rows:
         figures, pictures, used = _edited(many, row.masks, SEEDS, measure, row.level)
-        base = base or figures
-        lines.append(_line(row, figures, base))
+        bases += [figures] if len(bases) < 2 else []
+        lines.append(_line(row, figures, bases))
         print(lines[-1], flush=True)
         if not row.name.startswith(CEILING):
             columns += [used, pictures]
@@ -270,12 +269,14 @@ def _mean(rows: Sequence[dict], figure: str) -> float:
     return statistics.mean(row[figure] for row in rows)
 
 
-def _line(row: Row, rows: list[dict], base: list[dict]) -> str:
+def _line(row: Row, rows: list[dict], bases: Sequence[list[dict]]) -> str:
+    """bases: the first two rows' figures, as far as they are known."""
     count = len(rows) // len(SEEDS)
     cells = [cell(by_scene(rows, figure, count)) for figure in FIGURES]
-    for figure in PAIRED:
+    for base, figure in product(bases, PAIRED):
         pairs = zip(by_scene(rows, figure, count), by_scene(base, figure, count))
         cells.append(cell([mine - theirs for mine, theirs in pairs]))
+    cells += [""] * (len(PAIRED) * (2 - len(bases)))
     return f"| {row.name} | {row.shape} | {' | '.join(cells)} |"
 
 

@@ -49,6 +49,10 @@ class MapRecorder:
             names = (type(each).__name__ for each in (model.model, model.model.diffusion_model))
             self.problem = f"the attention of this model ({', '.join(names)}) cannot be read"
 
+    @property
+    def steps(self) -> int:
+        return self._average.steps
+
     def close_step(self) -> None:
         self._average.close_step()
         self._step_read = False
@@ -109,7 +113,7 @@ class _Reading:
     def __init__(self, recorder: MapRecorder, branches: Mapping[str, int], short: bool):
         self._recorder, self._branches, self.armed, self.short = recorder, branches, True, short
         self.rows, self.size = recorder.rows, recorder.size
-        self.references, self.slots = recorder.references, recorder.slots
+        self.references, self.slots, self.step = recorder.references, recorder.slots, recorder.steps
 
     def add(self, maps: Tensor) -> None:
         self._recorder.add(maps, self._branches)

@@ -101,6 +101,24 @@ def test_the_words_of_the_prompt_are_its_own(family, inverted):
     assert not family.region(inverted[0], "on", threshold=0.0)[0].isnan().any()
 
 
+@pytest.mark.parametrize("name", ["SD3", "Qwen-Image", "Z-Image", "Krea 2"])
+def test_the_number_of_blocks_that_are_read_is_bounded(host, monkeypatch, name):
+    from tests.host.adapters import TWO_BLOCKS
+
+    if name not in TWO_BLOCKS:
+        pytest.skip(f"this host has no {name}")
+    joint, studio, read = pack(host, "host.families.joint"), Studio(host, *TWO_BLOCKS[name](host)), []
+    reads = joint.mean_to_text
+    monkeypatch.setattr(joint, "mean_to_text", lambda *given: read.append(1) or reads(*given))
+    counts = []
+    for most in (2, 1):
+        monkeypatch.setattr(joint, "MOST_READ", most)
+        studio.invert_both()
+        counts.append(len(read))
+        read.clear()
+    assert counts[0] == 2 * counts[1] > 0
+
+
 def rows_of(studio, text: str, word: str) -> list[int]:
     """The rows of a word, by the pack."""
     host = pack(studio.host, "host")

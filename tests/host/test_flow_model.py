@@ -40,3 +40,19 @@ def test_a_picture_is_played_back_and_its_word_found(model):
     mask, _ = model.region(inversion, "panda", threshold=0.4, source_prompt=scene.prompt)
     truth = torch.from_numpy(scene.mask.copy())[None] > 127
     assert metrics.iou(mask > 0.5, truth) > 0.4
+
+
+def test_half_of_the_blocks_at_a_step_find_the_word_as_all_do(model, monkeypatch):
+    joint, read = model.host.module("host.families.joint"), []
+    reads = joint.mean_to_text
+    monkeypatch.setattr(joint, "mean_to_text", lambda *given: read.append(1) or reads(*given))
+    scene = scenes.render(scenes.VALIDATION + 5, "panda", "grass")
+    given = {"positive": model.prompt(scene.prompt), "latent_image": model.encode(pixels_of([scene]))}
+    counts, masks = [], []
+    for most in (4, 2):
+        monkeypatch.setattr(joint, "MOST_READ", most)
+        inversion = model.invert(**given, steps=20)
+        masks.append(model.region(inversion, "panda", threshold=0.3, source_prompt=scene.prompt)[0] > 0.5)
+        counts.append(len(read))
+        read.clear()
+    assert counts == [80, 40] and metrics.iou(*masks) > 0.97

@@ -1,5 +1,6 @@
 """Where a joint attention has its text: the adapter of a family with either order of the sequence."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +10,15 @@ from tests.host.test_sampling import pack
 
 GRID, TEXT, HEADS, WIDTH = (2, 3), 4, 2, 5
 IMAGE = GRID[0] * GRID[1]
+
+
+def reading(reader, sink):
+    """An attention call of a network that `reader` reads."""
+    options = {}
+    reader.install(options, sink)
+    return partial(
+        options["transformer_options"]["optimized_attention_override"], lambda q, *rest, **named: q
+    )
 
 
 @pytest.mark.parametrize("text_first", [True, False])
@@ -22,10 +32,17 @@ def test_each_word_is_read_where_the_image_looks_at_it(host, text_first):
     q, k = (torch.cat(p if text_first else p[::-1]).expand(1, HEADS, -1, -1) for p in parts)
     found = []
     sink = SimpleNamespace(
-        armed=True, rows=TEXT, references=(), slots=(), size=GRID, add=found.append, give_up=pytest.fail
+        armed=True,
+        step=0,
+        rows=TEXT,
+        references=(),
+        slots=(),
+        size=GRID,
+        add=found.append,
+        give_up=pytest.fail,
     )
     options = {"cond_or_uncond": [0]}
-    reader._read(sink, q, k, k, HEADS, transformer_options=options, skip_reshape=True)
+    reading(reader, sink)(q, k, k, HEADS, transformer_options=options, skip_reshape=True)
     (maps,) = found
     expected = torch.nn.functional.one_hot(torch.arange(IMAGE) % TEXT, TEXT).float()
     torch.testing.assert_close(maps[0].flatten(1).T, expected, rtol=0, atol=1e-4)
@@ -43,18 +60,26 @@ def test_a_prefix_that_never_sees_the_image_is_read_in_the_images_own_calls(host
     k = torch.cat([words, torch.zeros(IMAGE, WIDTH)]).expand(1, HEADS, -1, -1)
     found, refused = [], []
     sink = SimpleNamespace(
-        armed=True, rows=TEXT, references=(), slots=(), size=GRID, add=found.append, give_up=refused.append
+        armed=True,
+        step=0,
+        rows=TEXT,
+        references=(),
+        slots=(),
+        size=GRID,
+        add=found.append,
+        give_up=refused.append,
     )
     called = dict(transformer_options={"cond_or_uncond": [0]}, skip_reshape=True)
     causal = torch.ones(TEXT, TEXT, dtype=torch.bool).tril()
-    reader._read(sink, text_q, k[:, :, :TEXT], k[:, :, :TEXT], HEADS, mask=causal, **called)
+    call = reading(reader, sink)
+    call(text_q, k[:, :, :TEXT], k[:, :, :TEXT], HEADS, mask=causal, **called)
     for _ in range(2):
-        reader._read(sink, q, k, k, HEADS, **called)
+        call(q, k, k, HEADS, **called)
     expected = torch.nn.functional.one_hot(torch.arange(IMAGE) % TEXT, TEXT).float()
     assert len(found) == 2 and not refused
     torch.testing.assert_close(found[1][0].flatten(1).T, expected, rtol=0, atol=1e-4)
     shown = torch.cat([k, k[:, :, -3:]], 2)
-    reader._read(sink, q, shown, shown, HEADS, **called)
+    call(q, shown, shown, HEADS, **called)
     assert "reference pictures" in refused[0]
 
 
@@ -76,8 +101,41 @@ def test_prompts_that_the_host_pads_before_and_parts_that_it_pads_behind(host):
         k, q = (torch.cat(each).expand(1, HEADS, -1, -1) for each in parts)
         found = []
         sink = SimpleNamespace(
-            armed=True, rows=TEXT, references=(), slots=(), size=GRID, add=found.append, give_up=pytest.fail
+            armed=True,
+            step=0,
+            rows=TEXT,
+            references=(),
+            slots=(),
+            size=GRID,
+            add=found.append,
+            give_up=pytest.fail,
         )
-        reader._read(sink, q, k, k, HEADS, transformer_options={"cond_or_uncond": [0]}, skip_reshape=True)
+        called = dict(transformer_options={"cond_or_uncond": [0]}, skip_reshape=True)
+        reading(reader, sink)(q, k, k, HEADS, **called)
         expected = torch.nn.functional.one_hot(torch.arange(IMAGE) % TEXT, TEXT).float()
         torch.testing.assert_close(found[0][0].flatten(1).T, expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("step", [0, 1, 2, 3])
+def test_of_many_blocks_at_most_ten_are_read_at_a_step_and_others_at_the_next(host, step):
+    """SD3.5 large has 38 blocks: each fourth. A block's second call, the image's alone, is not counted."""
+    joint = pack(host, "host.families.joint")
+    reader = joint.JointReader(joint.JointFamily(torch.nn.Identity), GRID, blocks=38)
+    found, read = [], []
+    sink = SimpleNamespace(
+        armed=True,
+        step=step,
+        rows=TEXT,
+        references=(),
+        slots=(),
+        size=GRID,
+        add=found.append,
+        give_up=pytest.fail,
+    )
+    call, x = reading(reader, sink), torch.zeros(1, HEADS, TEXT + IMAGE, WIDTH)
+    called = dict(transformer_options={"cond_or_uncond": [0]}, skip_reshape=True)
+    for block in [*range(38), *range(38)]:
+        call(x, x, x, HEADS, **called)
+        call(x[:, :, :IMAGE], x[:, :, :IMAGE], x[:, :, :IMAGE], HEADS, **called)
+        read += [block] * (len(found) - len(read))
+    assert read == 2 * list(range(-step % 4, 38, 4))

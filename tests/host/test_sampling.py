@@ -1,7 +1,5 @@
 """The inversion and the edit inside the host's own sampling."""
 
-import sys
-
 import pytest
 import torch
 
@@ -10,9 +8,7 @@ from devtools.studio import SOURCE, STEPS, TARGET, left_half, picture
 
 def pack(host, module: str):
     """A module of the pack, as the host imported it."""
-    return sys.modules[
-        host.nodes.NODE_CLASS_MAPPINGS["EtaInversion"].__module__.rpartition(".")[0] + f".{module}"
-    ]
+    return host.module(module)
 
 
 def close(a: torch.Tensor, b: torch.Tensor, tolerance: float = 1e-5) -> bool:

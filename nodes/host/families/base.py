@@ -32,6 +32,11 @@ class MapSink(Protocol):
         ...
 
     @property
+    def step(self) -> int:
+        """How many steps were read before this one."""
+        ...
+
+    @property
     def armed(self) -> bool:
         """Whether this call is the step's own prediction; other packs' extra calls are not read."""
         ...

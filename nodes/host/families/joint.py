@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 
 from torch import Tensor
 
@@ -13,7 +14,7 @@ from ..attention import chain_joint, chunks_of
 from .base import MapSink, is_of, tokens_of_references
 from .steered import SteeredTransformer, layers_of
 
-MOST_READ = 10  # blocks whose maps are read, evenly spaced: each costs one more attention
+MOST_READ = 10  # blocks read at a step, evenly spaced: each costs one more attention
 
 
 def every_block(options: dict) -> bool:
@@ -73,17 +74,16 @@ class JointFamily:
         patch = getattr(network, self.patch) if self.patch else 1
         multiple = getattr(network, self.padded_to, None) if self.padded_to else None
         grid = -(-size[0] // patch), -(-size[1] // patch)
-        count = len(getattr(network, self.blocks[0])) if self.blocks else 0
-        every = max(1, -(-count // MOST_READ))
-        return JointReader(self, grid, multiple or 1, self.least_text(model), patch, every)
+        blocks = len(getattr(network, self.blocks[0])) if self.blocks else 1
+        return JointReader(self, grid, multiple or 1, self.least_text(model), patch, blocks)
 
 
 @dataclass(frozen=True)
 class JointReader:
     """A joint family's adapter for one size.
 
-    grid: height and width of the image tokens. patch: the latent pixels a side of a token. every: each how
-    many blocks are read.
+    grid: height and width of the image tokens. patch: the latent pixels a side of a token. blocks: how many
+    blocks have calls that can be read.
     """
 
     family: JointFamily
@@ -91,14 +91,15 @@ class JointReader:
     multiple: int = 1
     least_text: int = 0
     patch: int = 1
-    every: int = 1
+    blocks: int = 1
 
     def install(self, options: dict, sink: MapSink) -> None:
-        chain_joint(options, partial(self._read, sink))
+        chain_joint(options, partial(self._read, sink, count()))
 
     def _read(
         self,
         sink: MapSink,
+        main_calls: Iterator[int],
         q: Tensor,
         k: Tensor,
         v: Tensor,
@@ -115,7 +116,9 @@ class JointReader:
         alone = {text, picture, sum(shown), *shown}
         if not sink.armed or not self.family.is_main(called) or k.shape[-2] in alone:
             return
-        if called.get("block_index", 0) % self.every:
+        # Counted, for not every host numbers the blocks of every family. Other blocks at each step.
+        block = next(main_calls) % self.blocks
+        if (block + sink.step) % -(-self.blocks // MOST_READ):
             return
         chunks, others = chunks_of(len(q), called), k.shape[-2] - text - picture
         if self.family.prefix and (mask is not None or q.shape[-2] != picture or others < sum(shown)):
