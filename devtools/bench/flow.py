@@ -35,6 +35,7 @@ STEPS, CFG = 20, 4.0
 INVERTERS = ("ddim", "warm", "fireflow", "fixed_point", "midpoint")
 BUDGETS = (10, 20, 40)  # network evaluations
 WORD_LEVEL = 0.3  # the threshold of the highest IoU on 20 validation scenes
+SOFT = {"grow": 0, "blur": 4.0}  # DifferentialDiffusion's best of six shapes tried on other scenes
 LOCKED = {"background_lock": 1.0}
 
 
@@ -89,9 +90,11 @@ def sampler(preset: str = "constant", method: str = "", locked: bool = False, **
     return way
 
 
-def flow_edit(locked: bool = False, **settings):
+def flow_edit(shape: dict | None = None, **settings):
+    """EtaFlowEdit, where a shape is given in the words' region."""
+
     def way(start: Start) -> torch.Tensor:
-        place = {"mask": region(start)} if locked else {}
+        place = {} if shape is None else {"mask": region(start, **shape)}
         same = dict(source=start.source, positive=start.target, steps=STEPS, scheduler="simple")
         return start.studio.flow_edit(start.latent, **same | {"cfg": CFG, "start": 0.85} | settings | place)
 
@@ -125,7 +128,7 @@ def differential(start: Start, denoise: float = 0.85) -> torch.Tensor:
     """The host's DifferentialDiffusion in the same region, softened."""
     call = start.studio.host.call
     (model,) = call("DifferentialDiffusion", model=start.studio.model)
-    (latent,) = call("SetLatentNoiseMask", samples=start.latent, mask=region(start, grow=0, blur=4.0))
+    (latent,) = call("SetLatentNoiseMask", samples=start.latent, mask=region(start, **SOFT))
     same = {"seed": 0, "steps": STEPS, "cfg": CFG, "scheduler": "simple", "denoise": denoise}
     return start.studio.on(model).ksampler(positive=start.target, latent_image=latent, **same)
 
@@ -141,7 +144,8 @@ WAYS: dict[str, Callable[[Start], torch.Tensor]] = {
     "MasaCtrl": sampler(method="MasaCtrl"),
     "Plug-and-Play": sampler(method="Plug-and-Play"),
     "Eta Flow Edit": flow_edit(),
-    "Eta Flow Edit, mask and lock": flow_edit(locked=True),
+    "Eta Flow Edit, mask and lock": flow_edit({}),
+    "Eta Flow Edit, mask of DifferentialDiffusion": flow_edit(SOFT),
     "FlipSigmas, denoise 0.7": flipped,
     "DifferentialDiffusion, denoise 0.85, mask": differential,
 }

@@ -27,6 +27,7 @@ LEVELS = tuple(level / 40 for level in range(8, 25))
 # grow and blur, in pixels
 HARD: tuple[int, float] = (4, 0.0)  # that of the word's masks against which all others are measured
 SHAPES: tuple[tuple[int, float], ...] = ((3, 2.0), (3, 2.5), (2, 3.0))
+JOINED: tuple[int, float] = (1, 2.0)  # of the edit's region where it joins the word's
 FIGURES = ("success", "background", "truth", "naturalness")
 PAIRED = ("background", "truth")  # in which a region is to be above the word's mask
 SHOWN = 10
@@ -156,10 +157,12 @@ def _edits(
     finders = {finder.name: finder for finder in FINDERS}
     tried = {name: [finders[name].find(start, chosen[name])[0] for start in few] for name in (WORD, ACTS)}
     shown = {name: [mask for mask, _ in found[name]] for name in (PLAIN, WORD, ACTS)}
-    ways: dict[str, tuple[str, ...]] = {UNION: (WORD, ACTS), WORD: (WORD,), ACTS: (ACTS,)}
+    ways = (UNION, WORD, ACTS)
 
     def shaped(name: str, tight: dict[str, list[Tensor]], shape: tuple[int, float]) -> list[Tensor]:
-        return _union([_shaped(tight[part], shape) for part in ways[name]])
+        if name != UNION:
+            return _shaped(tight[name], shape)
+        return _union([_shaped(tight[WORD], shape), _shaped(tight[ACTS], JOINED)])
 
     hard = _edited(few, shaped(WORD, tried, HARD), TRIED, measure)[0]
 
