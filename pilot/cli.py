@@ -96,7 +96,7 @@ def main(arguments: Sequence[str]) -> int:
         sys.stdout.reconfigure(
             errors="backslashreplace"
         )  # a name that the log cannot spell must not stop a run
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
         return options.command(options) or 0
     except STOPS as error:
@@ -107,7 +107,7 @@ def main(arguments: Sequence[str]) -> int:
         return BY_CTRL_C
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="pilot",
         description=__doc__,
