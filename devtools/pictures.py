@@ -1,7 +1,7 @@
 """The pictures of the help pages, of the README and of the registry, by the embedded model in the host:
 python -m devtools.pictures [NAME ...]
 
-Everything is written below web/. Edits take the settings of the templates (template_list.py) where nothing
+Everything is written below web/. Edits take the settings of the templates (templates/begun.py) where nothing
 else is said.
 """
 
@@ -26,7 +26,8 @@ from .demo import scenes
 from .demo.prepare import given_back
 from .demo.studio import DemoStudio, open_studio, pixels_of
 from .environment import ROOT
-from .template_list import COFFEE, EDIT, ETA, RETOLD
+from .templates.begun import EDIT, ETA
+from .templates.files import COFFEE, RETOLD
 
 WEB = ROOT / "web"
 STEPS = 50

@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from datetime import date, datetime, timezone
@@ -88,6 +88,25 @@ class Forms:
 
 
 @dataclass(frozen=True)
+class Work:
+    """What there is to do, and how.
+
+    example: a graph that every server must be able to run. folders: to look for its weights. policy: the
+    limits that judge an edit. seed: of items without one of their own.
+    """
+
+    tasks: Sequence[Task]
+    forms: Forms
+    example: Graph
+    folders: Sequence[Path]
+    policy: Policy
+    seed: int
+    max_side: int
+    operator: str
+    require_rights: bool
+
+
+@dataclass(frozen=True)
 class Held:
     """A task that a worker has, and what its row says so far."""
 
@@ -131,37 +150,23 @@ def say(line: str) -> None:
 
 
 class Pilot:
-    """run() works through `tasks`, leaving out those in the journal.
-
-    needs: a graph that every server must be able to run, and folders to look for its weights.
-    """
+    """run() works through the tasks, leaving out those in the journal. run: the content of run.json."""
 
     def __init__(
         self,
         lanes: Sequence[Handle],
+        limits: Patience,
+        work: Work,
         book: journal.Journal,
         run: dict,
-        tasks: Iterable[Task],
-        forms: Forms,
-        policy: Policy,
-        seed: int,
-        max_side: int,
-        limits: Patience,
         watch: Watch,
-        needs: tuple[Graph, Sequence[Path]],
-        operator: str = "",
-        require_rights: bool = False,
     ):
         self._workers = [Worker(lane) for lane in lanes]
-        self._book, self._run, self._forms, self._policy = book, run, forms, policy
-        self._seed, self._max_side, self._limits = seed, max_side, limits
-        self._alarm, self._operator, self._require_rights = watch, operator, require_rights
-        self._needs = needs
+        self._limits, self._work, self._book, self._run, self._alarm = limits, work, book, run, watch
         self._verdicts = audit.Verdicts(book.folder)
-        tasks = list(tasks)
-        self._keys = [task.key for task in tasks]
-        self._todo = deque(task for task, key in zip(tasks, self._keys) if key not in book.keys)
-        self._total, self._done = len(tasks), len(tasks) - len(self._todo)
+        self._keys = [task.key for task in work.tasks]
+        self._todo = deque(task for task, key in zip(work.tasks, self._keys) if key not in book.keys)
+        self._total, self._done = len(work.tasks), len(work.tasks) - len(self._todo)
         self._losses: Counter[str] = Counter()
         self._tries: Counter[str] = Counter()
         self._renamed: Counter[str] = Counter()
@@ -283,7 +288,8 @@ class Pilot:
         )
 
     def _hand_out(self, task: Task, worker: Worker) -> None:
-        row = _row(task) | ({"operator": self._operator} if self._operator else {})
+        operator = self._work.operator
+        row = _row(task) | ({"operator": operator} if operator else {})
         try:
             job, about = self._prepared(task)
         except (PictureError, WorkflowError) as error:
@@ -297,15 +303,16 @@ class Pilot:
 
     def _prepared(self, task: Task) -> tuple[Job, dict]:
         """The job, and what the row says of it. Raises PictureError or WorkflowError."""
-        item = task.item
+        item, work = task.item, self._work
         if item.error:
             raise PictureError(item.error)
-        lacks = lacks_rights(item, date.today()) if self._require_rights else ""
+        lacks = lacks_rights(item, date.today()) if work.require_rights else ""
         if lacks:
             raise PictureError(lacks)
-        used, form = self._forms.of(task)
-        prepared = prepare(item, self._max_side, self._forms.side is not None)
-        seed = self._seed if item.seed is None else item.seed
+        used, form = work.forms.of(task)
+        is_full_size = work.forms.side is not None
+        prepared = prepare(item, work.max_side, is_full_size)
+        seed = work.seed if item.seed is None else item.seed
         again = f"-{n}" if (n := self._renamed[task.key]) else ""  # past the server's cache
         pictures = {"picture": prepared.picture, "small": prepared.small, "mask": prepared.mask}
         names = {which: f"{self._run['id'][:8]}-{task.key}-{which}{again}.png" for which in pictures}
@@ -319,7 +326,7 @@ class Pilot:
         # newer hosts read white in a grey picture as 254 of 255
         uploads = {names[which]: png(one.convert("RGB")) for which, one in pictures.items() if one}
         size = prepared.picture.size if form.keeps_size else None
-        job = Job(task.key, item.name, prompt_id, graph, uploads, size, self._forms.side is not None)
+        job = Job(task.key, item.name, prompt_id, graph, uploads, size, is_full_size)
         contents = {"source": uploads[names["picture"]]}
         if prepared.mask:
             contents["given_mask"] = png(prepared.mask)
@@ -359,7 +366,8 @@ class Pilot:
         elif turn.away:
             self._bear(worker, turn.away)
         elif worker.silent is not None:
-            worker.turn = worker.lane.call("check", *self._needs, self._run.get("models", {}))
+            needs = (self._work.example, self._work.folders, self._run.get("models", {}))
+            worker.turn = worker.lane.call("check", *needs)
             worker.is_checked = True
 
     def _welcome(self, worker: Worker) -> None:
@@ -472,7 +480,7 @@ class Pilot:
             "seconds": made.seconds,
         }
         try:
-            verdicts = judge(made.report, self._policy)
+            verdicts = judge(made.report, self._work.policy)
             reasons = [reason for verdict in verdicts for reason in verdict.reasons]
             row |= {"verdict": worst(verdicts), "reasons": reasons}
         except ValueError as error:

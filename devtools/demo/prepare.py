@@ -11,8 +11,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from ..template_list import CAT, COFFEE, CONTROL, LORA, RETOLD, TABLE
-from ..template_list import SD15 as CHECKPOINT
+from ..templates.files import CAT, COFFEE, CONTROL, LORA, RETOLD, TABLE
+from ..templates.files import SD15 as CHECKPOINT
 from . import scenes
 from .build import build_checkpoint, build_control, build_lora
 

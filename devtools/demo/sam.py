@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
-from ..template_list import SAM
+from ..templates.files import SAM
 from . import scenes
 
 WIDTH = 64  # of its text encoder

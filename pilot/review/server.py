@@ -23,10 +23,9 @@ from .desk import LONGEST_COMMENT, OPEN, SPLIT, Desk, Shown, same_person
 from .store import Conflict, Person, ReviewError, Store
 
 PAGE = Path(__file__).resolve().parent / "page"
-FILES = {"/": ("index.html", "text/html"), "/review.js": ("review.js", "text/javascript")}
-FILES |= {"/icon.svg": ("icon.svg", "image/svg+xml")}
-FILES |= {"/draw.js": ("draw.js", "text/javascript"), "/texts.js": ("texts.js", "text/javascript")}
-FILES |= {"/review.css": ("review.css", "text/css")}
+KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+FILES = {f"/{path.name}": path for path in PAGE.iterdir() if path.suffix in KINDS}
+FILES["/"] = FILES.pop("/index.html")
 LARGEST = 4 * 1024 * 1024  # bytes of a request, which may hold a mask
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -174,8 +173,9 @@ async def _enter(request: web.Request) -> web.Response:
 
 
 async def _file(request: web.Request) -> web.Response:
-    name, kind = FILES[request.path]
-    return web.Response(text=(PAGE / name).read_text(encoding="utf-8"), content_type=kind, charset="utf-8")
+    path = FILES[request.path]
+    kind = KINDS[path.suffix]
+    return web.Response(text=path.read_text(encoding="utf-8"), content_type=kind, charset="utf-8")
 
 
 async def _next(request: web.Request) -> web.Response:

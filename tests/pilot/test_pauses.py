@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 from PIL import Image
 
-from pilot import alarm, cli, journal
+from pilot import alarm, cli, journal, start
 from pilot.review import audit
 from pilot.server import Refused, Unreachable
 from tests.pilot.pretend import Pretend, at_once
@@ -69,7 +69,7 @@ class Bench:
 def bench(tmp_path, monkeypatch):
     at_once(monkeypatch)
     made = Bench(tmp_path)
-    monkeypatch.setattr(cli, "Server", lambda address, _: made.servers[address])
+    monkeypatch.setattr(start, "Server", lambda address, _: made.servers[address])
     return made
 
 

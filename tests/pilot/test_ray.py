@@ -5,7 +5,7 @@ import sys
 import psutil
 import pytest
 
-from pilot import cli, cluster, journal, run
+from pilot import cli, cluster, journal, run, start
 from pilot.lane import Patience
 from tests.pilot.hosts import Doing, by_server, counts, of_seeds, short_run
 
@@ -88,4 +88,4 @@ def test_without_ray_it_says_how_to_install_it(tmp_path, monkeypatch, capsys):
 def test_an_address_without_a_cluster_is_said_before_ray_tries_for_minutes(monkeypatch, address, said):
     monkeypatch.setitem(sys.modules, "ray", None)  # not even asked
     with pytest.raises(cluster.ClusterError, match=said):
-        cluster.lanes(address, cli.ADDRESS, Patience())
+        cluster.lanes(address, start.ADDRESS, Patience())

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pilot import cli, items, journal
+from pilot import items, journal, start
 from pilot.review import audit, candidates
 from pilot.review.desk import AGAIN, Desk
 from pilot.review.store import LEAD, Conflict, Person, ReviewError, Store, token_hash
@@ -287,7 +287,7 @@ def test_an_item_is_sent_back_with_a_mask_that_was_drawn(tmp_path):
     with Image.open(tmp_path / str(item.mask)) as mask:
         assert mask.getbbox() == (8, 4, 30, 20)
     assert [line["mask"] for line in lines(tmp_path, "vote")] == [Path(str(item.mask)).stem]
-    assert [task.mask for task in cli._tasks([item], "auto")] == ["given"]
+    assert [task.mask for task in start.tasks([item], "auto")] == ["given"]
 
 
 def test_a_reviewer_may_ask_for_another_eta_where_the_workflow_reads_one(tmp_path):

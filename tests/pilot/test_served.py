@@ -22,7 +22,7 @@ from devtools import pie_set
 from devtools.demo import scenes
 from devtools.demo.prepare import CHECKPOINT
 from devtools.environment import ROOT
-from pilot import alarm, cli, journal, pie_table, workflow
+from pilot import alarm, cli, journal, pie_table, run_commands, workflow
 from pilot.compare import contenders
 from pilot.compare.commands import REGRESSION
 from pilot.compare.comparison import WORSE, CompareError
@@ -435,7 +435,7 @@ def test_the_file_of_the_model_is_found_in_example_workflows(server, tmp_path, n
 
 
 def test_a_model_of_two_files_is_not_guessed(server, tmp_path):
-    graph = workflow.read(cli.MAIN, server.object_info())
+    graph = workflow.read(run_commands.MAIN, server.object_info())
     (loader,) = [n for n, node in graph.items() if node["class_type"] == "CheckpointLoaderSimple"]
     for node in graph.values():
         if node["inputs"].get("model") == [loader, 0]:
@@ -493,7 +493,7 @@ def test_no_example_workflow_is_forgotten():
 
 @pytest.mark.parametrize("row", pie_table.ROWS.values(), ids=pie_table.ROWS)
 def test_the_tables_rows_fit_their_workflows(server, row):
-    graph = workflow.read(cli.WORKFLOWS / f"{row.workflow}.json", server.object_info())
+    graph = workflow.read(run_commands.WORKFLOWS / f"{row.workflow}.json", server.object_info())
     found = form(workflow.override(graph, [*pie_table.COMMON, *row.settings]), row.mask, True, Clip())
     masked = [
         node

@@ -27,7 +27,7 @@ sys.modules["tests"] = ours
 sys.path.insert(0, str(ROOT))
 from devtools.demo import sam  # noqa: E402
 from devtools.demo.prepare import CAT, SOURCES  # noqa: E402
-from devtools.template_list import KLEIN, QWEN_IMAGE, Z_IMAGE, Family  # noqa: E402
+from devtools.templates.files import KLEIN, QWEN_IMAGE, Z_IMAGE, Family  # noqa: E402
 from tests.host import adapters  # noqa: E402
 from tests.host.flow import WIDTH, seeded  # noqa: E402
 

@@ -1,21 +1,15 @@
-"""Draw the example workflows: python -m devtools.templates [NAME ...]
+"""A workflow's file, laid out in titled columns from left to right.
 
-Writes example_workflows/NAME.json, laid out in titled columns from left to right. What they say stands in
-devtools/template_list.py; inputs, outputs and widgets of the nodes are the host's own.
+Inputs, outputs and widgets of the nodes are the host's own.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import sys
 import uuid
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from .environment import ROOT
-
-FOLDER = ROOT / "example_workflows"
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 TITLE, GAP, MARGIN, COLUMN_GAP, WIDTH = 30, 24, 14, 70, 320
 NOTE = {"width": 400, "height": 620, "color": "#432", "bgcolor": "#653"}
@@ -221,19 +215,3 @@ def _default(kind, options: dict):
         return options["default"]
     choices = kind if isinstance(kind, list) else options.get("options", [])
     return choices[0] if choices else ""
-
-
-def write(names: list[str], info: dict, drawn: dict[str, tuple[str, Callable]]) -> None:
-    for name in names or drawn:
-        note, draw = drawn[name]
-        sheet = Sheet(name, info, note)
-        draw(sheet)
-        (FOLDER / f"{name}.json").write_text(sheet.text(), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    names, sys.argv = sys.argv[1:], sys.argv[:1]  # the host reads it
-    from .demo.studio import open_studio
-    from .template_list import TEMPLATES
-
-    write(names, open_studio().host.object_info(), TEMPLATES)
