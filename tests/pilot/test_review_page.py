@@ -167,6 +167,8 @@ def test_a_run_is_reviewed_by_keys_alone(people):
     anna.page.wait_for_selector("dialog[open]")
     anna.page.keyboard.press("Enter")
     assert "Choose a reason" in anna.page.inner_text("#dialog-keys")
+    anna.page.keyboard.press("9")  # more than there are reasons
+    assert anna.page.query_selector("[name=reason]:checked") is None
     anna.page.keyboard.press("3")
     anna.page.keyboard.press("Tab")
     anna.page.keyboard.type("a seam, left")
@@ -250,6 +252,8 @@ def test_a_pause_by_the_alarm_is_said_above_the_pictures(browser, tmp_path):  # 
         watch.go_on("Olga")
         person.press("a")
         assert not page.is_visible("#paused") and person.item() == ""
+        page.keyboard.press("d")  # nothing is shown that could be looked at
+        assert not page.is_visible("[aria-keyshortcuts=A]") and page.is_visible("[aria-keyshortcuts=U]")
         (folder / "alarm.json").write_text("{")
         page.reload()
         page.wait_for_selector("#said.shown")

@@ -62,8 +62,9 @@ function offer(reasons) {
     );
 }
 
+/** @returns {HTMLInputElement[]} */
 function choices() {
-    return [...dialog.querySelectorAll("input")];
+    return [...dialog.querySelectorAll('input[name="reason"]')].filter((one) => one instanceof HTMLInputElement);
 }
 
 function send() {
@@ -93,9 +94,10 @@ function inDialog(event) {
         if (document.activeElement instanceof HTMLButtonElement && document.activeElement.id !== "send") return;
         event.preventDefault();
         send();
-    } else if (asking === "reject" && /^[1-6]$/.test(event.key) && document.activeElement !== comment) {
+    } else if (asking === "reject" && /^[1-9]$/.test(event.key) && document.activeElement !== comment) {
         event.preventDefault();
         const choice = choices()[Number(event.key) - 1];
+        if (!choice) return;
         choice.checked = true;
         choice.focus();
         get("dialog-keys", HTMLElement).textContent = say("reject_keys");

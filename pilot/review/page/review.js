@@ -168,7 +168,7 @@ document.addEventListener("keydown", (event) => {
     }
     if (key === "l") return changeLanguage();
     const found = [...VIEWS, ...VOTES].find((one) => one.key === key);
-    if (!found) return;
+    if (!found || (VIEWS.includes(found) && !turn?.item)) return;
     event.preventDefault();
     if (event.repeat) return;
     if (found.id === "before") hold(true);
