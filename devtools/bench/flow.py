@@ -2,7 +2,7 @@
 the environment of dev.py
 
 inverters: how far each plays back beside the picture, at equal network evaluations, on both embedded models.
-edits: ten swaps in unseen scenes by each way, success by the judge and PSNR outside the true object.
+edits: swaps in unseen scenes by each way, against the right answer: success, background, truth, ...
 steered: what a network call costs with steered blocks, beside one of as many rows without.
 words: the region of a word, read in all blocks or in fewer at a step.
 Tables and a sheet of the edits go to --out (bench-output).
@@ -11,7 +11,6 @@ Tables and a sheet of the edits go to --out (bench-output).
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -23,13 +22,14 @@ from PIL import Image
 from eta_core.evidence import metrics
 from eta_core.invert import evaluations
 
-from ..demo import judge, scenes
+from ..demo import scenes
 from ..demo.flow_network import DEPTH
 from ..demo.studio import DemoStudio, FlowDemoStudio, open_flow_studio, pixels_of
 from ..environment import ROOT
-from .cases import Start, cases, inverted, judged
+from .cases import Start, cases, inverted
 from .cost import counted, measure
 from .meters import ProcessMeter
+from .proof import FIGURES, Measure, cell
 
 STEPS, CFG = 20, 4.0
 INVERTERS = ("ddim", "warm", "fireflow", "fixed_point", "midpoint")
@@ -152,17 +152,21 @@ WAYS: dict[str, Callable[[Start], torch.Tensor]] = {
 
 
 def edits(studio: FlowDemoStudio, swaps: int, out: Path) -> str:
-    judges, found, sheet = judge.load(), {name: [] for name in WAYS}, []
-    for case in cases(10, scenes.TEST)[:swaps]:
+    judge, found, sheet = Measure(), {name: [] for name in WAYS}, []
+    for case in cases(swaps, scenes.TEST):
         start = inverted(studio, case, STEPS)  # pyright: ignore[reportArgumentType]: the two studios are alike
         row = [case.pictures[0]]
         for name, way in WAYS.items():
             pictures = studio.decode(way(start))
-            found[name] += judged(judges, case, pictures)
+            found[name] += judge(case, pictures)
             row.append(pictures[0])
         sheet.append(torch.cat(row, 1))
     Image.fromarray((torch.cat(sheet) * 255).round().byte().numpy()).save(out / "flow.png")
-    return table(found)
+    lines = [f"| way | {' | '.join(FIGURES)} |", "|---" * (1 + len(FIGURES)) + "|"]
+    for name, rows in found.items():
+        cells = (cell([row[figure] for row in rows]) for figure in FIGURES)
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 EVERYWHERE = {"start": 0.0, "start_layer": 0.0}
@@ -205,10 +209,10 @@ def steered(studio: FlowDemoStudio, rounds: int) -> str:
 
 
 def words(studio: FlowDemoStudio, count: int) -> str:
-    """Mean IoU of `count` things with their true outlines, by how many blocks are read at a step."""
+    """IoU of `count` things with their true outlines, in %, by how many blocks are read at a step."""
     joint, drawn = studio.host.module("host.families.joint"), cases(count, scenes.TEST + 6000)
     most, of_all = joint.MOST_READ, {}
-    lines = ["| blocks read at a step | refine | IoU | against all blocks |", "|---|---|---|---|"]
+    lines = ["| blocks read at a step | refine | IoU % | above all blocks' |", "|---|---|---|---|"]
     try:
         for blocks in (DEPTH, DEPTH // 2, 1):
             joint.MOST_READ = blocks
@@ -216,7 +220,7 @@ def words(studio: FlowDemoStudio, count: int) -> str:
             for refine in (False, True):
                 found = [value for start in starts for value in _overlap(start, refine)]
                 change = [mine - theirs for mine, theirs in zip(found, of_all.setdefault(refine, found))]
-                lines.append(f"| {blocks} of {DEPTH} | {refine} | {_mean(found)} | {_mean(change)} |")
+                lines.append(f"| {blocks} of {DEPTH} | {refine} | {cell(found)} | {cell(change)} |")
     finally:
         joint.MOST_READ = most
     return "\n".join(lines)
@@ -224,19 +228,7 @@ def words(studio: FlowDemoStudio, count: int) -> str:
 
 def _overlap(start: Start, refine: bool) -> list[float]:
     mask = start.mask(threshold=WORD_LEVEL, grow=0, refine=refine, image=start.case.pictures)
-    return metrics.iou(mask > 0.5, start.case.truth > 0.5).tolist()
-
-
-def _mean(values: list[float]) -> str:
-    return f"{statistics.mean(values):.3f} ± {statistics.stdev(values) / len(values) ** 0.5:.3f}"
-
-
-def table(found: dict[str, list[dict]]) -> str:
-    lines = ["| way | success % | background dB |", "|---|---|---|"]
-    for name, marks in found.items():
-        success, psnr = (np.mean([mark[key] for mark in marks]) for key in ("success", "background_psnr"))
-        lines.append(f"| {name} | {100 * success:.0f} | {psnr:.1f} |")
-    return "\n".join(lines)
+    return (100 * metrics.iou(mask > 0.5, start.case.truth > 0.5)).tolist()
 
 
 def main() -> None:
@@ -244,7 +236,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("tables", nargs="*", metavar="|".join(TABLES), help="default: all")
-    parser.add_argument("--swaps", type=int, default=10, help="of the edits, a scene each")
+    parser.add_argument("--swaps", type=int, default=30, help="edits by each way; ten kinds of swap")
     parser.add_argument("--played", type=int, default=5, help="scenes played back by each inverter")
     parser.add_argument("--things", type=int, default=50, help="of words, a scene each")
     parser.add_argument(
