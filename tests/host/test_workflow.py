@@ -20,7 +20,6 @@ from pilot.graph import graph_of
 WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
 BLUEPRINT = ROOT / "subgraphs" / "Eta edit.json"
 MAIN = "Change one thing in a photo"
-LOADER = "CheckpointLoaderSimple"
 SAMS = "With SAM's mask"
 QUICK_STEPS = 6
 PART = scenes.SIZE**2 / 2**20
@@ -50,32 +49,16 @@ SHOWS = {
     "With a LoRA": [("cat", "grass")],
 }
 
-WIDE = {"With ControlNet", "With a LoRA"}  # their files are for the width of the checkpoint
-
 # These load files of their family: tests/web/test_page.py runs them on very small networks.
 FAMILIES = {"Edit with Flux 2 Klein", "Edit with Qwen-Image", "Edit with Z-Image Turbo"}
 
 
 @cache
-def executor(host, narrow: bool):
+def executor(host):
     """One for all workflows: as on the page, what did not change since the last one (the loaded model) is
     kept.
     """
     return host.executor()
-
-
-def narrow_loader(host) -> type:
-    """Gives the embedded model at its trained width: the same function, some ten times faster."""
-    from devtools.bench.narrow import narrow_unet
-
-    class Narrow(host.nodes.NODE_CLASS_MAPPINGS[LOADER]):
-        def load_checkpoint(self, ckpt_name):
-            model, *others = super().load_checkpoint(ckpt_name)
-            if ckpt_name == CHECKPOINT:
-                model.model.diffusion_model = narrow_unet()
-            return model, *others
-
-    return Narrow
 
 
 def run(host, name: str, **changes: dict) -> dict[str, list[dict]]:
@@ -86,11 +69,7 @@ def run(host, name: str, **changes: dict) -> dict[str, list[dict]]:
     graph = with_views(graph) if name == MAIN else graph
     for node in graph.values():
         node["inputs"].update(changes.get(node["class_type"], {}))
-    narrow = name not in WIDE
-    with pytest.MonkeyPatch.context() as patch:
-        if narrow:
-            patch.setitem(host.nodes.NODE_CLASS_MAPPINGS, LOADER, narrow_loader(host))
-        outcome = host.run_on(executor(host, narrow), graph)
+    outcome = host.run_on(executor(host), graph)
     assert outcome.success, outcome.error
     titles = {node_id: node["_meta"]["title"] for node_id, node in graph.items()}
     return {
@@ -211,13 +190,13 @@ def test_the_blueprint_changes_one_thing(host, blueprint):
     graph = graph_of({"nodes": blueprint["nodes"], "links": links}, host.object_info())
     (edited,) = (link for link in links if link[3:5] == [OUTSIDE_OUT, 0])
     graph |= {
-        "model": {"class_type": LOADER, "inputs": {"ckpt_name": CHECKPOINT}},
+        "model": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": CHECKPOINT}},
         "picture": {"class_type": "LoadImage", "inputs": {"image": CAT}},
         "see": {"class_type": "PreviewImage", "inputs": {"images": [str(edited[1]), edited[2]]}},
     }
     for node in graph.values():
         node["inputs"].update({"steps": QUICK_STEPS} if node["class_type"] == "EtaInversion" else {})
-    outcome = host.run_on(executor(host, narrow=False), graph)
+    outcome = host.run_on(executor(host), graph)
     assert outcome.success, outcome.error
     assert judge.say(judge.load(), picture(host, {"see": outcome.outputs["see"]["images"]}, "see")) == [
         ("dog", "grass")
