@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from devtools.environment import WORK
 from devtools.golden import build
@@ -16,6 +17,8 @@ from devtools.studio import Studio
 
 @pytest.fixture(scope="session")
 def host(tmp_path_factory) -> Host:
+    # On a GPU TF32 rounds what is multiplied to ten bits, where these tests compare in float32.
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     return boot(tmp_path_factory.mktemp("base"))
 
 

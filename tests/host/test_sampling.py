@@ -289,27 +289,31 @@ def test_a_guided_inversion_costs_two(studio, counted):
     assert sum(rows) == 2 * STEPS
 
 
+@pytest.fixture(scope="module")
+def in_five_steps(studio):
+    return studio.invert(steps=5)
+
+
 @pytest.mark.parametrize(
     "changes, source_steps",
     [
-        pytest.param({}, 10, id="candidates"),
+        pytest.param({}, 5, id="candidates"),
         pytest.param(dict(noise_candidates=1), 0, id="one candidate"),
-        pytest.param(dict(noise_candidates=1, noise_blend=0.5), 10, id="blend"),
-        pytest.param(dict(eta=dict(preset="paper_strong")), 4, id="eta only above t 0.6"),
+        pytest.param(dict(noise_candidates=1, noise_blend=0.5), 5, id="blend"),
+        pytest.param(dict(eta=dict(preset="paper_strong")), 2, id="eta only above t 0.6"),
         pytest.param(dict(eta=dict(end_eta=0.0)), 0, id="no eta"),
         pytest.param(dict(mask=torch.zeros(1, 64, 64)), 0, id="empty mask"),
     ],
 )
 @pytest.mark.parametrize("parity", [True, False])
 def test_the_source_branch_is_evaluated_where_its_noise_is_mixed_in_and_under_parity_where_noise_is_chosen(
-    studio, counted, changes, source_steps, parity
+    studio, in_five_steps, counted, changes, source_steps, parity
 ):
     model, rows = counted
-    inverted = studio.invert(steps=10)
     eta = {"eta": studio.eta(**changes["eta"])} if "eta" in changes else {}
-    studio.edit(inverted, model=model, parity=parity, **changes | eta)
+    studio.edit(in_five_steps, model=model, parity=parity, **changes | eta)
     asked = source_steps if parity or "noise_blend" in changes else 0
-    assert sum(rows) == 2 * (asked + 10)
+    assert sum(rows) == 2 * (asked + 5)
 
 
 def test_progress_counts_every_step_to_its_end(studio, monkeypatch):

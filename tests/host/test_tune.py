@@ -179,18 +179,16 @@ def test_a_further_region_is_no_background(studio, vae, image, inversion, exampl
     assert abs(measured(studio, vae, image, edited) - expected) > 0.1
 
 
-def test_a_mask_of_another_size_is_told_once_a_search(example, tune, caplog):
-    tune(example(mask=left_half(128, 128)))
-    assert caplog.text.count("the mask is 128x128 pixels and was resized") == 1
-
-
-def test_a_method_that_is_left_out_is_told_once_a_search(studio, example, tune, caplog):
+def test_a_mask_of_another_size_and_a_method_that_is_left_out_are_told_once_a_search(
+    studio, example, tune, caplog
+):
     (both,) = studio.host.call(
         "ConditioningCombine",
         conditioning_1=studio.prompt(TARGET),
         conditioning_2=area(studio, "a dog", 0),
     )
-    tune(example(positive=both, edit=masa_ctrl(studio)), trials=6)
+    tune(example(mask=left_half(128, 128), positive=both, edit=masa_ctrl(studio)))
+    assert caplog.text.count("the mask is 128x128 pixels and was resized") == 1
     assert caplog.text.count("changes the attention's shape") == 1
 
 
@@ -277,12 +275,3 @@ def test_the_model_survives_a_search_that_ends(studio, example, tune, unharmed, 
     with pytest.raises((RuntimeError, ValueError, comfy.model_management.InterruptProcessingException)):
         tune(example(), model=run.model)
     assert run.calls <= call + 1
-
-
-def test_a_method_that_is_left_out_is_told_once(studio, inversion, example, tune, caplog):
-    (both,) = studio.host.call(
-        "ConditioningCombine", conditioning_1=studio.prompt(TARGET), conditioning_2=area(studio, "a dog", 0)
-    )
-    with caplog.at_level(logging.WARNING):
-        tune(example(positive=both, edit=masa_ctrl(studio)), trials=6)
-    assert caplog.text.count("method is left out there") == 1

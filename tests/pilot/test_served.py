@@ -301,7 +301,9 @@ def test_ctrl_c_lets_what_runs_end_and_a_second_or_sigterm_takes_it_back(pilot, 
 
 
 @pytest.mark.parametrize("loss", ["interrupted", "pictures gone"])
-def test_what_a_killed_run_left_unusable_on_the_server_is_made_again(pilot, host, server, tmp_path, loss):
+def test_what_a_killed_run_left_unusable_on_the_server_is_made_again(
+    pilot, arguments, host, server, tmp_path, loss
+):
     out = tmp_path / "out"
     steps = {"interrupted": 12, "pictures gone": 2}[loss]
     items = listed(tmp_path, [cat(tmp_path, "a.png"), cat(tmp_path, "b.png", 8)])
@@ -320,7 +322,7 @@ def test_what_a_killed_run_left_unusable_on_the_server_is_made_again(pilot, host
     assert not journal.rows(out)
     if loss == "pictures gone":  # as a second server on the same folder does when it starts
         shutil.rmtree(host.environment.base / "temp")
-    finished(pilot(*command))
+    assert cli.main(arguments(*command)) == 0
     assert Counter((row["name"], row["status"]) for row in journal.rows(out)) == {
         ("a.png", "ok"): 1,
         ("b.png", "ok"): 1,
@@ -367,7 +369,7 @@ def versions(host) -> dict[str, str]:
 
 
 def test_a_comparison_that_was_killed_goes_on_and_finds_a_true_regression_alone(
-    pilot, arguments, host, versions, tmp_path
+    pilot, arguments, host, versions, tmp_path, capsys
 ):
     rows = [cat(tmp_path, f"{n}.png", n) | {"category": "cats"} for n in range(6)]
     items, out, before = listed(tmp_path, rows), tmp_path / "out", host.prompts()
@@ -379,7 +381,8 @@ def test_a_comparison_that_was_killed_goes_on_and_finds_a_true_regression_alone(
     finished(process, -signal.SIGKILL)
     done = {name: journal.rows(out / name) for name in versions}
     assert len(done["old"]) == 6 and done["damaged"] == []
-    told = finished(pilot(*command), REGRESSION)
+    assert cli.main(arguments(*command)) == REGRESSION
+    told = "".join(capsys.readouterr())
     assert "Regression: damaged is worse than old in " in told and "same is worse" not in told
     assert journal.rows(out / "old") == done["old"]
     assert journal.rows(out / "same")[: len(done["same"])] == done["same"]
@@ -583,7 +586,12 @@ def strict(folder: Path, **more) -> Path:
     return path
 
 
-def test_an_alarm_pauses_a_run_until_it_is_told_to_go_on(pilot, server, tmp_path):
+def test_an_alarm_pauses_a_run_until_it_is_told_to_go_on(pilot, arguments, server, tmp_path, capsys):
+    def here(*given: object) -> tuple[int, str]:
+        """The status, and what was said."""
+        status = cli.main(arguments(*given))
+        return status, "".join(capsys.readouterr())
+
     rows = [cat(tmp_path, f"{n}.png", n) for n in range(5)]
     out, told = tmp_path / "out", tmp_path / "told.json"
     write = f"import sys; open({str(told)!r}, 'a').write(sys.stdin.read() + '\\n')"
@@ -596,20 +604,27 @@ def test_an_alarm_pauses_a_run_until_it_is_told_to_go_on(pilot, server, tmp_path
     assert server.queue() == (set(), set())
     page = (out / "report.html").read_text(encoding="utf-8")
     assert page.index("This run is paused by its alarm.") < page.index("What the verdicts mean")
-    assert "--continue" in finished(pilot(*command), alarm.PAUSED) and journal.rows(out) == first
+    status, said = here(*command)
+    assert status == alarm.PAUSED and "--continue" in said and journal.rows(out) == first
     (facts,) = map(json.loads, told.read_text().splitlines())
     assert facts["items"] == ["0.png", "1.png"] and facts["policy"] == "policy.json"
-    finished(pilot(*command, "--continue", "--operator", "Olga"), alarm.PAUSED)
+    goes_on = ("--continue", "--operator", "Olga")
+    assert here(*command, *goes_on)[0] == alarm.PAUSED
     assert len(journal.rows(out)) == 4 and len(told.read_text().splitlines()) == 2
-    said = finished(pilot(*command, "--continue", "--operator", "Olga"))
+    status, said = here(*command, *goes_on)
     found = journal.rows(out)
-    assert found[:2] == first and Counter(row["name"] for row in found) == {f"{n}.png": 1 for n in range(5)}
+    assert (
+        status == 0
+        and found[:2] == first
+        and Counter(row["name"] for row in found) == {f"{n}.png": 1 for n in range(5)}
+    )
     lines = [json.loads(line)["action"] for line in (out / audit.LOG).read_bytes().splitlines()]
     assert (lines.count("alarm"), lines.count("continue")) == (2, 2) and audit.verify(out).findings == ()
     assert (
         "is not paused" not in said and "Paused, and continued by Olga" in (out / "report.html").read_text()
     )
-    assert "no alarm paused" in finished(pilot(*command, "--continue"), 1)
+    status, said = here(*command, "--continue")
+    assert status == 1 and "no alarm paused" in said
 
 
 def test_an_alarm_in_a_comparison_pauses_it_in_that_models_run(arguments, host, tmp_path, capsys):

@@ -46,7 +46,7 @@ def test_what_a_killed_run_left_on_either_server_is_taken_from_there(hosts, tmp_
     until(lambda: all(all(Server(host.address).queue()) for host in hosts), process)
     process.send_signal(signal.SIGKILL)
     finished(process, -signal.SIGKILL)
-    finished(program(*short_run(items, out, *servers(hosts[::-1]), "--set", "EtaInversion.steps=5")))
+    assert cli.main(short_run(items, out, *servers(hosts[::-1]), "--set", "EtaInversion.steps=5")) == 0
     assert counts(out) == {("a.png", seed, "ok"): 1 for seed in range(count)}
     assert sum(host.prompts() for host in hosts) - before == count
 

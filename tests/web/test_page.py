@@ -191,8 +191,11 @@ def test_a_template_loads_whole_and_is_the_same_when_saved_and_loaded_again(page
         assert not given or before[node_id][: len(given)] == given
 
 
-# The part as small as the pictures here (EtaCrop would enlarge it to what a real model likes), few trials.
-QUICKER = """for (const [kind, name, value] of [['EtaCrop', 'megapixels', 0.01], ['EtaTune', 'trials', 3]])
+# The part as small as the pictures here (EtaCrop would enlarge it to what a real model likes), few steps and
+# trials: what an edit shows is looked at in tests/host/test_workflow.py.
+QUICKER = """for (const [kind, name, value] of [
+    ['EtaCrop', 'megapixels', 0.01], ['EtaInversion', 'steps', 6], ['EtaTune', 'trials', 4],
+])
     for (const node of app.graph.nodes.filter(node => node.comfyClass === kind))
         node.widgets.find(widget => widget.name === name).value = value;"""
 
