@@ -26,11 +26,6 @@ class MapAverage:
         self._total: Tensor | None = None
         self._steps = 0
 
-    @property
-    def steps(self) -> int:
-        """How many steps are closed."""
-        return self._steps
-
     def add(self, probabilities: Tensor) -> None:
         """One layer's probabilities, averaged over heads: [B, tokens, h, w]."""
         self._layers.append(probabilities)

@@ -30,6 +30,7 @@ class MapRecorder:
         self._average = MapAverage()
         self._reader = word_reader(model, size)
         self._step_read, self._pictures, self._in_parts = False, pictures, False
+        self.steps = 0
         self._branch, self._which = branch, "source" if branch == SOURCE else "target"
         self.size, self.rows = size, rows_of_text(positive)
         shown = positive[0][1].get("reference_latents") or ()
@@ -49,12 +50,9 @@ class MapRecorder:
             names = (type(each).__name__ for each in (model.model, model.model.diffusion_model))
             self.problem = f"the attention of this model ({', '.join(names)}) cannot be read"
 
-    @property
-    def steps(self) -> int:
-        return self._average.steps
-
     def close_step(self) -> None:
         self._average.close_step()
+        self.steps += 1
         self._step_read = False
 
     def maps(self) -> Tensor | None:

@@ -119,6 +119,19 @@ def test_the_number_of_blocks_that_are_read_is_bounded(host, monkeypatch, name):
     assert counts[0] == 2 * counts[1] > 0
 
 
+def test_a_pack_that_runs_the_first_block_alone_is_read_at_every_other_step(host, monkeypatch):
+    from tests.host.adapters import TWO_BLOCKS
+
+    joint, studio, read = pack(host, "host.families.joint"), Studio(host, *TWO_BLOCKS["Qwen-Image"](host)), []
+    reads = joint.mean_to_text
+    monkeypatch.setattr(joint, "mean_to_text", lambda *given: read.append(1) or reads(*given))
+    monkeypatch.setattr(joint, "MOST_READ", 1)
+    skipping = studio.model.clone()
+    skipping.set_model_patch_replace(lambda args, extra: args, "dit", "double_block", 1)
+    studio.on(skipping).invert_both(steps=6)
+    assert len(read) == 3
+
+
 def rows_of(studio, text: str, word: str) -> list[int]:
     """The rows of a word, by the pack."""
     host = pack(studio.host, "host")

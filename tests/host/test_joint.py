@@ -139,3 +139,24 @@ def test_of_many_blocks_at_most_ten_are_read_at_a_step_and_others_at_the_next(ho
         call(x[:, :, :IMAGE], x[:, :, :IMAGE], x[:, :, :IMAGE], HEADS, **called)
         read += [block] * (len(found) - len(read))
     assert read == 2 * list(range(-step % 4, 38, 4))
+
+
+def test_calls_of_the_negative_prompt_alone_do_not_move_the_blocks_that_are_read(host):
+    """Short memory has the host ask for the prompts one by one, and a pack may run few blocks of each."""
+    joint = pack(host, "host.families.joint")
+    reader = joint.JointReader(joint.JointFamily(torch.nn.Identity), GRID, blocks=38)
+    found = []
+    sink = SimpleNamespace(
+        armed=True,
+        step=0,
+        rows=TEXT,
+        references=(),
+        slots=(),
+        size=GRID,
+        add=found.append,
+        give_up=pytest.fail,
+    )
+    call, x = reading(reader, sink), torch.zeros(1, HEADS, TEXT + IMAGE, WIDTH)
+    for prompt in (1, 0):
+        call(x, x, x, HEADS, transformer_options={"cond_or_uncond": [prompt]}, skip_reshape=True)
+    assert len(found) == 1

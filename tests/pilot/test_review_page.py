@@ -261,6 +261,29 @@ def test_a_pause_by_the_alarm_is_said_above_the_pictures(browser, tmp_path):  # 
         person.context.close()
 
 
+def test_nobody_decides_on_an_item_whose_pictures_did_not_come(browser, tmp_path):  # noqa: F811
+    folder = make_run(tmp_path, ("review", "review", "review"))
+    store = Store(folder)
+    desk = Desk(folder, store)
+    third = desk.items()[2].key
+    with served(desk, store) as address:
+        person = Person(browser, address, store.add_reviewer("Anna", "reviewer"))
+        assert person.item() == "1"
+        person.page.route(f"**/picture/{third}/*", lambda route: route.abort())
+        person.press("a")
+        person.page.keyboard.press("a")
+        person.page.wait_for_selector("#said.shown")
+        for key in ("a", "r"):
+            person.page.keyboard.press(key)
+        assert not person.page.is_visible("#dialog")
+        person.page.unroute(f"**/picture/{third}/*")
+        person.press("Space")
+        assert person.item() == "3" and person.page.inner_text("#counted").startswith("2 of 3")
+        person.press("a")
+        assert person.item() == ""
+        person.context.close()
+
+
 def colours(page, canvas: str) -> list[int]:
     """The colour in the middle of a canvas."""
     return page.evaluate(

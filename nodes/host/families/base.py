@@ -33,7 +33,7 @@ class MapSink(Protocol):
 
     @property
     def step(self) -> int:
-        """How many steps were read before this one."""
+        """How many steps came before this one, read or not."""
         ...
 
     @property

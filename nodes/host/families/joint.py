@@ -116,14 +116,14 @@ class JointReader:
         alone = {text, picture, sum(shown), *shown}
         if not sink.armed or not self.family.is_main(called) or k.shape[-2] in alone:
             return
-        # Counted, for not every host numbers the blocks of every family. Other blocks at each step.
-        block = next(main_calls) % self.blocks
-        if (block + sink.step) % -(-self.blocks // MOST_READ):
-            return
         chunks, others = chunks_of(len(q), called), k.shape[-2] - text - picture
         if self.family.prefix and (mask is not None or q.shape[-2] != picture or others < sum(shown)):
             return
         if chunks and not any(chunk.cond for chunk in chunks):
+            return
+        # Counted, for not every host numbers the blocks of every family. Other blocks at each step.
+        block = next(main_calls) % self.blocks
+        if (block + sink.step) % -(-self.blocks // MOST_READ):
             return
         if self.family.prefix:
             expected = others == sum(shown)

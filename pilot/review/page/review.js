@@ -18,6 +18,7 @@ const PAN = 80; // pixels of the screen, for an arrow key
 
 /** @type {Turn | null} */
 let turn = null;
+let inSight = false; // whether the pictures of its item are on screen
 let shownAt = 0; // when the item came on screen; what was spent on a hidden page does not count
 let hiddenFor = 0;
 let hiddenAt = 0;
@@ -76,7 +77,9 @@ async function show(after = "") {
         turn = /** @type {Turn} */ (await ask(`/api/next?after=${encodeURIComponent(after)}`));
         clearTimeout(waits);
         const item = turn.item;
+        inSight = false;
         await take(item?.pictures ?? {});
+        inSight = true;
         showAll();
         [shownAt, hiddenFor] = [performance.now(), 0];
         document.body.setAttribute("data-item", item?.key ?? "");
@@ -94,7 +97,7 @@ async function show(after = "") {
 /** @param {Action} action @param {object} [answer] to the question that it asks */
 async function vote(action, answer = {}) {
     const item = turn?.item;
-    if (!item || busy) return;
+    if (!item || !inSight || busy) return;
     const seconds = (performance.now() - shownAt - hiddenFor) / 1000;
     const ballot = { item: item.key, binding: item.binding, action, seconds, ...answer };
     const voted = await alone(async () => {
@@ -106,7 +109,7 @@ async function vote(action, answer = {}) {
 
 /** @param {"reject" | "again"} action */
 function askFirst(action) {
-    if (!turn?.item || busy) return;
+    if (!turn?.item || !inSight || busy) return;
     question.open(action, turn.reasons, turn.item.eta, (answer) => void vote(action, answer));
 }
 
