@@ -35,6 +35,7 @@ def opened(browser, address, **settings):
     page.on("console", lambda message: page.errors.append(message.text) if message.type == "error" else None)
     page.goto(address)
     page.wait_for_function(READY, timeout=120_000)
+    page.wait_for_function("app.api.clientId")  # the host tells nobody of a run that is queued before
     for name, value in settings.items():
         page.evaluate(
             "([name, value]) => app.extensionManager.setting.set(name, value)",
