@@ -11,7 +11,11 @@ from .environment import ROOT
 SCREENS = ROOT / ".host" / "screens"
 # Read before the page opens: no tour, no shop of templates over it.
 SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.Workflow.Persist": False, "Comfy.Minimap.Visible": False}
-READY = "window.app && app.extensionManager && Object.keys(LiteGraph.registered_node_types).length > 50"
+# The spinner turns until the page has its own workflow, which would replace one that was loaded before.
+READY = (
+    "window.app && app.extensionManager && !app.extensionManager.spinner "
+    "&& Object.keys(LiteGraph.registered_node_types).length > 50"
+)
 # The page's own noise: it asks for things on the internet, for settings that are not there yet, and for
 # routes of a newer host.
 NOT_OURS = ("Failed to load resource", "Content Security Policy", "api.comfy.org", "JobsApiError")
@@ -35,12 +39,15 @@ def opened(browser, address, **settings):
     page.on("console", lambda message: page.errors.append(message.text) if message.type == "error" else None)
     page.goto(address)
     page.wait_for_function(READY, timeout=120_000)
-    page.wait_for_function("app.api.clientId")  # the host tells nobody of a run that is queued before
     for name, value in settings.items():
         page.evaluate(
             "([name, value]) => app.extensionManager.setting.set(name, value)",
             [name.replace("_", "."), value],
         )
+    if settings:  # in force from the start: a new language loads the workflow again, some time later
+        page.reload()
+        page.wait_for_function(READY, timeout=120_000)
+    page.wait_for_function("app.api.clientId")  # the host tells nobody of a run that is queued before
     settle(page)
     page.errors.clear()  # of the host's own start
     yield page

@@ -702,10 +702,6 @@ def test_every_language_of_the_widgets_says_the_same_things(classic):
 
 def test_a_page_opened_in_japanese_has_the_packs_words(browser, address):
     with opened(browser, address, Comfy_Locale="ja") as page:
-        page.reload()
-        page.wait_for_function(
-            "!!(window.app?.extensionManager && LiteGraph.registered_node_types.EtaSampler)", timeout=60_000
-        )
         wait_for_title(page, "EtaSampler", JAPANESE)
         with page.expect_response("**/settings/Comfy.Locale"):
             page.evaluate("app.extensionManager.setting.set('Comfy.Locale', 'en')")
