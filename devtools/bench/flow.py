@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-from eta_core.evidence import metrics
 from eta_core.invert import evaluations
 
 from ..demo import scenes
@@ -30,6 +29,7 @@ from .cases import Start, cases, inverted
 from .cost import counted, measure
 from .meters import ProcessMeter
 from .proof import FIGURES, Measure, cell
+from .regions import iou
 
 STEPS, CFG = 20, 4.0
 INVERTERS = ("ddim", "warm", "fireflow", "fixed_point", "midpoint")
@@ -228,7 +228,7 @@ def words(studio: FlowDemoStudio, count: int) -> str:
 
 def _overlap(start: Start, refine: bool) -> list[float]:
     mask = start.mask(threshold=WORD_LEVEL, grow=0, refine=refine, image=start.case.pictures)
-    return (100 * metrics.iou(mask > 0.5, start.case.truth > 0.5)).tolist()
+    return [100 * value for value in iou(mask, start)]
 
 
 def main() -> None:

@@ -104,13 +104,14 @@ def _with_level(finder: Finder, starts: Sequence[Start]) -> Settings:
 
     def overlap(level: float) -> float:
         return statistics.mean(
-            value for start, one in zip(starts, soft) for value in _iou(masks.threshold(one, level), start)
+            value for start, one in zip(starts, soft) for value in iou(masks.threshold(one, level), start)
         )
 
     return finder.inputs | {"threshold": max(LEVELS, key=overlap)}
 
 
-def _iou(mask: Tensor, start: Start) -> list[float]:
+def iou(mask: Tensor, start: Start) -> list[float]:
+    """Of each picture's mask with the thing's true outline."""
     return metrics.iou(mask > 0.5, _case(start).truth > 0.5).tolist()
 
 
@@ -119,9 +120,9 @@ def _outlines(
 ) -> list[str]:
     lines = ["| region | threshold | IoU with the thing's outline |", "|---|---|---|"]
     for name, pairs in found.items():
-        ious = [value for start, (mask, _) in zip(starts, pairs) for value in _iou(mask, start)]
+        ious = [value for start, (mask, _) in zip(starts, pairs) for value in iou(mask, start)]
         lines.append(f"| {name} | {chosen[name].get('threshold', 'auto')} | {cell(ious)} |")
-    ceiling = [value for start in starts for value in _iou(_pooled(start), start)]
+    ceiling = [value for start in starts for value in iou(_pooled(start), start)]
     return [*lines, f"| {CEILING}: the outline itself on the attention's grid | 0.5 | {cell(ceiling)} |"]
 
 

@@ -33,6 +33,15 @@ def ours(host) -> dict:
     }
 
 
+@pytest.fixture
+def blocks_read(host, monkeypatch) -> list:
+    """An entry for each time that a block of a transformer is read for its words."""
+    joint, read = host.module("host.families.joint"), []
+    reads = joint.mean_to_text
+    monkeypatch.setattr(joint, "mean_to_text", lambda *given: read.append(1) or reads(*given))
+    return read
+
+
 CACHE = WORK / "tests"
 
 

@@ -102,34 +102,30 @@ def test_the_words_of_the_prompt_are_its_own(family, inverted):
 
 
 @pytest.mark.parametrize("name", ["SD3", "Qwen-Image", "Z-Image", "Krea 2"])
-def test_the_number_of_blocks_that_are_read_is_bounded(host, monkeypatch, name):
+def test_the_number_of_blocks_that_are_read_is_bounded(host, monkeypatch, blocks_read, name):
     from tests.host.adapters import TWO_BLOCKS
 
     if name not in TWO_BLOCKS:
         pytest.skip(f"this host has no {name}")
-    joint, studio, read = pack(host, "host.families.joint"), Studio(host, *TWO_BLOCKS[name](host)), []
-    reads = joint.mean_to_text
-    monkeypatch.setattr(joint, "mean_to_text", lambda *given: read.append(1) or reads(*given))
+    joint, studio = pack(host, "host.families.joint"), Studio(host, *TWO_BLOCKS[name](host))
     counts = []
     for most in (2, 1):
         monkeypatch.setattr(joint, "MOST_READ", most)
         studio.invert_both()
-        counts.append(len(read))
-        read.clear()
+        counts.append(len(blocks_read))
+        blocks_read.clear()
     assert counts[0] == 2 * counts[1] > 0
 
 
-def test_a_pack_that_runs_the_first_block_alone_is_read_at_every_other_step(host, monkeypatch):
+def test_a_pack_that_runs_the_first_block_alone_is_read_at_every_other_step(host, monkeypatch, blocks_read):
     from tests.host.adapters import TWO_BLOCKS
 
-    joint, studio, read = pack(host, "host.families.joint"), Studio(host, *TWO_BLOCKS["Qwen-Image"](host)), []
-    reads = joint.mean_to_text
-    monkeypatch.setattr(joint, "mean_to_text", lambda *given: read.append(1) or reads(*given))
-    monkeypatch.setattr(joint, "MOST_READ", 1)
+    studio = Studio(host, *TWO_BLOCKS["Qwen-Image"](host))
+    monkeypatch.setattr(pack(host, "host.families.joint"), "MOST_READ", 1)
     skipping = studio.model.clone()
     skipping.set_model_patch_replace(lambda args, extra: args, "dit", "double_block", 1)
     studio.on(skipping).invert_both(steps=6)
-    assert len(read) == 3
+    assert len(blocks_read) == 3
 
 
 def rows_of(studio, text: str, word: str) -> list[int]:

@@ -12,6 +12,13 @@ GRID, TEXT, HEADS, WIDTH = (2, 3), 4, 2, 5
 IMAGE = GRID[0] * GRID[1]
 
 
+def sink_for(add, give_up=pytest.fail, step=0):
+    """What one network call is read into; nothing may be given up, unless told otherwise."""
+    return SimpleNamespace(
+        armed=True, step=step, rows=TEXT, references=(), slots=(), size=GRID, add=add, give_up=give_up
+    )
+
+
 def reading(reader, sink):
     """An attention call of a network that `reader` reads."""
     options = {}
@@ -31,16 +38,7 @@ def test_each_word_is_read_where_the_image_looks_at_it(host, text_first):
     parts = [torch.zeros(TEXT, WIDTH), image], [words, torch.zeros(IMAGE, WIDTH)]
     q, k = (torch.cat(p if text_first else p[::-1]).expand(1, HEADS, -1, -1) for p in parts)
     found = []
-    sink = SimpleNamespace(
-        armed=True,
-        step=0,
-        rows=TEXT,
-        references=(),
-        slots=(),
-        size=GRID,
-        add=found.append,
-        give_up=pytest.fail,
-    )
+    sink = sink_for(found.append)
     options = {"cond_or_uncond": [0]}
     reading(reader, sink)(q, k, k, HEADS, transformer_options=options, skip_reshape=True)
     (maps,) = found
@@ -59,16 +57,7 @@ def test_a_prefix_that_never_sees_the_image_is_read_in_the_images_own_calls(host
     text_q, q = (t.expand(1, HEADS, -1, -1) for t in (words, image))
     k = torch.cat([words, torch.zeros(IMAGE, WIDTH)]).expand(1, HEADS, -1, -1)
     found, refused = [], []
-    sink = SimpleNamespace(
-        armed=True,
-        step=0,
-        rows=TEXT,
-        references=(),
-        slots=(),
-        size=GRID,
-        add=found.append,
-        give_up=refused.append,
-    )
+    sink = sink_for(found.append, give_up=refused.append)
     called = dict(transformer_options={"cond_or_uncond": [0]}, skip_reshape=True)
     causal = torch.ones(TEXT, TEXT, dtype=torch.bool).tril()
     call = reading(reader, sink)
@@ -100,16 +89,7 @@ def test_prompts_that_the_host_pads_before_and_parts_that_it_pads_behind(host):
     for reader, parts in layouts.items():
         k, q = (torch.cat(each).expand(1, HEADS, -1, -1) for each in parts)
         found = []
-        sink = SimpleNamespace(
-            armed=True,
-            step=0,
-            rows=TEXT,
-            references=(),
-            slots=(),
-            size=GRID,
-            add=found.append,
-            give_up=pytest.fail,
-        )
+        sink = sink_for(found.append)
         called = dict(transformer_options={"cond_or_uncond": [0]}, skip_reshape=True)
         reading(reader, sink)(q, k, k, HEADS, **called)
         expected = torch.nn.functional.one_hot(torch.arange(IMAGE) % TEXT, TEXT).float()
@@ -122,16 +102,7 @@ def test_of_many_blocks_at_most_ten_are_read_at_a_step_and_others_at_the_next(ho
     joint = pack(host, "host.families.joint")
     reader = joint.JointReader(joint.JointFamily(torch.nn.Identity), GRID, blocks=38)
     found, read = [], []
-    sink = SimpleNamespace(
-        armed=True,
-        step=step,
-        rows=TEXT,
-        references=(),
-        slots=(),
-        size=GRID,
-        add=found.append,
-        give_up=pytest.fail,
-    )
+    sink = sink_for(found.append, step=step)
     call, x = reading(reader, sink), torch.zeros(1, HEADS, TEXT + IMAGE, WIDTH)
     called = dict(transformer_options={"cond_or_uncond": [0]}, skip_reshape=True)
     for block in [*range(38), *range(38)]:
@@ -146,16 +117,7 @@ def test_calls_of_the_negative_prompt_alone_do_not_move_the_blocks_that_are_read
     joint = pack(host, "host.families.joint")
     reader = joint.JointReader(joint.JointFamily(torch.nn.Identity), GRID, blocks=38)
     found = []
-    sink = SimpleNamespace(
-        armed=True,
-        step=0,
-        rows=TEXT,
-        references=(),
-        slots=(),
-        size=GRID,
-        add=found.append,
-        give_up=pytest.fail,
-    )
+    sink = sink_for(found.append)
     call, x = reading(reader, sink), torch.zeros(1, HEADS, TEXT + IMAGE, WIDTH)
     for prompt in (1, 0):
         call(x, x, x, HEADS, transformer_options={"cond_or_uncond": [prompt]}, skip_reshape=True)
